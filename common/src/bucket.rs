@@ -1,0 +1,159 @@
+//! A bucket: the totals of one minute and one set of dimensions, cumulative and revised.
+//!
+//! A bucket is set, never added: whoever keeps the highest revision of each key holds the truth,
+//! whatever was sent twice. Every row lands in exactly one bucket, so the buckets of a node are
+//! a recount of its rows.
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::reason::{FILTERED_SLOTS, FIRST_FILTERED, Outcome};
+use crate::row::{Row, row_flags};
+use crate::wire::Click;
+
+/// What a bucket counts. A dimension that the config does not name is zero in every key.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct BucketKey {
+    /// The ad.
+    pub ad: U64,
+    /// The minute ([`crate::time::Minute`]).
+    pub minute: U32,
+    /// The publisher.
+    pub publisher: U32,
+    /// The placement.
+    pub placement: U32,
+    /// The creative.
+    pub creative: U32,
+    /// ISO 3166-1 alpha-2 in capitals, or two zero bytes.
+    pub country: [u8; 2],
+    /// Device class.
+    pub device: u8,
+    /// Operating system.
+    pub os: u8,
+    /// The version of the traffic rules that judged these clicks.
+    pub rules: U32,
+}
+
+const _: () = assert!(size_of::<BucketKey>() == 32);
+
+/// Which dimensions, beside minute and ad, split a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Split by country.
+    pub country: bool,
+    /// Split by device class.
+    pub device: bool,
+    /// Split by operating system.
+    pub os: bool,
+    /// Split by publisher.
+    pub publisher: bool,
+    /// Split by placement.
+    pub placement: bool,
+    /// Split by creative.
+    pub creative: bool,
+}
+
+impl Dimensions {
+    /// The default sets: country and device.
+    pub const DEFAULT: Self =
+        Self { country: true, device: true, os: false, publisher: false, placement: false, creative: false };
+
+    /// The key of the bucket that a click of `minute` belongs to.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, minute: u32, click: &Click, rules: u32) -> BucketKey {
+        let zero = U32::ZERO;
+        BucketKey {
+            ad: click.ad,
+            minute: U32::new(minute),
+            publisher: if self.publisher { click.publisher } else { zero },
+            placement: if self.placement { click.placement } else { zero },
+            creative: if self.creative { click.creative } else { zero },
+            country: if self.country { click.country } else { [0, 0] },
+            device: if self.device { click.device } else { 0 },
+            os: if self.os { click.os } else { 0 },
+            rules: U32::new(rules),
+        }
+    }
+}
+
+/// The totals of a bucket. Gross is accepted + repeat + all filtered; billable is accepted.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct BucketTotals {
+    /// First countable clicks.
+    pub accepted: U64,
+    /// Further clicks on counted impressions.
+    pub repeat: U64,
+    /// Clicks past the allowed lateness, under the minute they were *received* in; not in gross.
+    pub late: U64,
+    /// Clicks whose own clock was implausible, counted by receive time. Also in their outcome.
+    pub clock_suspect: U64,
+    /// Sum of the prices of accepted clicks, in micros.
+    pub cost_micros: U64,
+    /// Clicks filtered, by reason number less [`FIRST_FILTERED`].
+    pub filtered: [U64; FILTERED_SLOTS],
+}
+
+impl BucketTotals {
+    /// Accepted, repeat and filtered clicks.
+    #[must_use]
+    pub fn gross(&self) -> u64 {
+        let filtered: u64 = self.filtered.iter().map(|count| count.get()).sum();
+        self.accepted.get() + self.repeat.get() + filtered
+    }
+
+    /// Adds one row. Duplicates, refused and malformed clicks have no row; should one be
+    /// passed, it changes nothing.
+    pub fn count(&mut self, row: &Row) {
+        let add = |field: &mut U64, by: u64| *field = U64::new(field.get().wrapping_add(by));
+        match Outcome::from_number(row.outcome) {
+            Some(Outcome::Accepted) => {
+                add(&mut self.accepted, 1);
+                add(&mut self.cost_micros, row.click.price_micros.get());
+            }
+            Some(Outcome::Repeat) => add(&mut self.repeat, 1),
+            Some(Outcome::Late) => add(&mut self.late, 1),
+            Some(Outcome::Filtered) => {
+                if let Some(slot) = self.filtered.get_mut(row.reason.wrapping_sub(FIRST_FILTERED) as usize) {
+                    add(slot, 1);
+                }
+            }
+            Some(Outcome::Duplicate | Outcome::Refused | Outcome::Malformed) | None => return,
+        }
+        if row.flags & row_flags::CLOCK_SUSPECT != 0 {
+            add(&mut self.clock_suspect, 1);
+        }
+    }
+
+    /// Adds another share of the same bucket.
+    pub fn merge(&mut self, other: &Self) {
+        let add = |field: &mut U64, by: U64| *field = U64::new(field.get().wrapping_add(by.get()));
+        add(&mut self.accepted, other.accepted);
+        add(&mut self.repeat, other.repeat);
+        add(&mut self.late, other.late);
+        add(&mut self.clock_suspect, other.clock_suspect);
+        add(&mut self.cost_micros, other.cost_micros);
+        for (mine, theirs) in self.filtered.iter_mut().zip(other.filtered) {
+            add(mine, theirs);
+        }
+    }
+}

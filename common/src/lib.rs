@@ -1,0 +1,25 @@
+//! Bytes and meanings shared by every part of Weir: the eBPF program, the daemon, the SDK,
+//! the generator, the central tier and the fuzzers.
+//!
+//! This crate does no I/O, allocates nothing, holds no state and contains no `unsafe`. What it
+//! fixes once, nobody else may define again: the wire format ([`wire`]), the packet parser
+//! ([`packet`]), the outcomes and reasons ([`reason`]), the row and block layouts ([`row`],
+//! [`block`]), the bucket ([`bucket`]) and the BPF map layouts ([`maps`]).
+//!
+//! Start reading at [`wire`]: it says what a click is.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod block;
+pub mod bucket;
+pub mod id;
+pub mod maps;
+pub mod packet;
+pub mod reason;
+pub mod row;
+pub mod siphash;
+pub mod time;
+pub mod wire;

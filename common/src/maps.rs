@@ -1,0 +1,1 @@
+//! BPF map layouts, written once for both sides of the kernel boundary.

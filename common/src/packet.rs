@@ -1,0 +1,1 @@
+//! The packet parser: from an Ethernet frame to the click header.

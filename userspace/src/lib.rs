@@ -1,0 +1,32 @@
+//! The daemon of an edge node. Data flows one way through it: in at [`rx`], out at [`forward`].
+//!
+//! One pinned worker per core owns its sockets, its ring, its shards, its tables and its journal;
+//! workers never wait for each other, for the control side, for the forwarder or for a lock.
+//!
+//! Start reading at [`worker`]: its loop gathers, decides, journals and replies, and names
+//! every other room on the way.
+
+/// Decode, verify, limits, traffic flags: pure functions over batches of clicks.
+pub mod admission;
+/// The config file: read, checked once, then trusted.
+pub mod config;
+/// The tokio side: status socket, metrics, health. Never on the click path.
+pub mod control;
+/// Where committed blocks and changed buckets go: the sinks.
+pub mod forward;
+/// Segments, blocks, group commit, recovery: what makes a click durable.
+pub mod journal;
+/// Dedupe, outcomes, buckets: a deterministic fold, without clock or I/O.
+pub mod ledger;
+/// How clicks come in; the only room that knows sockets.
+pub mod rx;
+/// Counters and histograms that workers write and the control side reads.
+pub mod stats;
+/// Loads the XDP program and owns the BPF maps.
+pub mod steer;
+/// The terminal view of a running daemon.
+pub mod top;
+/// The io_uring layer: rings, provided buffers, operations. Safe on its outside.
+pub mod uring;
+/// The pinned loop that ties the rooms together, and the rings between workers.
+pub mod worker;

@@ -1,1 +1,5 @@
-//! Not built yet.
+//! The pinned loop that ties the rooms together.
+
+pub mod handoff;
+pub mod reply;
+pub mod shard_map;

@@ -1,0 +1,216 @@
+//! Acks: datagrams that wait for their clicks to be durable, and the answers on their way out.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_LEN};
+use zerocopy::IntoBytes;
+
+use crate::uring::{Peer, SLOT_PAYLOAD, SlotId};
+
+/// The most clicks a datagram that fits a receive buffer can carry.
+pub const MAX_CLICKS: usize = (2048 - HEADER_LEN) / CLICK_LEN;
+
+/// A place in the waiting table. The generation tells a late reply for a former tenant apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which slot.
+    pub slot: u32,
+    /// Which tenant of the slot.
+    pub generation: u32,
+}
+
+/// A datagram whose ack is not out yet.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Where the ack goes.
+    pub peer: Peer,
+    /// The sender's batch id.
+    pub batch_id: u64,
+    /// When it was read, on the worker's monotonic clock.
+    pub received_ns: u64,
+    /// Status bytes by click.
+    statuses: [u8; MAX_CLICKS],
+    count: u8,
+    /// What it still waits for: its clicks at other workers, and once for its own journal.
+    pending: u8,
+    generation: u32,
+}
+
+impl Waiting {
+    /// The status bytes of its clicks.
+    #[must_use]
+    pub fn statuses(&self) -> &[u8] {
+        &self.statuses[..usize::from(self.count)]
+    }
+}
+
+/// All datagrams of a worker that wait. Bounded; a slot is reused once its ack is out.
+#[derive(Debug)]
+pub struct WaitingTable {
+    slots: Vec<Option<Waiting>>,
+    free: Vec<u32>,
+    generation: u32,
+}
+
+impl WaitingTable {
+    /// A table of `capacity` datagrams.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        Self { slots: vec![None; capacity as usize], free: (0..capacity).rev().collect(), generation: 0 }
+    }
+
+    /// Room for how many more.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Enters a datagram of `count` clicks, all `retry` until told otherwise, that waits for one
+    /// thing: [`WaitingTable::settle`] by its reader. `None` when the table is full.
+    pub fn enter(&mut self, peer: Peer, batch_id: u64, received_ns: u64, count: u8) -> Option<Ticket> {
+        let slot = self.free.pop()?;
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let statuses = [AckStatus::Retry as u8; MAX_CLICKS];
+        let count = count.min(MAX_CLICKS as u8);
+        self.slots[slot as usize] =
+            Some(Waiting { peer, batch_id, received_ns, statuses, count, pending: 1, generation });
+        Some(Ticket { slot, generation })
+    }
+
+    fn get(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
+        self.slots
+            .get_mut(ticket.slot as usize)?
+            .as_mut()
+            .filter(|waiting| waiting.generation == ticket.generation)
+    }
+
+    /// Sets the status of one click.
+    pub fn set_status(&mut self, ticket: Ticket, index: u8, status: u8) {
+        if let Some(cell) = self.get(ticket).and_then(|waiting| waiting.statuses.get_mut(usize::from(index)))
+        {
+            *cell = status;
+        }
+    }
+
+    /// The datagram waits for one thing more.
+    pub fn hold(&mut self, ticket: Ticket) {
+        if let Some(waiting) = self.get(ticket) {
+            waiting.pending += 1;
+        }
+    }
+
+    /// One thing it waited for has come. When it was the last, the datagram leaves the table.
+    pub fn settle(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let waiting = self.get(ticket)?;
+        waiting.pending = waiting.pending.saturating_sub(1);
+        if waiting.pending > 0 {
+            return None;
+        }
+        self.free.push(ticket.slot);
+        self.slots[ticket.slot as usize].take()
+    }
+}
+
+/// What the packer needs from the layer that sends.
+pub trait SendSlots {
+    /// A free slot, if there is one.
+    fn free_slot(&mut self) -> Option<SlotId>;
+    /// A slot's bytes.
+    fn payload(&mut self, slot: &SlotId) -> &mut [u8; SLOT_PAYLOAD];
+    /// Sends a slot's first `len` bytes.
+    fn send(&mut self, slot: SlotId, len: usize, to: &Peer);
+}
+
+/// Bins of the packer: as many senders as are likely answered in one turn.
+const BINS: usize = 256;
+
+/// Gathers acks that go to one sender into one datagram. Each ack is no larger than its request,
+/// so neither is their sum.
+#[derive(Debug)]
+pub struct AckPacker {
+    bins: Vec<Option<Open>>,
+    used: Vec<usize>,
+    hasher: BuildHasherDefault<DefaultHasher>,
+    /// Ack datagrams given to the kernel.
+    pub datagrams_sent: u64,
+    /// Acks in them.
+    pub acks_sent: u64,
+    /// Acks dropped because every slot was on its way out; their senders will resend.
+    pub acks_dropped: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    peer: Peer,
+    slot: SlotId,
+    len: usize,
+}
+
+impl Default for AckPacker {
+    fn default() -> Self {
+        Self {
+            bins: (0..BINS).map(|_| None).collect(),
+            used: Vec::with_capacity(BINS),
+            hasher: BuildHasherDefault::default(),
+            datagrams_sent: 0,
+            acks_sent: 0,
+            acks_dropped: 0,
+        }
+    }
+}
+
+impl AckPacker {
+    /// Adds the ack of a batch to what goes to `peer`.
+    pub fn add(&mut self, slots: &mut impl SendSlots, peer: &Peer, batch_id: u64, statuses: &[u8]) {
+        let bin = self.hasher.hash_one(peer) as usize % BINS;
+        let len = ACK_HEADER_LEN + statuses.len();
+        if self.bins[bin].as_ref().is_some_and(|open| open.peer != *peer || open.len + len > SLOT_PAYLOAD) {
+            self.close(slots, bin);
+        }
+        if self.bins[bin].is_none() {
+            let Some(slot) = slots.free_slot() else {
+                self.acks_dropped += 1;
+                return;
+            };
+            self.bins[bin] = Some(Open { peer: *peer, slot, len: 0 });
+            self.used.push(bin);
+        }
+        let Some(open) = &mut self.bins[bin] else { return };
+        let space = &mut slots.payload(&open.slot)[open.len..open.len + len];
+        let (head, tail) = space.split_at_mut(ACK_HEADER_LEN);
+        head.copy_from_slice(AckHeader::new(batch_id, statuses.len() as u8).as_bytes());
+        tail.copy_from_slice(statuses);
+        open.len += len;
+        self.acks_sent += 1;
+    }
+
+    fn close(&mut self, slots: &mut impl SendSlots, bin: usize) {
+        if let Some(open) = self.bins[bin].take() {
+            slots.send(open.slot, open.len, &open.peer);
+            self.datagrams_sent += 1;
+        }
+    }
+
+    /// Sends everything gathered.
+    pub fn flush(&mut self, slots: &mut impl SendSlots) {
+        while let Some(bin) = self.used.pop() {
+            self.close(slots, bin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,26 @@ use io_uring::{opcode, squeue, types};
 
 use super::token::{Kind, Token};
 
-/// An operation in flight.
+/// A write to be done.
 #[derive(Debug)]
-struct InFlight {
-    file: Arc<File>,
-    buffer: Vec<u8>,
-    tag: u64,
+pub struct Write {
+    /// Where in the file.
+    pub offset: u64,
+    /// The bytes.
+    pub buffer: Vec<u8>,
+    /// Where in them to begin.
+    pub from: usize,
+    /// The caller's own number.
+    pub tag: u64,
+}
+
+/// An operation in flight, and what is left of it afterwards.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    file: Option<Arc<File>>,
+    pub(super) offset: u64,
+    pub(super) buffer: Vec<u8>,
+    pub(super) tag: u64,
 }
 
 /// All file operations in flight on a ring.
@@ -23,16 +37,13 @@ pub(super) struct FileOperations {
 }
 
 impl FileOperations {
-    pub(super) fn write_entry(
-        &mut self,
-        file: &Arc<File>,
-        offset: u64,
-        buffer: Vec<u8>,
-        tag: u64,
-    ) -> squeue::Entry {
-        let (pointer, len) = (buffer.as_ptr(), buffer.len() as u32);
+    pub(super) fn write_entry(&mut self, file: &Arc<File>, write: Write) -> squeue::Entry {
+        let Write { offset, buffer, from, tag } = write;
+        // `from` past the end would be a pointer past the end: then there is nothing to write.
+        let bytes = buffer.get(from..).unwrap_or_default();
+        let (pointer, len) = (bytes.as_ptr(), bytes.len() as u32);
         // Moving the vector into its slot does not move its heap bytes.
-        let index = self.insert(InFlight { file: Arc::clone(file), buffer, tag });
+        let index = self.insert(InFlight { file: Some(Arc::clone(file)), offset, buffer, tag });
         opcode::Write::new(types::Fd(file.as_raw_fd()), pointer, len)
             .offset(offset)
             .build()
@@ -40,19 +51,18 @@ impl FileOperations {
     }
 
     pub(super) fn sync_entry(&mut self, file: &Arc<File>, tag: u64) -> squeue::Entry {
-        let index = self.insert(InFlight { file: Arc::clone(file), buffer: Vec::new(), tag });
+        let index = self.insert(InFlight { file: Some(Arc::clone(file)), tag, ..InFlight::default() });
         opcode::Fsync::new(types::Fd(file.as_raw_fd()))
             .flags(types::FsyncFlags::DATASYNC)
             .build()
             .user_data(Token::new(Kind::Sync, index).user_data())
     }
 
-    pub(super) fn finish_write(&mut self, index: u64) -> (u64, Vec<u8>) {
-        self.remove(index).map_or((0, Vec::new()), |done| (done.tag, done.buffer))
-    }
-
-    pub(super) fn finish_sync(&mut self, index: u64) -> u64 {
-        self.remove(index).map_or(0, |done| done.tag)
+    /// Ends an operation: its file may close, its buffer goes back to the caller.
+    pub(super) fn finish(&mut self, index: u64) -> InFlight {
+        let mut done = self.slots.get_mut(index as usize).and_then(Option::take).unwrap_or_default();
+        done.file = None;
+        done
     }
 
     pub(super) fn leak(&mut self) {
@@ -67,11 +77,5 @@ impl FileOperations {
         });
         self.slots[free] = Some(operation);
         free as u64
-    }
-
-    fn remove(&mut self, index: u64) -> Option<InFlight> {
-        let done = self.slots.get_mut(index as usize)?.take();
-        debug_assert!(done.as_ref().is_some_and(|operation| operation.file.as_raw_fd() >= 0));
-        done
     }
 }

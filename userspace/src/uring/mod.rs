@@ -18,13 +18,16 @@ mod receive;
 mod send;
 mod token;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use file::FileOperations;
+pub use file::Write;
 use provided::ProvidedBuffers;
 pub use receive::Datagram;
 pub use receive::Peer;
@@ -100,6 +103,8 @@ pub enum Completion {
     Written {
         /// The caller's own number.
         tag: u64,
+        /// The offset that was asked for.
+        offset: u64,
         /// The buffer that was written from.
         buffer: Vec<u8>,
         /// Bytes written.
@@ -213,11 +218,17 @@ impl Uring {
                     out.push(Completion::Sent(outcome(entry.result()).map(drop)));
                 }
                 Kind::Write => {
-                    let (tag, buffer) = self.files.finish_write(token.index());
-                    out.push(Completion::Written { tag, buffer, result: outcome(entry.result()) });
+                    let done = self.files.finish(token.index());
+                    let result = outcome(entry.result());
+                    out.push(Completion::Written {
+                        tag: done.tag,
+                        offset: done.offset,
+                        buffer: done.buffer,
+                        result,
+                    });
                 }
                 Kind::Sync => {
-                    let tag = self.files.finish_sync(token.index());
+                    let tag = self.files.finish(token.index()).tag;
                     out.push(Completion::Synced { tag, result: outcome(entry.result()).map(drop) });
                 }
                 Kind::Wake => out.push(Completion::Woken),
@@ -276,14 +287,15 @@ impl Uring {
         self.push(entry);
     }
 
-    /// Writes `buffer` at `offset`; the buffer comes back with [`Completion::Written`].
-    pub fn write(&mut self, file: &std::sync::Arc<std::fs::File>, offset: u64, buffer: Vec<u8>, tag: u64) {
-        let entry = self.files.write_entry(file, offset, buffer, tag);
+    /// Writes `write.buffer[write.from..]` at `write.offset`; the buffer comes back with
+    /// [`Completion::Written`].
+    pub fn write(&mut self, file: &Arc<File>, write: Write) {
+        let entry = self.files.write_entry(file, write);
         self.push(entry);
     }
 
     /// Syncs the data of `file` to its device.
-    pub fn sync_data(&mut self, file: &std::sync::Arc<std::fs::File>, tag: u64) {
+    pub fn sync_data(&mut self, file: &Arc<File>, tag: u64) {
         let entry = self.files.sync_entry(file, tag);
         self.push(entry);
     }

@@ -1,9 +1,7 @@
 //! Against the real kernel, over loopback and a temporary file.
 
-use std::fs::File;
 use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use super::*;
 
@@ -111,10 +109,10 @@ fn a_datagram_longer_than_a_buffer_is_marked_truncated() {
 fn a_write_and_its_sync_come_back_with_buffer_and_tag() {
     let mut ring = ring(2);
     let file: Arc<File> = Arc::new(tempfile::tempfile().expect("file"));
-    ring.write(&file, 4096, b"over the weir".to_vec(), 11);
+    ring.write(&file, Write { offset: 4096, buffer: b"..over the weir".to_vec(), from: 2, tag: 11 });
     let all = wait_until(&mut ring, |all| all.len() == 1);
     assert!(
-        matches!(&all[0], Completion::Written { tag: 11, buffer, result: Ok(13) } if buffer == b"over the weir")
+        matches!(&all[0], Completion::Written { tag: 11, offset: 4096, buffer, result: Ok(13) } if buffer == b"..over the weir")
     );
     ring.sync_data(&file, 12);
     let all = wait_until(&mut ring, |all| all.len() == 1);

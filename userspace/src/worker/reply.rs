@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
+use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_LEN};
 use zerocopy::IntoBytes;
 
@@ -9,6 +10,21 @@ use crate::uring::{Peer, SLOT_PAYLOAD, SlotId};
 
 /// The most clicks a datagram that fits a receive buffer can carry.
 pub const MAX_CLICKS: usize = (2048 - HEADER_LEN) / CLICK_LEN;
+
+/// What the sender is told of a click. It learns whether to send again, and nothing of how its
+/// traffic was judged.
+#[must_use]
+pub const fn status_of(outcome: Outcome, reason: Reason) -> AckStatus {
+    match (outcome, reason) {
+        (Outcome::Accepted | Outcome::Repeat | Outcome::Late | Outcome::Filtered, _) => AckStatus::Created,
+        (Outcome::Duplicate, _) => AckStatus::Exists,
+        (
+            Outcome::Refused,
+            Reason::TableFull | Reason::JournalFull | Reason::HandoffFull | Reason::Draining,
+        ) => AckStatus::Retry,
+        (Outcome::Refused | Outcome::Malformed, _) => AckStatus::Malformed,
+    }
+}
 
 /// A place in the waiting table. The generation tells a late reply for a former tenant apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

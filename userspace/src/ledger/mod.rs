@@ -2,10 +2,29 @@
 //!
 //! No clock, no I/O, no randomness, no threads. Time enters only with the entries. Replaying the
 //! rows of a journal gives the same outcomes and the same buckets, to the byte.
+//!
+//! Start reading at [`Ledger::apply`]. `verdict` is the rule, `impressions` what is remembered of
+//! each impression, `buckets` the totals, `pages` the tables under both, `hash` their keyed hash.
 
-use weir_common::reason::{Outcome, Reason};
-use weir_common::time::UnixMs;
+mod buckets;
+mod hash;
+mod impressions;
+mod pages;
+mod verdict;
+
+use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
+use weir_common::id::{ORDINALS, Ordinal};
+use weir_common::reason::{Class, Outcome, Reason};
+use weir_common::row::Row;
+use weir_common::siphash::SipKey;
+use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::Click;
+
+use buckets::{Addend, Buckets};
+use impressions::Impressions;
+use verdict::State;
+
+pub use buckets::OTHER_AD;
 
 use crate::admission::Admitted;
 
@@ -28,4 +47,276 @@ pub struct Decision {
     pub outcome: Outcome,
     /// The reason, where the outcome has one.
     pub reason: Reason,
+}
+
+/// Whether replaying a row led to what the row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// The rule gives the recorded outcome again.
+    Same,
+    /// The rule gives another outcome. The recorded one stands: it was acknowledged.
+    Differs(Outcome),
+    /// The impression is too old to be remembered, or there is no room for it: the row counts,
+    /// but a later click on its impression will not be told apart from it.
+    NotRemembered(Reason),
+    /// The row's minute is closed, or there is no room for its minute: its impression is
+    /// remembered, but no bucket counts it.
+    NotCounted,
+    /// The row has an outcome, reason or ordinal that no row can have; nothing was changed.
+    NotARow,
+}
+
+/// What a ledger is given once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What splits a bucket beside minute and ad.
+    pub dimensions: Dimensions,
+    /// The version of the traffic rules, part of every bucket's key.
+    pub rules_version: u32,
+    /// How long an impression is remembered, in ms; admission's own lifetime.
+    pub lifetime_ms: u64,
+    /// How long after its click a click may arrive and still be counted in its own minute, in ms;
+    /// admission's own lateness.
+    pub lateness_ms: u64,
+    /// How far ahead of this node's clock an issue or a click may be, in ms; admission's own.
+    pub max_ahead_ms: u64,
+    /// Impressions the ledger has memory for, 24 bytes each.
+    pub capacity_impressions: usize,
+    /// Buckets held at a time, about 120 bytes each. Keys beyond it are counted in the
+    /// [`OTHER_AD`] bucket of their minute.
+    pub capacity_buckets: usize,
+    /// Drawn at random by the shell, kept from senders, so that none can choose ids that meet in
+    /// one place. It changes no outcome and no total.
+    pub hash_key: SipKey,
+}
+
+impl Settings {
+    /// The defaults of the product, for a key drawn by the caller: 24 h, 10 min, 60 s, sixteen
+    /// million impressions (400 MB), a million buckets.
+    #[must_use]
+    pub const fn new(hash_key: SipKey) -> Self {
+        Self {
+            dimensions: Dimensions::DEFAULT,
+            rules_version: 1,
+            lifetime_ms: 86_400_000,
+            lateness_ms: 600_000,
+            max_ahead_ms: 60_000,
+            capacity_impressions: 1 << 24,
+            capacity_buckets: 1 << 20,
+            hash_key,
+        }
+    }
+}
+
+/// How many clicks are looked ahead: their memory is asked for before any of them is decided, so
+/// that the waits overlap. A core has 10 to 16 misses under way at once; each click has up to 3.
+const LOOKAHEAD: usize = 32;
+
+/// Everything one worker knows of impressions and totals.
+pub struct Ledger {
+    dimensions: Dimensions,
+    rules_version: u32,
+    impressions: Impressions,
+    buckets: Buckets,
+    now: UnixMs,
+}
+
+/// What is worked out of a click before its turn.
+#[derive(Clone, Copy)]
+struct Plan {
+    impression: impressions::Name,
+    bucket: buckets::Name,
+}
+
+impl Ledger {
+    /// An empty ledger. Address space for its tables is reserved here; memory is used as they
+    /// fill, and never more than the capacities say.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let Settings { lifetime_ms, lateness_ms, max_ahead_ms, .. } = *settings;
+        let impressions =
+            impressions::Limits { lifetime_ms, max_ahead_ms, capacity: settings.capacity_impressions };
+        let buckets = buckets::Limits { lateness_ms, max_ahead_ms, capacity: settings.capacity_buckets };
+        Self {
+            dimensions: settings.dimensions,
+            rules_version: settings.rules_version,
+            impressions: Impressions::new(impressions, &settings.hash_key),
+            buckets: Buckets::new(buckets, &settings.hash_key),
+            now: UnixMs(0),
+        }
+    }
+
+    /// Decides the entries in order, appends one decision each to `decisions`, and counts them.
+    ///
+    /// A refused entry changes nothing: `table_full` when memory is at its bound or the click's
+    /// minute is already closed, so that a resend is judged anew; `ordinal_limit`, `expired` and
+    /// `not_yet_issued` for what admission would not have passed.
+    pub fn apply(&mut self, entries: &[Entry], decisions: &mut Vec<Decision>) {
+        for chunk in entries.chunks(LOOKAHEAD) {
+            let mut plans = [None; LOOKAHEAD];
+            for (plan, entry) in plans.iter_mut().zip(chunk) {
+                *plan = Some(self.plan(entry.admitted.minute, entry.click));
+            }
+            self.touch(&plans);
+            for (plan, entry) in plans.iter().flatten().zip(chunk) {
+                decisions.push(self.decide(entry, plan));
+            }
+        }
+    }
+
+    #[inline]
+    fn plan(&self, minute: Minute, click: &Click) -> Plan {
+        let key = self.dimensions.key(minute.0, click, self.rules_version);
+        Plan { impression: self.impressions.name(click), bucket: self.buckets.name(key) }
+    }
+
+    /// Reads a word of every cache line the plans will need. Nothing waits for any of these
+    /// loads, so the core has many of them under way at once.
+    #[inline]
+    fn touch(&self, plans: &[Option<Plan>]) {
+        let touched = plans.iter().flatten().fold(0, |sum, plan| {
+            sum ^ self.impressions.touch(&plan.impression) ^ self.buckets.touch(&plan.bucket)
+        });
+        core::hint::black_box(touched);
+    }
+
+    #[inline]
+    fn advance(&mut self, received_at: UnixMs) {
+        if received_at > self.now {
+            self.now = received_at;
+            self.impressions.advance(received_at);
+        }
+    }
+
+    #[inline]
+    fn decide(&mut self, entry: &Entry, plan: &Plan) -> Decision {
+        self.advance(entry.received_at);
+        let ordinal = Ordinal(entry.click.ordinal);
+        match self.judge(entry, plan, ordinal) {
+            Ok(outcome) => {
+                let reason = if outcome == Outcome::Filtered { entry.admitted.filter } else { Reason::None };
+                Decision { outcome, reason }
+            }
+            Err(reason) => Decision { outcome: Outcome::Refused, reason },
+        }
+    }
+
+    #[inline]
+    fn judge(&mut self, entry: &Entry, plan: &Plan, ordinal: Ordinal) -> Result<Outcome, Reason> {
+        if ordinal.0 >= ORDINALS {
+            return Err(Reason::OrdinalLimit);
+        }
+        let Admitted { filter, late, row_flags, .. } = entry.admitted;
+        let found = self.impressions.find(&plan.impression);
+        let state = found.map_or(State::default(), |found| self.impressions.state(found));
+        let outcome = state.judge(ordinal, filter, late);
+        if outcome == Outcome::Duplicate {
+            return Ok(outcome);
+        }
+        // Everything that can fail comes before anything that counts.
+        if found.is_none() {
+            self.impressions.make_room(&plan.impression)?;
+        }
+        let bucket = self.buckets.find_or_open(&plan.bucket, self.now)?;
+        self.remember(plan, found, state.after(ordinal, outcome));
+        let price_micros = entry.click.price_micros.get();
+        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
+        Ok(outcome)
+    }
+
+    #[inline]
+    fn remember(&mut self, plan: &Plan, found: Option<impressions::Found>, state: State) {
+        match found {
+            Some(found) => self.impressions.set_state(found, state),
+            None => {
+                let inserted = self.impressions.insert(&plan.impression, state);
+                debug_assert!(inserted.is_some(), "room was made");
+            }
+        }
+    }
+
+    /// Replays one row of a journal: what it says happened, happens again.
+    ///
+    /// Rows of several workers come merged by the time of their blocks, so `received_at_ms` may
+    /// step back a little; time here does not. Call [`Ledger::take_changed`] at least once for
+    /// each minute of row time: minutes close only there, and closing is what makes room.
+    pub fn restore(&mut self, row: &Row) -> Agreement {
+        let (click, ordinal) = (&row.click, Ordinal(row.click.ordinal));
+        let Some((outcome, filter)) = recorded(row) else { return Agreement::NotARow };
+        self.advance(UnixMs(row.received_at_ms.get()));
+        let plan = self.plan(Minute(row.minute.get()), click);
+        let found = self.impressions.find(&plan.impression);
+        let room = if found.is_some() { Ok(()) } else { self.impressions.make_room(&plan.impression) };
+        let state = found.map_or(State::default(), |found| self.impressions.state(found));
+        if room.is_ok() {
+            self.remember(&plan, found, state.after(ordinal, outcome));
+        }
+        let Ok(bucket) = self.buckets.find_or_open(&plan.bucket, self.now) else {
+            return Agreement::NotCounted;
+        };
+        let price_micros = click.price_micros.get();
+        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags: row.flags, price_micros });
+        if let Err(reason) = room {
+            return Agreement::NotRemembered(reason);
+        }
+        let judged = state.judge(ordinal, filter, outcome == Outcome::Late);
+        if judged == outcome { Agreement::Same } else { Agreement::Differs(judged) }
+    }
+
+    /// Appends the totals so far of every bucket that changed since the last call, in no
+    /// particular order. Minutes that no click can belong to any more are dropped after it.
+    pub fn take_changed(&mut self, out: &mut Vec<(BucketKey, BucketTotals)>) {
+        self.buckets.take_changed(self.now, out);
+    }
+
+    /// Makes the next [`Ledger::take_changed`] give every open bucket.
+    pub fn mark_all_changed(&mut self) {
+        self.buckets.mark_all_changed();
+    }
+
+    /// Minutes before this one are closed: their buckets were taken for the last time.
+    #[must_use]
+    pub const fn closed_before(&self) -> Minute {
+        self.buckets.closed_before()
+    }
+
+    /// Impressions remembered.
+    #[must_use]
+    pub const fn impressions_live(&self) -> usize {
+        self.impressions.live()
+    }
+
+    /// Bytes of table those take.
+    #[must_use]
+    pub fn impression_bytes(&self) -> usize {
+        self.impressions.bytes_in_use()
+    }
+
+    /// Buckets held.
+    #[must_use]
+    pub const fn buckets_open(&self) -> usize {
+        self.buckets.open()
+    }
+}
+
+impl core::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Ledger")
+            .field("now", &self.now)
+            .field("impressions_live", &self.impressions_live())
+            .field("buckets_open", &self.buckets_open())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome and filter reason of a row, if a row can have them.
+fn recorded(row: &Row) -> Option<(Outcome, Reason)> {
+    let outcome = Outcome::from_number(row.outcome)?;
+    let reason = Reason::from_number(row.reason)?;
+    let sound = match outcome {
+        Outcome::Accepted | Outcome::Repeat | Outcome::Late => reason == Reason::None,
+        Outcome::Filtered => reason.class() == Class::Filtered,
+        Outcome::Duplicate | Outcome::Refused | Outcome::Malformed => false,
+    };
+    (sound && row.click.ordinal < ORDINALS).then_some((outcome, reason))
 }

@@ -1,0 +1,449 @@
+//! The totals of every open minute: one cache line a bucket, one table a minute.
+//!
+//! A minute's table is dropped whole once nothing can land in it any more and everything in it
+//! was taken. Totals are exact: the small counters of a line carry into 64-bit ones.
+
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
+use weir_common::row::row_flags;
+use weir_common::siphash::SipKey;
+use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::U64;
+
+use super::hash::Hasher;
+use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
+
+/// The ad of the bucket that takes what no other bucket has room for.
+pub const OTHER_AD: u64 = u64::MAX;
+/// A minute closes this much after the last click that can belong to it: hand-off between workers
+/// and replay in the order of blocks let time step back a little.
+const CLOSING_SLACK_MS: u64 = 60_000;
+/// A segment is cut so that, were all buckets in one minute, it held about this many.
+const SEGMENT_BUCKETS: usize = 16_384;
+/// Buckets beyond the capacity for each open minute: its [`OTHER_AD`] bucket and that of another
+/// version of the traffic rules.
+const RESERVE_PER_MINUTE: usize = 2;
+
+/// One bucket: its key and the totals that most buckets ever have.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Line {
+    key: BucketKey,
+    cost_micros: u64,
+    accepted: u32,
+    repeat: u32,
+    late: u32,
+    clock_suspect: u32,
+    /// Number of this bucket's carried totals within its minute plus one; 0 for none.
+    carried: u32,
+    used: bool,
+    spilled: bool,
+    changed: bool,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+impl Group for Line {
+    type Key = BucketKey;
+    type Entry = LineEntry;
+
+    const SLOTS: usize = 1;
+    const MAX_LOAD_16THS: usize = 10;
+    const GROWTH_DIVISOR: usize = 3;
+
+    #[inline]
+    fn len(&self) -> usize {
+        usize::from(self.used)
+    }
+
+    #[inline]
+    fn find(&self, key: &BucketKey) -> Option<usize> {
+        (self.used && self.key == *key).then_some(0)
+    }
+
+    #[inline]
+    fn entry(&self, _: usize) -> LineEntry {
+        LineEntry {
+            key: self.key,
+            cost_micros: self.cost_micros,
+            counts: [self.accepted, self.repeat, self.late, self.clock_suspect],
+            carried: self.carried,
+            changed: self.changed,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, entry: LineEntry) -> usize {
+        let [accepted, repeat, late, clock_suspect] = entry.counts;
+        *self = Self {
+            key: entry.key,
+            cost_micros: entry.cost_micros,
+            accepted,
+            repeat,
+            late,
+            clock_suspect,
+            carried: entry.carried,
+            used: true,
+            spilled: self.spilled,
+            changed: entry.changed,
+        };
+        0
+    }
+
+    #[inline]
+    fn has_spilled(&self) -> bool {
+        self.spilled
+    }
+
+    #[inline]
+    fn mark_spilled(&mut self) {
+        self.spilled = true;
+    }
+
+    #[inline]
+    fn touch(&self) -> u64 {
+        self.cost_micros
+    }
+}
+
+/// A bucket on its way from an old page to a new one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LineEntry {
+    key: BucketKey,
+    cost_micros: u64,
+    counts: [u32; 4],
+    carried: u32,
+    changed: bool,
+}
+
+impl LineEntry {
+    fn new(key: BucketKey) -> Self {
+        Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: false }
+    }
+}
+
+/// What one click adds to its bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addend {
+    pub(super) outcome: Outcome,
+    pub(super) reason: Reason,
+    pub(super) row_flags: u8,
+    pub(super) price_micros: u64,
+}
+
+/// A bucket's key and its hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    key: BucketKey,
+    hash: u64,
+}
+
+/// Where a bucket stands; valid until the next insertion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    minute: usize,
+    place: Place,
+}
+
+/// The buckets of one minute.
+#[derive(Debug)]
+struct MinuteTable {
+    minute: Option<Minute>,
+    table: Table,
+    len: usize,
+    changed: bool,
+    carried_pages: Vec<u32>,
+    carried_len: u32,
+}
+
+/// How many buckets and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) lateness_ms: u64,
+    pub(super) max_ahead_ms: u64,
+    pub(super) capacity: usize,
+}
+
+/// All open buckets of a worker.
+pub(super) struct Buckets {
+    hasher: Hasher,
+    lines: Pool<Line>,
+    carried: Pool<BucketTotals>,
+    /// Each minute in the slot of its number.
+    minutes: Vec<MinuteTable>,
+    open: usize,
+    limits: Limits,
+    /// Minutes before this one are closed for good.
+    closed_before: Minute,
+}
+
+impl Buckets {
+    pub(super) fn new(limits: Limits, key: &SipKey) -> Self {
+        let segment_bits = (limits.capacity / SEGMENT_BUCKETS).max(1).ilog2();
+        let span_ms = limits.lateness_ms.saturating_add(limits.max_ahead_ms).saturating_add(CLOSING_SLACK_MS);
+        // Two more for partial minutes at both ends, and two until closed ones are taken.
+        let minutes = (span_ms / MS_PER_MINUTE + 4).next_power_of_two().min(1 << 16) as usize;
+        // The least load just after growing is 10/16 of 3/4.
+        let buckets = limits.capacity + RESERVE_PER_MINUTE * minutes;
+        let pages = (buckets * 16 * 4).div_ceil(10 * 3 * PAGE_GROUPS);
+        let growing = (pages >> segment_bits) + 2;
+        let new_minute = |_| MinuteTable {
+            minute: None,
+            table: Table::new(segment_bits),
+            len: 0,
+            changed: false,
+            carried_pages: Vec::new(),
+            carried_len: 0,
+        };
+        Self {
+            hasher: Hasher::new(key),
+            lines: Pool::new(pages + growing + (minutes << segment_bits)),
+            carried: Pool::new(buckets.div_ceil(PAGE_GROUPS) + minutes),
+            minutes: (0..minutes).map(new_minute).collect(),
+            open: 0,
+            limits,
+            closed_before: Minute(0),
+        }
+    }
+
+    pub(super) const fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) const fn closed_before(&self) -> Minute {
+        self.closed_before
+    }
+
+    #[inline]
+    pub(super) fn name(&self, key: BucketKey) -> Name {
+        Name { key, hash: self.hasher.of_bucket(words(&key)) }
+    }
+
+    #[inline]
+    fn slot(&self, minute: Minute) -> usize {
+        minute.0 as usize & (self.minutes.len() - 1)
+    }
+
+    #[inline]
+    fn minute_of(name: &Name) -> Minute {
+        Minute(name.key.minute.get())
+    }
+
+    /// Brings in the cache line a look-up will need.
+    #[inline]
+    pub(super) fn touch(&self, name: &Name) -> u64 {
+        self.minutes[self.slot(Self::minute_of(name))].table.touch(&self.lines, name.hash)
+    }
+
+    /// The bucket of this key, or, when there is no room for it, the [`OTHER_AD`] bucket of its
+    /// minute: the totals of a minute stay right whatever happens. Born if need be.
+    ///
+    /// # Errors
+    /// `table_full` when the minute is closed, or has to wait until an older one was taken.
+    #[inline]
+    pub(super) fn find_or_open(&mut self, name: &Name, now: UnixMs) -> Result<Found, Reason> {
+        let minute = Self::minute_of(name);
+        let slot = self.slot(minute);
+        if self.minutes[slot].minute != Some(minute) {
+            self.open_minute(slot, minute, now)?;
+        }
+        if let Some(place) = self.minutes[slot].table.find(&self.lines, name.hash, &name.key) {
+            return Ok(Found { minute: slot, place });
+        }
+        self.open_new(slot, name)
+    }
+
+    #[cold]
+    fn open_minute(&mut self, slot: usize, minute: Minute, now: UnixMs) -> Result<(), Reason> {
+        // After a quiet time an old minute may be in the way that was taken but not over then.
+        if !self.minutes[slot].changed {
+            self.close_if_over(slot, now);
+        }
+        if minute < self.closed_before || self.minutes[slot].minute.is_some() {
+            return Err(Reason::TableFull);
+        }
+        self.minutes[slot].minute = Some(minute);
+        Ok(())
+    }
+
+    #[cold]
+    fn open_new(&mut self, slot: usize, name: &Name) -> Result<Found, Reason> {
+        if self.open < self.limits.capacity
+            && let Ok(found) = self.insert(slot, name)
+        {
+            return Ok(found);
+        }
+        let key = BucketKey {
+            ad: U64::new(OTHER_AD),
+            minute: name.key.minute,
+            rules: name.key.rules,
+            ..BucketKey::default()
+        };
+        let other = self.name(key);
+        match self.minutes[slot].table.find(&self.lines, other.hash, &other.key) {
+            Some(place) => Ok(Found { minute: slot, place }),
+            None => self.insert(slot, &other).map_err(|OutOfPages| Reason::TableFull),
+        }
+    }
+
+    fn insert(&mut self, slot: usize, name: &Name) -> Result<Found, OutOfPages> {
+        let (table, hasher) = (&mut self.minutes[slot], &self.hasher);
+        table.table.make_room(&mut self.lines, name.hash, |entry| hasher.of_bucket(words(&entry.key)))?;
+        let entry = LineEntry::new(name.key);
+        let place = table.table.insert(&mut self.lines, name.hash, entry).ok_or(OutOfPages)?;
+        table.len += 1;
+        self.open += 1;
+        Ok(Found { minute: slot, place })
+    }
+
+    /// Counts one click.
+    #[inline]
+    pub(super) fn count(&mut self, at: Found, addend: &Addend) {
+        let line = self.lines.group_mut(at.place.group);
+        line.changed = true;
+        self.minutes[at.minute].changed = true;
+        let counter = match addend.outcome {
+            Outcome::Accepted => {
+                line.cost_micros = line.cost_micros.wrapping_add(addend.price_micros);
+                &mut line.accepted
+            }
+            Outcome::Repeat => &mut line.repeat,
+            Outcome::Late => &mut line.late,
+            _ => return self.count_filtered(at, addend),
+        };
+        *counter += 1;
+        let full = *counter == u32::MAX;
+        if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
+            line.clock_suspect += 1;
+        }
+        if full || line.clock_suspect == u32::MAX {
+            self.carry(at);
+        }
+    }
+
+    #[cold]
+    fn count_filtered(&mut self, at: Found, addend: &Addend) {
+        let line = self.lines.group_mut(at.place.group);
+        if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
+            line.clock_suspect += 1;
+        }
+        let full = line.clock_suspect == u32::MAX;
+        let totals = self.carried_mut(at);
+        if let Some(totals) = totals
+            && let Some(count) =
+                totals.filtered.get_mut((addend.reason as u8).wrapping_sub(FIRST_FILTERED) as usize)
+        {
+            *count = U64::new(count.get() + 1);
+        }
+        if full {
+            self.carry(at);
+        }
+    }
+
+    /// Moves a line's small counters to its 64-bit ones.
+    #[cold]
+    fn carry(&mut self, at: Found) {
+        let line = self.lines.group(at.place.group);
+        let small = line.small_totals();
+        if let Some(totals) = self.carried_mut(at) {
+            totals.merge(&small);
+            let line = self.lines.group_mut(at.place.group);
+            (line.accepted, line.repeat, line.late, line.clock_suspect, line.cost_micros) = (0, 0, 0, 0, 0);
+        }
+    }
+
+    /// The 64-bit totals of a bucket, born if need be. There is room for those of every bucket.
+    fn carried_mut(&mut self, at: Found) -> Option<&mut BucketTotals> {
+        let line = self.lines.group_mut(at.place.group);
+        let table = &mut self.minutes[at.minute];
+        if line.carried == 0 {
+            if table.carried_len as usize == table.carried_pages.len() * PAGE_GROUPS {
+                table.carried_pages.push(self.carried.take()?);
+            }
+            table.carried_len += 1;
+            line.carried = table.carried_len;
+        }
+        let index = line.carried as usize - 1;
+        let page = table.carried_pages[index / PAGE_GROUPS];
+        Some(&mut self.carried.page_mut(page)[index % PAGE_GROUPS])
+    }
+
+    /// Appends the totals of every bucket that changed since the last call, then drops the
+    /// minutes that nothing can land in any more at `now`.
+    pub(super) fn take_changed(&mut self, now: UnixMs, out: &mut Vec<(BucketKey, BucketTotals)>) {
+        for slot in 0..self.minutes.len() {
+            if self.minutes[slot].changed {
+                self.take_minute(slot, out);
+            }
+            self.close_if_over(slot, now);
+        }
+    }
+
+    fn take_minute(&mut self, slot: usize, out: &mut Vec<(BucketKey, BucketTotals)>) {
+        let table = &mut self.minutes[slot];
+        table.changed = false;
+        for page in table.table.pages() {
+            for line in self.lines.page_mut(page) {
+                if !line.changed {
+                    continue;
+                }
+                line.changed = false;
+                let mut totals = line.small_totals();
+                if let Some(index) = (line.carried as usize).checked_sub(1) {
+                    let page = table.carried_pages[index / PAGE_GROUPS];
+                    totals.merge(&self.carried.page(page)[index % PAGE_GROUPS]);
+                }
+                out.push((line.key, totals));
+            }
+        }
+    }
+
+    fn close_if_over(&mut self, slot: usize, now: UnixMs) {
+        let table = &mut self.minutes[slot];
+        let Some(minute) = table.minute else { return };
+        let keep_ms = self.limits.lateness_ms.saturating_add(MS_PER_MINUTE + CLOSING_SLACK_MS);
+        if minute.start().0.saturating_add(keep_ms) >= now.0 {
+            return;
+        }
+        table.table.clear(&mut self.lines);
+        table.carried_pages.drain(..).for_each(|page| self.carried.give(page));
+        self.open -= table.len;
+        (table.minute, table.len, table.carried_len) = (None, 0, 0);
+        self.closed_before = self.closed_before.max(Minute(minute.0.saturating_add(1)));
+    }
+
+    /// Makes the next [`Buckets::take_changed`] give every open bucket.
+    pub(super) fn mark_all_changed(&mut self) {
+        for table in &mut self.minutes {
+            table.changed = table.len > 0;
+            for page in table.table.pages() {
+                self.lines.page_mut(page).iter_mut().for_each(|line| line.changed = line.used);
+            }
+        }
+    }
+}
+
+impl Line {
+    fn small_totals(&self) -> BucketTotals {
+        BucketTotals {
+            accepted: U64::new(u64::from(self.accepted)),
+            repeat: U64::new(u64::from(self.repeat)),
+            late: U64::new(u64::from(self.late)),
+            clock_suspect: U64::new(u64::from(self.clock_suspect)),
+            cost_micros: U64::new(self.cost_micros),
+            filtered: Default::default(),
+        }
+    }
+}
+
+/// A key as four words.
+#[inline]
+fn words(key: &BucketKey) -> [u64; 4] {
+    let bytes = key.as_bytes();
+    core::array::from_fn(|word| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&bytes[8 * word..8 * word + 8]);
+        u64::from_le_bytes(eight)
+    })
+}

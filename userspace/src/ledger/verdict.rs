@@ -1,0 +1,86 @@
+//! The rule itself: what one byte per impression says of the next click on it.
+
+use weir_common::id::{ORDINALS, Ordinal};
+use weir_common::reason::{Outcome, Reason};
+
+/// What is remembered of an impression: a bit for each ordinal seen, and one for "a click of it
+/// was counted".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct State(pub(super) u8);
+
+const COUNTED: u8 = 1 << ORDINALS;
+const _: () = assert!(ORDINALS == 7, "seven ordinals and one flag fill the byte");
+
+impl State {
+    /// The outcome of a click with this ordinal (below [`ORDINALS`]), filter and lateness.
+    ///
+    /// An ordinal seen before is a transport retry, whatever else the click says. A filtered
+    /// click is not counted, so the real click after a prefetch is accepted; a late one is, by
+    /// reconciliation, so what follows it is a repeat.
+    #[inline]
+    pub(super) const fn judge(self, ordinal: Ordinal, filter: Reason, late: bool) -> Outcome {
+        if self.0 & 1 << ordinal.0 != 0 {
+            Outcome::Duplicate
+        } else if !matches!(filter, Reason::None) {
+            Outcome::Filtered
+        } else if late {
+            Outcome::Late
+        } else if self.0 & COUNTED == 0 {
+            Outcome::Accepted
+        } else {
+            Outcome::Repeat
+        }
+    }
+
+    /// The state after a click with this ordinal met this outcome.
+    #[inline]
+    pub(super) const fn after(self, ordinal: Ordinal, outcome: Outcome) -> Self {
+        let counted = if matches!(outcome, Outcome::Accepted | Outcome::Late) { COUNTED } else { 0 };
+        Self(self.0 | 1 << ordinal.0 | counted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(clicks: &[(u8, Reason, bool)]) -> Vec<Outcome> {
+        let mut state = State::default();
+        let mut outcomes = Vec::new();
+        for &(ordinal, filter, late) in clicks {
+            let outcome = state.judge(Ordinal(ordinal), filter, late);
+            if outcome != Outcome::Duplicate {
+                state = state.after(Ordinal(ordinal), outcome);
+            }
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    #[test]
+    fn the_first_click_is_accepted_its_resend_a_duplicate_the_next_a_repeat() {
+        let none = Reason::None;
+        let found = run(&[(0, none, false), (0, none, false), (1, none, false), (1, none, false)]);
+        assert_eq!(found, [Outcome::Accepted, Outcome::Duplicate, Outcome::Repeat, Outcome::Duplicate]);
+    }
+
+    #[test]
+    fn a_real_click_after_a_prefetch_is_accepted() {
+        let found = run(&[(0, Reason::Prefetch, false), (1, Reason::None, false)]);
+        assert_eq!(found, [Outcome::Filtered, Outcome::Accepted]);
+    }
+
+    #[test]
+    fn a_click_after_a_late_one_is_a_repeat_and_a_second_late_one_stays_late() {
+        let found = run(&[(3, Reason::None, true), (0, Reason::None, false), (6, Reason::None, true)]);
+        assert_eq!(found, [Outcome::Late, Outcome::Repeat, Outcome::Late]);
+    }
+
+    #[test]
+    fn a_resend_is_a_duplicate_even_when_it_now_is_late_or_filtered() {
+        let found =
+            run(&[(2, Reason::None, false), (2, Reason::None, true), (2, Reason::TestTraffic, false)]);
+        assert_eq!(found, [Outcome::Accepted, Outcome::Duplicate, Outcome::Duplicate]);
+    }
+}

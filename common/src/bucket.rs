@@ -114,11 +114,12 @@ pub struct BucketTotals {
 }
 
 impl BucketTotals {
-    /// Accepted, repeat and filtered clicks.
+    /// Accepted, repeat and filtered clicks. Modulo 2^64 as [`Self::merge`] is: totals may come
+    /// from bytes, and no bytes may bring a reader down.
     #[must_use]
     pub fn gross(&self) -> u64 {
-        let filtered: u64 = self.filtered.iter().map(|count| count.get()).sum();
-        self.accepted.get() + self.repeat.get() + filtered
+        let counted = self.accepted.get().wrapping_add(self.repeat.get());
+        self.filtered.iter().fold(counted, |sum, count| sum.wrapping_add(count.get()))
     }
 
     /// Adds one row. Duplicates, refused and malformed clicks have no row; should one be

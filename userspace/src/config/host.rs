@@ -1,0 +1,132 @@
+//! What only the machine can say: which cores are there, what the key files hold.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::problem::{Problem, Problems};
+use super::quantity::size_text;
+use super::{Config, Cores, Key, Secret};
+
+/// Bits of a file's mode that let anybody read or write it.
+const MODE_OTHERS: u32 = 0o007;
+/// A key file holds 32 digits and a newline; one much longer is the wrong file.
+const KEY_FILE_BYTES_MAX: u64 = 256;
+
+/// The machine a config is checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Cores this process may run on.
+    pub cores: Vec<usize>,
+}
+
+impl Host {
+    /// This machine.
+    #[must_use]
+    pub fn this() -> Self {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        Self { cores: cores.into_iter().map(|core| core.id).collect() }
+    }
+
+    /// Checks the config's cores and reads its key files; relative ones stand beside the config.
+    pub(super) fn complete(&self, config: &mut Config, folder: &Path) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        let mut note = |text| problems.0.push(Problem { line: None, text });
+        if let Cores::These(cores) = &config.workers.cores {
+            for core in cores.iter().filter(|core| !self.cores.contains(core)) {
+                note(format!("workers.cores: core {core} is not there; this machine has {:?}", self.cores));
+            }
+        }
+        for key in &mut config.keys {
+            key.file = folder.join(&key.file);
+            match read_secret(&key.file) {
+                Ok(secret) => key.secret = secret,
+                Err(reason) => note(key_problem(key, &reason)),
+            }
+        }
+        if problems.0.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The cores that take workers.
+    #[must_use]
+    pub fn worker_cores(&self, config: &Config) -> Vec<usize> {
+        match &config.workers.cores {
+            Cores::All => self.cores.clone(),
+            Cores::These(cores) => cores.clone(),
+        }
+    }
+}
+
+fn key_problem(key: &Key, reason: &str) -> String {
+    let file: &PathBuf = &key.file;
+    format!("keys.file: {} of issuer {} key {}: {reason}", file.display(), key.issuer, key.key)
+}
+
+fn read_secret(file: &Path) -> Result<Secret, String> {
+    let metadata = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?;
+    if metadata.permissions().mode() & MODE_OTHERS != 0 {
+        return Err(format!("anybody may read it; run `chmod 600 {}`", file.display()));
+    }
+    if metadata.len() > KEY_FILE_BYTES_MAX {
+        return Err("is no key file; a key is 32 hex digits".to_owned());
+    }
+    let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let digits = text.trim();
+    let sound = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = if sound { u128::from_str_radix(digits, 16).ok() } else { None };
+    // The first two digits are the key's first byte.
+    number.map(|number| Secret(number.to_be_bytes())).ok_or("holds no key; a key is 32 hex digits".to_owned())
+}
+
+/// What the tables and buffers of a config take at their bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// The dedupe table, in bytes.
+    pub dedupe_bytes: u64,
+    /// The buckets, in bytes.
+    pub buckets_bytes: u64,
+    /// Receive buffers and socket buffers, in bytes.
+    pub receive_bytes: u64,
+}
+
+impl MemoryEstimate {
+    /// Bytes for one live impression with a foreign id: the bar the dedupe table is held to.
+    const IMPRESSION_BYTES: u64 = 24;
+    /// Bytes for one bucket: key, totals, revision and its share of the index.
+    const BUCKET_BYTES: u64 = 192;
+    /// Bytes of one receive buffer: a 1,500-byte MTU with the ring's header, as a power of two.
+    const RECEIVE_BUFFER_BYTES: u64 = 2048;
+
+    /// The estimate for a config with this many workers.
+    #[must_use]
+    pub fn of(config: &Config, workers: usize) -> Self {
+        let sockets = config.udp.addresses.len() as u64 * config.udp.socket_buffer_bytes as u64;
+        let ring = u64::from(config.udp.buffers_per_worker) * Self::RECEIVE_BUFFER_BYTES;
+        Self {
+            dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
+            buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
+            receive_bytes: (workers as u64).saturating_mul(sockets + ring),
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.dedupe_bytes.saturating_add(self.buckets_bytes).saturating_add(self.receive_bytes)
+    }
+}
+
+impl fmt::Display for MemoryEstimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| size_text(bytes.div_ceil(1 << 20) << 20);
+        write!(
+            f,
+            "at most about {}: dedupe {}, buckets {}, receive buffers {}",
+            mib(self.total_bytes()),
+            mib(self.dedupe_bytes),
+            mib(self.buckets_bytes),
+            mib(self.receive_bytes)
+        )
+    }
+}

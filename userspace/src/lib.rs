@@ -8,6 +8,8 @@
 
 /// Decode, verify, limits, traffic flags: pure functions over batches of clicks.
 pub mod admission;
+/// The command line.
+pub mod cli;
 /// The config file: read, checked once, then trusted.
 pub mod config;
 /// The tokio side: status socket, metrics, health. Never on the click path.

@@ -121,6 +121,13 @@ impl HistogramSnapshot {
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
+    /// Events by cell; cell `n` holds values from [`Histogram::cell_floor_ns`] of `n`. Empty
+    /// before anything was merged.
+    #[must_use]
+    pub fn cells(&self) -> &[u64] {
+        &self.cells
+    }
+
     /// Number of events.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,0 +1,203 @@
+//! The command line of `weir`, and the commands that need no daemon around them.
+//!
+//! `run` and `audit` are the binary's own affair: they tie rooms together. Everything else is
+//! answered by [`answer`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Host, MemoryEstimate};
+use crate::{control, top};
+
+/// Where the packages put the config.
+pub const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
+/// Where a daemon with the default `node.run_dir` answers.
+pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+
+/// Counts ad clicks at the edge: every click once, none lost without a count.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 100, after_help = "\
+Examples:
+  weir check-config /etc/weir/weir.toml    is this file sound, and what does it mean?
+  weir run --config /etc/weir/weir.toml    start the node
+  weir status                              what is it doing?
+  weir explain bad_tag                     what is this drop reason, and what helps?
+
+Exit codes: 0 done; 1 the books do not close, or the daemon failed; 2 wrong arguments or config.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `weir` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon until SIGTERM or SIGINT, then drain
+    Run(ConfigArgs),
+    /// Say everything that is wrong with a config file, or print it resolved
+    CheckConfig {
+        /// The file
+        #[arg(default_value = DEFAULT_CONFIG)]
+        file: PathBuf,
+    },
+    /// Print the commented sample config: every key with its default
+    PrintConfig,
+    /// Say what a drop reason means and what to do about it
+    Explain {
+        /// Its name or number, or "all"
+        reason: String,
+    },
+    /// Print what a running daemon is doing
+    Status(StatusArgs),
+    /// Watch a running daemon
+    Top(TopArgs),
+    /// Recount the journal and compare it with the buckets; run it while the daemon is stopped
+    Audit(AuditArgs),
+}
+
+/// Which config.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The config file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `weir audit`.
+#[derive(Clone, Debug, Args)]
+pub struct AuditArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `weir status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Print the JSON as the daemon sends it
+    #[arg(long)]
+    pub json: bool,
+    /// The daemon's status socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Arguments of `weir top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// The daemon's status socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Milliseconds between two looks, from 100
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub interval_ms: u64,
+    /// Print one screen (with --json: one document) and exit; 1 when the books do not close
+    #[arg(long)]
+    pub once: bool,
+    /// With --once: JSON instead of a screen
+    #[arg(long, requires = "once")]
+    pub json: bool,
+}
+
+/// Runs a command that needs no daemon around it; gives `run` and `audit` back to the caller.
+///
+/// # Errors
+/// With the command, when it is not one of these.
+pub fn answer(command: Command) -> Result<ExitCode, Command> {
+    match command {
+        Command::CheckConfig { file } => Ok(check_config(&file)),
+        Command::PrintConfig => {
+            print!("{}", config::SAMPLE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Explain { reason } => Ok(match control::explain(&reason) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, 2),
+        }),
+        Command::Status(args) => Ok(status(&args)),
+        Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 2))),
+        other @ (Command::Run(_) | Command::Audit(_)) => Err(other),
+    }
+}
+
+/// Prints an error as every command does.
+pub fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("weir: {error}");
+    ExitCode::from(code)
+}
+
+fn check_config(file: &std::path::Path) -> ExitCode {
+    let host = Host::this();
+    match config::load(file, &host) {
+        Ok(config) => {
+            print!("ok\n{}", resolved(&config, &host));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 2),
+    }
+}
+
+/// A config in short, as this machine will use it.
+fn resolved(config: &Config, host: &Host) -> String {
+    use config::quantity::{duration_text, size_text};
+    let cores = host.worker_cores(config);
+    let memory = MemoryEstimate::of(config, cores.len());
+    let steer = match &config.steer.interface {
+        Some(interface) => format!("{:?} on {interface}", config.steer.mode).to_lowercase(),
+        None => "none: no interface".to_owned(),
+    };
+    let listen = config.metrics.listen.map_or("off".to_owned(), |address| address.to_string());
+    let addresses: Vec<_> = config.udp.addresses.iter().map(ToString::to_string).collect();
+    let lines = [
+        ("node", format!("{} in {} {}", config.node.id, config.node.region, config.node.pop)),
+        ("data", format!("{}, status in {}", config.node.data_dir.display(), config.node.run_dir.display())),
+        ("workers", format!("{} on cores {cores:?}", cores.len())),
+        ("udp", format!("port {} on {}", config.udp.port, addresses.join(", "))),
+        ("steer", steer),
+        ("keys", format!("{}, unsigned clicks {}", config.keys.len(), taken(config.admission.allow_unsigned))),
+        (
+            "journal",
+            format!(
+                "commit every {}, at most {}",
+                duration_text(config.journal.commit_window),
+                size_text(config.journal.max_bytes)
+            ),
+        ),
+        ("forward", format!("{:?} every {}", config.forward.sink, duration_text(config.forward.interval)).to_lowercase()),
+        ("metrics", listen),
+        ("memory", memory.to_string()),
+    ];
+    lines.iter().map(|(name, value)| format!("  {name:<8} {value}\n")).collect()
+}
+
+const fn taken(allowed: bool) -> &'static str {
+    if allowed { "taken" } else { "refused" }
+}
+
+fn status(args: &StatusArgs) -> ExitCode {
+    if args.json {
+        return match control::fetch_json(&args.socket) {
+            Ok(json) => {
+                print!("{json}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, 1),
+        };
+    }
+    match control::fetch(&args.socket) {
+        Ok(status) => {
+            print!("{}", top::text(&status));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
+    }
+}

@@ -1,0 +1,80 @@
+//! `/metrics`, `/livez` and `/readyz` over HTTP/1.1.
+//!
+//! hyper without a framework: three paths need no router, and a router would bring more code
+//! than this room has.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::metrics;
+use super::status::{Sources, State, gather};
+
+/// Scrapers at once.
+const CONNECTIONS_MAX: usize = 16;
+/// A connection serves one request, and a scrape takes milliseconds.
+const CONNECTION_MAX: Duration = Duration::from_secs(10);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: wait for some to be closed rather than spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
+        let sources = Arc::clone(&sources);
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let response = respond(request.method(), request.uri().path(), &sources);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // An error means that the scraper went away or sent no HTTP.
+            let _ = timeout(CONNECTION_MAX, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+fn respond(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
+    if method != Method::GET {
+        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned());
+    }
+    match path {
+        "/metrics" => {
+            let (status, latencies) = gather(sources);
+            response(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status, &latencies))
+        }
+        "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => {
+            let state = sources.state.get();
+            let ready = state == State::Running;
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let mark = if ready { "ok" } else { "not ready" };
+            response(code, TEXT, format!("{mark}: {}\n", state.name()))
+        }
+        _ => response(StatusCode::NOT_FOUND, TEXT, "paths: /metrics /livez /readyz\n".to_owned()),
+    }
+}
+
+fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

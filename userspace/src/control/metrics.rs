@@ -1,0 +1,226 @@
+//! The status as Prometheus metrics (OpenMetrics text 1.0). Built anew for each scrape, from the same
+//! snapshot that the status socket sends: the two cannot disagree.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use weir_common::reason::{Class, Reason};
+
+use super::status::{Latencies, State, Status, WorkerStatus};
+use crate::stats::{Histogram, HistogramSnapshot};
+
+/// The content type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Powers of two that bound a latency's buckets: 8 us to 17 s, each twice the one before.
+const LATENCY_POWERS: std::ops::RangeInclusive<u32> = 13..=34;
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+/// The metrics of one snapshot, as text.
+#[must_use]
+pub fn render(status: &Status, latencies: &Latencies) -> String {
+    let mut registry = Registry::with_prefix("weir");
+    registry.register_collector(Box::new(Scrape { status: status.clone(), latencies: latencies.clone() }));
+    let mut text = String::new();
+    // Writing to a String fails only if the encoder itself refuses; a test covers every metric.
+    encode(&mut text, &registry).unwrap_or_default();
+    text
+}
+
+#[derive(Debug)]
+struct Scrape {
+    status: Status,
+    latencies: Latencies,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.node(&mut out)?;
+        self.frames(&mut out)?;
+        self.clicks(&mut out)?;
+        self.workers(&mut out)?;
+        self.journal_and_forward(&mut out)?;
+        self.latencies(&mut out)
+    }
+}
+
+impl Scrape {
+    fn node(&self, out: &mut Out<'_>) -> fmt::Result {
+        let status = &self.status;
+        let build = vec![
+            ("version", status.version.as_str()),
+            ("region", status.region.as_str()),
+            ("pop", status.pop.as_str()),
+        ];
+        out.gauges("node_info", "The daemon's version and place", [(build, 1)])?;
+        let states = [State::Recovering, State::Running, State::Draining];
+        let states = states.map(|state| (vec![("state", state.name())], i64::from(state == status.state)));
+        out.gauges("state", "1 beside the state the daemon is in", states)?;
+        let rungs = ["native", "generic", "none"]
+            .map(|rung| (vec![("rung", rung)], i64::from(rung == status.steering.rung)));
+        out.gauges("steering", "1 beside the rung steering stands on", rungs)?;
+        out.gauges("epoch", "The start of the daemon, as blocks carry it", [(
+            vec![],
+            i64::from(status.epoch),
+        )])?;
+        out.gauges("uptime_seconds", "Seconds since the daemon started", [(vec![], status.uptime_s as i64)])
+    }
+
+    fn frames(&self, out: &mut Out<'_>) -> fmt::Result {
+        let labelled = |count: fn(&super::status::FrameStatus) -> u64| {
+            self.status.frames.iter().map(move |frame| {
+                let labels = vec![("reason", frame.reason.as_str()), ("class", frame.class.as_str())];
+                (labels, count(frame))
+            })
+        };
+        out.counters("frames", "Frames the XDP program saw, by reason", labelled(|frame| frame.packets))?;
+        out.counters("frame_bytes", "Bytes of those frames", labelled(|frame| frame.bytes))
+    }
+
+    fn clicks(&self, out: &mut Out<'_>) -> fmt::Result {
+        let clicks = &self.status.clicks;
+        let outcomes = clicks.outcomes.iter().map(|(name, count)| (vec![("outcome", name.as_str())], *count));
+        out.counters("clicks", "Clicks by outcome", outcomes)?;
+        let of_clicks = |class| matches!(class, Class::Malformed | Class::Refused | Class::Filtered);
+        let reasons = Reason::ALL.iter().filter(|reason| of_clicks(reason.class())).map(|reason| {
+            let labels = vec![("reason", reason.name()), ("outcome", reason.class().name())];
+            (labels, clicks.reasons.get(reason.name()).copied().unwrap_or(0))
+        });
+        out.counters("clicks_by_reason", "Clicks by reason, where their outcome has one", reasons)?;
+        let unseen = Reason::ALL.iter().filter(|reason| reason.class() == Class::Unseen).map(|reason| {
+            let count = clicks.unseen.get(reason.name()).copied().unwrap_or(0);
+            (vec![("reason", reason.name())], count)
+        });
+        out.counters("unseen_datagrams", "Datagrams lost before the daemon saw them", unseen)?;
+        let help = "Clicks received and not decided; 0 at rest, or the books do not close";
+        out.gauges("ledger_residual_clicks", help, [(vec![], clicks.residual)])
+    }
+
+    fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
+        type Read = fn(&WorkerStatus) -> u64;
+        const COUNTERS: [(&str, &str, Read); 10] = [
+            ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
+            ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
+            ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
+            ("handed_off_clicks", "Clicks given to other workers", |w| w.handed_off),
+            ("taken_over_clicks", "Clicks taken from other workers", |w| w.taken_over),
+            ("acks", "Acks sent", |w| w.acks),
+            ("ack_datagrams", "Datagrams those acks went out in", |w| w.ack_datagrams),
+            ("ack_send_failures", "Ack datagrams the kernel did not take", |w| w.ack_send_failures),
+            ("journal_blocks", "Blocks made durable", |w| w.blocks),
+            ("worker_sleeps", "Times a worker slept for want of work", |w| w.sleeps),
+        ];
+        const GAUGES: [(&str, &str, Read); 3] = [
+            ("waiting_datagrams", "Datagrams whose clicks wait to be durable", |w| w.waiting),
+            ("live_impressions", "Impressions held for dedupe", |w| w.impressions_live),
+            ("open_buckets", "Buckets held", |w| w.buckets_open),
+        ];
+        let workers = &self.status.workers;
+        let names: Vec<String> = workers.iter().map(|worker| worker.worker.to_string()).collect();
+        let labels = || names.iter().map(|name| vec![("worker", name.as_str())]);
+        for (name, help, read) in COUNTERS {
+            out.counters(name, help, labels().zip(workers.iter().map(read)))?;
+        }
+        for (name, help, read) in GAUGES {
+            let values = workers.iter().map(|worker| i64::try_from(read(worker)).unwrap_or(i64::MAX));
+            out.gauges(name, help, labels().zip(values))?;
+        }
+        Ok(())
+    }
+
+    fn journal_and_forward(&self, out: &mut Out<'_>) -> fmt::Result {
+        let forward = &self.status.forward;
+        let totals = [
+            ("journal_bytes", "Bytes of blocks made durable", self.status.journal.bytes),
+            ("forward_flushes", "Flushes committed to the sink", forward.flushes),
+            ("forward_flush_failures", "Flushes that failed and are tried again", forward.flush_failures),
+            ("forward_blocks", "Blocks committed to the sink", forward.blocks),
+            ("forward_rows", "Rows committed to the sink", forward.rows),
+            ("forward_raw_bytes", "Bytes of raw batches committed to the sink", forward.raw_bytes),
+            ("forward_bucket_revisions", "Bucket revisions committed to the sink", forward.buckets),
+            ("forward_bucket_bytes", "Bytes of those revisions", forward.bucket_bytes),
+        ];
+        for (name, help, total) in totals {
+            out.counters(name, help, [(vec![], total)])?;
+        }
+        Ok(())
+    }
+
+    fn latencies(&self, out: &mut Out<'_>) -> fmt::Result {
+        let latencies = &self.latencies;
+        let ack = "From reading a datagram to handing its ack to the kernel";
+        out.histogram("ack_latency_seconds", ack, &latencies.ack)?;
+        let commit = "From a commit group's write to its fdatasync's completion";
+        out.histogram("journal_commit_seconds", commit, &latencies.commit)?;
+        out.histogram("forward_flush_seconds", "How long a flush takes in the sink", &latencies.flush)?;
+        let bucket = "From the receive time of a flush's oldest click to its commit";
+        out.histogram("click_to_bucket_seconds", bucket, &latencies.click_to_bucket)
+    }
+}
+
+/// The encoder, one metric a call.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn counters<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels<'l>, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                let labels: &[_] = &labels;
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels<'l>, i64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                metric.encode_gauge(&value)?;
+            } else {
+                let labels: &[_] = &labels;
+                metric.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, snapshot: &HistogramSnapshot) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let sum_s = snapshot.sum_ns as f64 / 1e9;
+        metric.encode_histogram::<NoLabelSet>(sum_s, snapshot.count(), &latency_buckets(snapshot), None)
+    }
+}
+
+/// (upper bound in seconds, events) for each bucket; the last one has no bound.
+fn latency_buckets(snapshot: &HistogramSnapshot) -> Vec<(f64, u64)> {
+    let bounds_ns = LATENCY_POWERS.map(|power| 1_u64 << power);
+    let mut buckets: Vec<_> = bounds_ns.map(|bound| (bound, 0)).chain([(u64::MAX, 0)]).collect();
+    for (cell, &events) in snapshot.cells().iter().enumerate() {
+        let floor = Histogram::cell_floor_ns(cell);
+        if let Some(bucket) = buckets.iter_mut().find(|(bound, _)| floor < *bound) {
+            bucket.1 += events;
+        }
+    }
+    let seconds = |bound| if bound == u64::MAX { f64::INFINITY } else { bound as f64 / 1e9 };
+    buckets.into_iter().map(|(bound, events)| (seconds(bound), events)).collect()
+}

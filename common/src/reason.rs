@@ -166,6 +166,10 @@ reasons! {
         { "The packet earned a drop, but `steer.enforce` is false, so it was passed on; its own reason is counted too." }
         { "Set `steer.enforce = true` when the drop counters look right." }
 
+    7 FragmentPassed "fragment_passed" Passed
+        { "The packet is an IP fragment to a click address and `steer.fragments` is \"pass\", so the kernel handles it." }
+        { "If no other service of this address needs fragments, set `steer.fragments = \"drop\"`." }
+
     16 Steered "steered" Delivered
         { "The packet was redirected to the core that owns its shard." } { "Nothing to do." }
     17 Local "local" Delivered
@@ -173,6 +177,10 @@ reasons! {
     18 SteerFailed "steer_failed" Delivered
         { "The redirect to the owner's core was not possible, so the packet was delivered where it arrived." }
         { "Check that every worker's core is online; the hand-off rings carry these clicks meanwhile." }
+
+    19 FloodBypass "flood_bypass" None
+        { "So many new sources came at once that this one was not rate-limited; its packet's own reason is counted too." }
+        { "A flood from spoofed sources is likely: look at `bad_magic` and `bad_tag`, and deny its prefixes." }
 
     32 FrameTruncated "frame_truncated" Malformed
         { "The frame ends inside a header." } { "Look for a broken NIC, tunnel or generator on the sender's side." }

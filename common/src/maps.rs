@@ -1,1 +1,246 @@
 //! BPF map layouts, written once for both sides of the kernel boundary.
+//!
+//! The policy is one value, so that swapping it is one pointer store: a packet sees all of the
+//! old or all of the new. It holds no secrets and no counters.
+//!
+//! Start reading at [`Policy`].
+
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use crate::id::{SHARDS, Shard};
+use crate::packet;
+
+/// Addresses of one family. A POP has a few anycast addresses; the list is searched from the
+/// front, so it must stay short.
+pub const MAX_ADDRESSES: usize = 16;
+/// 64-bit words of a table with one bit for each 16-bit number.
+const BITMAP_WORDS: usize = (1 << 16) / 64;
+/// The CPU of a shard that nobody owns: its packets stay where they arrive.
+pub const NO_CPU: u16 = u16::MAX;
+/// CPUs a CPUMAP entry can be made for; the kernel wants no more entries than it has CPUs, so the
+/// loader lowers this.
+pub const MAX_CPUS: u32 = 1024;
+/// Workers a reuseport group can have; also the `worker` of a shard that nobody owns.
+pub const MAX_WORKERS: u32 = 1024;
+/// Sources whose rate is remembered, least recently seen evicted. At 88 bytes each that is about
+/// 6 MiB for 65,536.
+pub const MAX_SOURCES: u32 = 65_536;
+/// Signing keys the kernel can hold.
+pub const MAX_KEYS: u32 = 1024;
+/// Slots of prefix tries: the policy names one, the next swap fills the other.
+pub const PREFIX_SLOTS: u32 = 2;
+
+/// One bit for each 16-bit number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Bitmap([u64; BITMAP_WORDS]);
+
+impl Bitmap {
+    /// Whether the bit of `index` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, index: u16) -> bool {
+        self.0[(index >> 6) as usize] >> (index & 63) & 1 != 0
+    }
+
+    /// Sets the bit of `index`.
+    pub const fn set(&mut self, index: u16) {
+        self.0[(index >> 6) as usize] |= 1 << (index & 63);
+    }
+}
+
+/// Bits of [`Policy::flags`].
+pub mod policy_flags {
+    /// Drops happen; without it they are counted and passed on.
+    pub const ENFORCE: u32 = 1 << 0;
+    /// Fragments to our addresses go to the kernel.
+    pub const PASS_FRAGMENTS: u32 = 1 << 1;
+    /// There are denied or allowed prefixes.
+    pub const PREFIXES: u32 = 1 << 2;
+    /// Sources have a rate.
+    pub const RATE: u32 = 1 << 3;
+}
+
+/// What the program decides by. Fields that most packets read come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Policy {
+    /// [`policy_flags`].
+    pub flags: u32,
+    /// Which slot of prefix tries belongs to this policy.
+    pub prefix_slot: u32,
+    /// How many of `v4` count.
+    pub v4_count: u32,
+    /// How many of `v6` count.
+    pub v6_count: u32,
+    /// Addresses in network order.
+    pub v4: [[u8; 4]; MAX_ADDRESSES],
+    /// Addresses in network order.
+    pub v6: [[u8; 16]; MAX_ADDRESSES],
+    /// The rate of each source.
+    pub rate: Rate,
+    /// New sources each CPU remembers in a second; beyond it, new sources are not limited.
+    pub new_sources_per_s: u64,
+    /// The ports that take clicks.
+    pub ports: Bitmap,
+    /// The CPU that owns each shard, or [`NO_CPU`].
+    pub shard_cpu: [u16; SHARDS],
+    /// Pre-test of the IPv4 prefixes: one bit for each /16 that a prefix touches.
+    pub v4_touched: Bitmap,
+    /// Pre-test of the IPv6 prefixes: one bit for each [`v6_bucket`] that a prefix touches.
+    pub v6_touched: Bitmap,
+}
+
+/// 64-bit words of a [`Policy`], as which the loader writes it.
+pub const POLICY_WORDS: usize = size_of::<Policy>() / 8;
+const _: () = assert!(size_of::<Policy>() == POLICY_WORDS * 8);
+
+impl Policy {
+    /// A policy to which nothing is ours.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { shard_cpu: [NO_CPU; SHARDS], ..Self::new_zeroed() }
+    }
+
+    /// Whether all bits of `flag` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, flag: u32) -> bool {
+        self.flags & flag == flag
+    }
+
+    /// The CPU that owns `shard`, or [`NO_CPU`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner_cpu(&self, shard: Shard) -> u16 {
+        self.shard_cpu[shard.0 as usize & (SHARDS - 1)]
+    }
+}
+
+impl packet::Policy for Policy {
+    #[inline(always)]
+    fn has_v4(&self, address: [u8; 4]) -> bool {
+        let address = u32::from_le_bytes(address);
+        for (i, own) in self.v4.iter().enumerate() {
+            if i >= self.v4_count as usize {
+                return false;
+            }
+            if u32::from_le_bytes(*own) == address {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn has_v6(&self, address: [u8; 16]) -> bool {
+        let [low, high] = halves(address);
+        for (i, own) in self.v6.iter().enumerate() {
+            if i >= self.v6_count as usize {
+                return false;
+            }
+            let [own_low, own_high] = halves(*own);
+            if own_low == low && own_high == high {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.has(port)
+    }
+
+    #[inline(always)]
+    fn passes_fragments(&self) -> bool {
+        self.is(policy_flags::PASS_FRAGMENTS)
+    }
+}
+
+#[inline(always)]
+const fn halves(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])]
+}
+
+/// The pre-test bucket of an IPv4 address: its /16.
+#[inline(always)]
+#[must_use]
+pub const fn v4_bucket(address: [u8; 4]) -> u16 {
+    u16::from_be_bytes([address[0], address[1]])
+}
+
+/// Bits of an IPv6 address that [`v6_bucket`] looks at: registries allocate /32 to providers.
+pub const V6_BUCKET_BITS: u8 = 32;
+
+/// The pre-test bucket of an IPv6 address: a mix of its /32.
+#[inline(always)]
+#[must_use]
+pub const fn v6_bucket(address: [u8; 16]) -> u16 {
+    let head = u32::from_be_bytes([address[0], address[1], address[2], address[3]]);
+    // Knuth's multiplicative hash: 2^32 over the golden ratio.
+    (head.wrapping_mul(0x9e37_79b9) >> 16) as u16
+}
+
+/// What a prefix says of the sources in it.
+pub mod prefix_action {
+    /// Drop.
+    pub const DENY: u32 = 1;
+    /// Never denied, never limited.
+    pub const ALLOW: u32 = 2;
+}
+
+/// The rate of one source on one CPU, as the generic cell rate algorithm (ITU-T I.371), which
+/// is a token bucket that needs one number of state: when the bucket will be full again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Rate {
+    /// Nanoseconds in which one token comes.
+    pub interval_ns: u64,
+    /// Nanoseconds in which the whole bucket fills, less one token.
+    pub burst_ns: u64,
+}
+
+impl Rate {
+    /// Takes one token at `now_ns` from a bucket that is full at `full_at_ns`. Returns when it
+    /// will be full again, or `None` when it is empty.
+    #[inline(always)]
+    #[must_use]
+    pub const fn take(&self, full_at_ns: u64, now_ns: u64) -> Option<u64> {
+        let from_ns = if full_at_ns > now_ns { full_at_ns } else { now_ns };
+        if from_ns - now_ns > self.burst_ns { None } else { Some(from_ns + self.interval_ns) }
+    }
+}
+
+/// New sources of one CPU in the current second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NewSources {
+    /// When the second began.
+    pub since_ns: u64,
+    /// Sources remembered in it.
+    pub count: u64,
+}
+
+/// Packets and bytes of one reason on one CPU. Bytes are those of the frame's linear part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FrameCounter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The key of a signing key in the kernel's map.
+#[inline(always)]
+#[must_use]
+pub const fn key_index(issuer: u16, key: u16) -> u32 {
+    issuer as u32 | (key as u32) << 16
+}
+
+/// The name of the XDP program in the object.
+pub const XDP_PROGRAM: &str = "weir";
+/// The name of the reuseport program in the object.
+pub const REUSEPORT_PROGRAM: &str = "weir_reuseport";

@@ -1,1 +1,439 @@
-//! The packet parser: from an Ethernet frame to the click header.
+//! The packet parser: from an Ethernet frame to the header of a datagram of clicks.
+//!
+//! One parser for both sides of the kernel boundary: the eBPF program runs it over packet
+//! pointers, the daemon, the tests and the fuzzers over slices. It is pure, bounded (4 VLAN
+//! tags, 6 IPv6 extension headers) and cannot panic; what is *ours* it asks a [`Policy`], what
+//! the bytes are it asks a [`Source`].
+//!
+//! It says [`Verdict::Malformed`] only of a packet that is surely for one of our addresses, and
+//! for one of our ports once the port is known; the damaged packets of others are the kernel's.
+//! It does not verify the UDP checksum (the NIC or the kernel does) and does not reassemble.
+//!
+//! Start reading at [`parse`]. Sources: IEEE 802.3, 802.1Q; RFC 791, 768, 8200, 6946, 9868.
+
+use crate::id::Shard;
+use crate::reason::Reason;
+use crate::wire::{self, HeaderFacts};
+
+/// VLAN tags (802.1Q, 802.1ad) that are read through. Provider networks stack two.
+pub const MAX_VLAN_TAGS: usize = 4;
+/// IPv6 extension headers that are read through: each kind of RFC 8200 section 4.1 once, and
+/// destination options twice.
+pub const MAX_EXTENSION_HEADERS: usize = 6;
+/// Bytes of one VLAN tag.
+pub const VLAN_TAG_LEN: usize = 4;
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_LEN: usize = 14;
+
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+const UDP_LEN: usize = 8;
+
+mod ether_type {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const VLAN: u16 = 0x8100;
+    pub(super) const IPV6: u16 = 0x86dd;
+    pub(super) const PROVIDER_VLAN: u16 = 0x88a8;
+}
+
+/// IANA protocol numbers that matter here.
+mod protocol {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// Bytes of a packet, of which only the leading, linear part can be read in place.
+pub trait Source {
+    /// The `N` bytes at `offset`, or `None` where the linear part ends before them.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Bytes of the linear part.
+    fn linear_len(&self) -> usize;
+
+    /// Bytes of the whole packet: more than [`Source::linear_len`] for a multi-buffer packet.
+    fn total_len(&self) -> usize;
+}
+
+impl Source for [u8] {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn linear_len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A slice as the linear part of a longer packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    /// What can be read.
+    pub linear: &'a [u8],
+    /// Bytes of the whole packet.
+    pub total_len: usize,
+}
+
+impl Source for Cut<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.linear.read(offset)
+    }
+
+    fn linear_len(&self) -> usize {
+        self.linear.len()
+    }
+
+    fn total_len(&self) -> usize {
+        self.total_len
+    }
+}
+
+/// What is ours. Addresses are in network order, as on the wire.
+pub trait Policy {
+    /// Whether this IPv4 address takes clicks.
+    fn has_v4(&self, address: [u8; 4]) -> bool;
+    /// Whether this IPv6 address takes clicks.
+    fn has_v6(&self, address: [u8; 16]) -> bool;
+    /// Whether this UDP port takes clicks.
+    fn has_port(&self, port: u16) -> bool;
+    /// Whether fragments go to the kernel instead of being malformed.
+    fn passes_fragments(&self) -> bool;
+}
+
+/// The IP version of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
+}
+
+/// Where the clicks of a packet are, and what their header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clicks {
+    /// The IP version.
+    pub family: Family,
+    /// VLAN tags before the IP header, 0 to [`MAX_VLAN_TAGS`].
+    pub vlan_tags: u8,
+    /// Offset of the IP header.
+    pub ip_offset: usize,
+    /// Offset of the UDP payload.
+    pub payload_offset: usize,
+    /// Bytes of the UDP payload.
+    pub payload_len: usize,
+    /// What the click header says.
+    pub header: HeaderFacts,
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not ours, for a reason of class passed.
+    Pass(Reason),
+    /// Ours and broken, for a reason of class malformed.
+    Malformed(Reason),
+    /// Ours, with a sound click header.
+    Ours(Clicks),
+}
+
+impl Verdict {
+    /// The reason, where there is one.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        match *self {
+            Self::Pass(reason) | Self::Malformed(reason) => Some(reason),
+            Self::Ours(_) => None,
+        }
+    }
+}
+
+impl Clicks {
+    /// The shard the sender names, unless the header says that the clicks share none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shard(&self) -> Option<Shard> {
+        if self.header.shared_bits == 0 { None } else { Some(self.header.shard) }
+    }
+
+    /// Offset of the source address: 4 bytes for [`Family::V4`], 16 for [`Family::V6`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_offset(&self) -> usize {
+        match self.family {
+            Family::V4 => self.ip_offset + 12,
+            Family::V6 => self.ip_offset + 8,
+        }
+    }
+}
+
+/// A step's result: go on, or the verdict is known.
+type Step<T> = Result<T, Verdict>;
+
+#[inline(always)]
+const fn pass<T>(reason: Reason) -> Step<T> {
+    Err(Verdict::Pass(reason))
+}
+
+#[inline(always)]
+const fn malformed<T>(reason: Reason) -> Step<T> {
+    Err(Verdict::Malformed(reason))
+}
+
+/// Reads a packet as far as its click header.
+#[inline(always)]
+pub fn parse<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P) -> Verdict {
+    match parse_frame(packet, policy) {
+        Ok(clicks) => Verdict::Ours(clicks),
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn parse_frame<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P) -> Step<Clicks> {
+    let link = parse_link(packet)?;
+    let (family, udp) = match link.ether_type {
+        ether_type::IPV4 => (Family::V4, parse_v4(packet, policy, link.ip_offset)?),
+        ether_type::IPV6 => (Family::V6, parse_v6(packet, policy, link.ip_offset)?),
+        _ => return pass(Reason::NotIp),
+    };
+    let payload_len = parse_udp(packet, policy, udp)?;
+    let payload_offset = udp.offset + UDP_LEN;
+    if payload_len < wire::HEADER_LEN {
+        return malformed(Reason::HeaderShort);
+    }
+    let Some(header) = packet.read::<{ wire::HEADER_LEN }>(payload_offset) else {
+        return malformed(Reason::LinearCut);
+    };
+    match wire::check_header(&header, payload_len) {
+        Ok(header) => Ok(Clicks {
+            family,
+            vlan_tags: link.vlan_tags,
+            ip_offset: link.ip_offset,
+            payload_offset,
+            payload_len,
+            header,
+        }),
+        Err(reason) => malformed(reason),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    ether_type: u16,
+    ip_offset: usize,
+    vlan_tags: u8,
+}
+
+/// Ethernet and its VLAN tags. A frame too short for them has no address of ours.
+#[inline(always)]
+fn parse_link<S: Source + ?Sized>(packet: &S) -> Step<Link> {
+    let Some(bytes) = packet.read::<2>(ETHERNET_LEN - 2) else { return pass(Reason::NotIp) };
+    let mut link = Link { ether_type: u16::from_be_bytes(bytes), ip_offset: ETHERNET_LEN, vlan_tags: 0 };
+    for _ in 0..MAX_VLAN_TAGS {
+        if !is_vlan(link.ether_type) {
+            return Ok(link);
+        }
+        // The tag's control field, then the type of what follows.
+        let Some(bytes) = packet.read::<2>(link.ip_offset + 2) else { return pass(Reason::NotIp) };
+        link.ether_type = u16::from_be_bytes(bytes);
+        link.ip_offset += VLAN_TAG_LEN;
+        link.vlan_tags += 1;
+    }
+    if is_vlan(link.ether_type) { pass(Reason::VlanTooDeep) } else { Ok(link) }
+}
+
+#[inline(always)]
+const fn is_vlan(ether_type: u16) -> bool {
+    ether_type == ether_type::VLAN || ether_type == ether_type::PROVIDER_VLAN
+}
+
+/// A UDP header's place.
+#[derive(Clone, Copy)]
+struct Udp {
+    offset: usize,
+    /// Bytes from `offset` to the end of the IP packet, at least [`UDP_LEN`]; all of them are in
+    /// the frame.
+    space: usize,
+}
+
+#[inline(always)]
+fn parse_v4<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: usize) -> Step<Udp> {
+    let Some(header) = packet.read::<IPV4_LEN>(ip) else { return pass(Reason::NotIp) };
+    if header[0] >> 4 != 4 {
+        return pass(Reason::NotIp);
+    }
+    if !policy.has_v4([header[16], header[17], header[18], header[19]]) {
+        return pass(Reason::OtherAddress);
+    }
+    if header[9] != protocol::UDP {
+        return pass(Reason::NotUdp);
+    }
+    let header_len = (header[0] & 15) as usize * 4;
+    if header_len < IPV4_LEN {
+        return malformed(Reason::IpHeaderLength);
+    }
+    if !is_whole(packet, ip + header_len) {
+        return malformed(Reason::FrameTruncated);
+    }
+    let total_len = u16::from_be_bytes([header[2], header[3]]) as usize;
+    if total_len < header_len + UDP_LEN || !is_whole(packet, ip + total_len) {
+        return malformed(Reason::IpLength);
+    }
+    let udp = Udp { offset: ip + header_len, space: total_len - header_len };
+    // More fragments, or an offset.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    if fragment == 0 {
+        return Ok(udp);
+    }
+    let first = fragment & 0x1fff == 0;
+    Err(judge_fragment(packet, policy, if first { Some(udp.offset) } else { None }))
+}
+
+#[inline(always)]
+fn parse_v6<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: usize) -> Step<Udp> {
+    let Some(header) = packet.read::<IPV6_LEN>(ip) else { return pass(Reason::NotIp) };
+    if header[0] >> 4 != 6 {
+        return pass(Reason::NotIp);
+    }
+    let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = header;
+    if !policy.has_v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) {
+        return pass(Reason::OtherAddress);
+    }
+    // Zero means a jumbogram (RFC 2675), which a datagram of clicks never is.
+    let payload_len = u16::from_be_bytes([header[4], header[5]]) as usize;
+    let end = ip + IPV6_LEN + payload_len;
+    let mut next = header[6];
+    let mut offset = ip + IPV6_LEN;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if !is_extension(next) {
+            break;
+        }
+        let Some(extension) = packet.read::<4>(offset) else {
+            return malformed(cut_or(packet, offset + 4, Reason::FrameTruncated));
+        };
+        if next == protocol::FRAGMENT && is_fragment(extension) {
+            return Err(judge_v6_fragment(packet, policy, extension, offset));
+        }
+        offset += extension_len(next, extension[1]);
+        next = extension[0];
+        if offset > end {
+            return malformed(Reason::ExtensionChain);
+        }
+    }
+    if is_extension(next) {
+        return malformed(Reason::ExtensionChain);
+    }
+    if next != protocol::UDP {
+        return pass(Reason::NotUdp);
+    }
+    if offset + UDP_LEN > end || !is_whole(packet, end) {
+        return malformed(Reason::IpLength);
+    }
+    Ok(Udp { offset, space: end - offset })
+}
+
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AUTHENTICATION
+            | protocol::DESTINATION
+    )
+}
+
+/// Bytes of an extension header, by its kind and its length field.
+#[inline(always)]
+const fn extension_len(kind: u8, length: u8) -> usize {
+    match kind {
+        protocol::FRAGMENT => 8,
+        protocol::AUTHENTICATION => (length as usize + 2) * 4,
+        _ => (length as usize + 1) * 8,
+    }
+}
+
+/// Whether a fragment header is more than an atomic fragment (RFC 6946): offset, or more to come.
+#[inline(always)]
+const fn is_fragment(extension: [u8; 4]) -> bool {
+    u16::from_be_bytes([extension[2], extension[3]]) & 0xfff9 != 0
+}
+
+#[inline(always)]
+fn judge_v6_fragment<S: Source + ?Sized, P: Policy + ?Sized>(
+    packet: &S,
+    policy: &P,
+    extension: [u8; 4],
+    offset: usize,
+) -> Verdict {
+    let first = u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 == 0;
+    let next = extension[0];
+    if next != protocol::UDP && !is_extension(next) {
+        return Verdict::Pass(Reason::NotUdp);
+    }
+    judge_fragment(packet, policy, if first && next == protocol::UDP { Some(offset + 8) } else { None })
+}
+
+/// A fragment of a packet to our address, with the offset of its UDP header where it has one.
+#[inline(always)]
+fn judge_fragment<S: Source + ?Sized, P: Policy + ?Sized>(
+    packet: &S,
+    policy: &P,
+    udp_offset: Option<usize>,
+) -> Verdict {
+    let port = match udp_offset {
+        Some(offset) => packet.read::<2>(offset + 2),
+        None => None,
+    };
+    if let Some(port) = port
+        && !policy.has_port(u16::from_be_bytes(port))
+    {
+        return Verdict::Pass(Reason::OtherPort);
+    }
+    if policy.passes_fragments() {
+        Verdict::Pass(Reason::FragmentPassed)
+    } else {
+        Verdict::Malformed(Reason::Fragment)
+    }
+}
+
+/// Port and length; returns the payload's length. A length shorter than the IP packet is sound:
+/// what follows it is RFC 9868's surplus area, which the kernel cuts off.
+#[inline(always)]
+fn parse_udp<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, udp: Udp) -> Step<usize> {
+    let Some(header) = packet.read::<UDP_LEN>(udp.offset) else { return malformed(Reason::LinearCut) };
+    if !policy.has_port(u16::from_be_bytes([header[2], header[3]])) {
+        return pass(Reason::OtherPort);
+    }
+    let len = u16::from_be_bytes([header[4], header[5]]) as usize;
+    if len < UDP_LEN || len > udp.space {
+        return malformed(Reason::UdpLength);
+    }
+    Ok(len - UDP_LEN)
+}
+
+/// Whether the packet has at least `end` bytes. The whole length costs the kernel a call, so it
+/// is asked only when the linear part does not answer.
+#[inline(always)]
+fn is_whole<S: Source + ?Sized>(packet: &S, end: usize) -> bool {
+    end <= packet.linear_len() || end <= packet.total_len()
+}
+
+/// The reason for bytes up to `end` that cannot be read: cut by the driver, or not there.
+#[inline(always)]
+fn cut_or<S: Source + ?Sized>(packet: &S, end: usize, reason: Reason) -> Reason {
+    if end <= packet.total_len() { Reason::LinearCut } else { reason }
+}

@@ -1,0 +1,261 @@
+//! The BPF object: its programs and its maps.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, CpuMap, HashMap, MapData, MapError, PerCpuArray, ReusePortSockArray};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{SkReuseport, Xdp, XdpMode};
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use serde::{Deserialize, Serialize};
+use weir_common::id::{Issuer, KeyId, SHARDS};
+use weir_common::maps::{
+    MAX_CPUS, MAX_KEYS, MAX_WORKERS, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM, XDP_PROGRAM, key_index,
+};
+use weir_common::reason::{Class, Reason};
+use weir_common::siphash::SipKey;
+
+use super::{Policy, SteerError};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
+
+/// Packets a queue to another CPU holds. What overflows is lost before any counter of ours, so
+/// the queue takes a worker's stall of about 0.5 ms at 1M packets/s.
+const CPU_QUEUE_PACKETS: u32 = 512;
+/// `BPF_F_NO_PREALLOC`, which the kernel demands of every trie.
+const NO_PREALLOC: u32 = 1;
+
+/// What is built into the program as it is loaded; what is off costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Switches {
+    /// Check the tag of each datagram's first click, against [`Object::set_keys`].
+    pub verify_first: bool,
+    /// Take the VLAN tags off our own packets, so that the host needs no VLAN device. Native mode
+    /// only: before generic XDP the kernel has taken the outermost tag off already.
+    pub strip_vlan: bool,
+}
+
+/// Packets and bytes that met one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameCount {
+    /// The reason.
+    pub reason: Reason,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes in the linear part of their frames.
+    pub bytes: u64,
+}
+
+/// The loaded programs with their maps. Dropping it detaches and unloads them.
+#[derive(Debug)]
+pub struct Object {
+    ebpf: Ebpf,
+    prefix_slot: u32,
+}
+
+type PolicyWords = [u64; POLICY_WORDS];
+type V4Trie = LpmTrie<MapData, [u8; 4], u32>;
+type V6Trie = LpmTrie<MapData, [u8; 16], u32>;
+
+impl Object {
+    /// Loads both programs, with a policy that [`super::Steering`] has checked or a test has made.
+    ///
+    /// # Errors
+    /// The kernel refuses: capabilities, version, memory.
+    pub fn load(switches: Switches, policy: &Policy) -> Result<Self, SteerError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| SteerError::Cpus(error))?;
+        let ebpf = EbpfLoader::new()
+            .override_global("VERIFY_FIRST", &u8::from(switches.verify_first), true)
+            .override_global("STRIP_VLAN", &u8::from(switches.strip_vlan), true)
+            .map_max_entries("CPUS", u32::try_from(cpus).unwrap_or(MAX_CPUS).min(MAX_CPUS))
+            .load(OBJECT)
+            .map_err(|error| SteerError::Load(Box::new(error)))?;
+        let mut object = Self { ebpf, prefix_slot: 0 };
+        object.set_policy(policy)?;
+        let verify = |name| move |error| SteerError::Verify(name, Box::new(error));
+        object.xdp_mut()?.load().map_err(verify(XDP_PROGRAM))?;
+        object.reuseport_mut()?.load().map_err(verify(REUSEPORT_PROGRAM))?;
+        Ok(object)
+    }
+
+    /// The XDP program, for test runs.
+    ///
+    /// # Errors
+    /// The object has none.
+    pub fn xdp(&self) -> Result<&Xdp, SteerError> {
+        let program = self.ebpf.program(XDP_PROGRAM).ok_or_else(|| missing(XDP_PROGRAM))?;
+        program.try_into().map_err(|error| SteerError::Verify(XDP_PROGRAM, Box::new(error)))
+    }
+
+    fn xdp_mut(&mut self) -> Result<&mut Xdp, SteerError> {
+        let program = self.ebpf.program_mut(XDP_PROGRAM).ok_or_else(|| missing(XDP_PROGRAM))?;
+        program.try_into().map_err(|error| SteerError::Verify(XDP_PROGRAM, Box::new(error)))
+    }
+
+    fn reuseport_mut(&mut self) -> Result<&mut SkReuseport, SteerError> {
+        let program = self.ebpf.program_mut(REUSEPORT_PROGRAM).ok_or_else(|| missing(REUSEPORT_PROGRAM))?;
+        program.try_into().map_err(|error| SteerError::Verify(REUSEPORT_PROGRAM, Box::new(error)))
+    }
+
+    /// Attaches the XDP program.
+    pub(super) fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<XdpLinkId, SteerError> {
+        self.xdp_mut()?.attach(interface, mode).map_err(|source| SteerError::Attach {
+            interface: interface.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Attaches the socket chooser; see [`super::Steering::attach_reuseport`].
+    pub(super) fn attach_reuseport(
+        &mut self,
+        sockets: &[BorrowedFd<'_>],
+        shard_worker: &[u16; SHARDS],
+    ) -> Result<(), SteerError> {
+        if sockets.len() > MAX_WORKERS as usize {
+            return Err(SteerError::TooMany {
+                what: "sockets",
+                count: sockets.len(),
+                max: MAX_WORKERS as usize,
+            });
+        }
+        let map = |error| map_error("SHARD_WORKER", error);
+        let mut workers: Array<_, [u16; SHARDS]> = self.map("SHARD_WORKER")?.try_into().map_err(map)?;
+        workers.set(0, shard_worker, 0).map_err(map)?;
+        let map = |error| map_error("SOCKETS", error);
+        let mut array: ReusePortSockArray<_> = self.map("SOCKETS")?.try_into().map_err(map)?;
+        for (worker, socket) in (0..).zip(sockets) {
+            array.set(worker, socket, 0).map_err(map)?;
+        }
+        let Some(first) = sockets.first() else { return Ok(()) };
+        self.reuseport_mut()?.attach(first).map_err(|error| SteerError::Reuseport(Box::new(error)))
+    }
+
+    /// Replaces the policy by one pointer store, after everything it points to is in place.
+    ///
+    /// # Errors
+    /// The kernel does not take it; the old one then stays.
+    pub fn set_policy(&mut self, policy: &Policy) -> Result<(), SteerError> {
+        self.open_cpu_queues(&policy.owners())?;
+        // The slot that the live policy does not name. No packet can still be in it: replacing
+        // the policy that named it waited for all running programs (`maybe_wait_bpf_programs` in
+        // kernel/bpf/syscall.c, kernel 5.0).
+        let slot = (self.prefix_slot + 1) % PREFIX_SLOTS;
+        self.fill_prefixes(policy, slot)?;
+        let compiled = policy.compile(slot);
+        let map = |error| map_error("POLICY", error);
+        let mut words: Array<MapData, PolicyWords> = Array::create(1, 0).map_err(map)?;
+        let value: &PolicyWords = zerocopy::transmute_ref!(&*compiled);
+        words.set(0, value, 0).map_err(map)?;
+        let mut live: ArrayOfMaps<_, Array<MapData, PolicyWords>> =
+            self.map("POLICY")?.try_into().map_err(map)?;
+        live.set(0, &words, 0).map_err(map)?;
+        self.prefix_slot = slot;
+        Ok(())
+    }
+
+    fn fill_prefixes(&mut self, policy: &Policy, slot: u32) -> Result<(), SteerError> {
+        let map = |error| map_error("PREFIXES", error);
+        let max_entries = (policy.deny.len() + policy.allow.len()).max(1) as u32;
+        let mut v4: V4Trie = LpmTrie::create(max_entries, NO_PREALLOC).map_err(map)?;
+        let mut v6: V6Trie = LpmTrie::create(max_entries, NO_PREALLOC).map_err(map)?;
+        for (prefix, action) in policy.prefixes() {
+            let len = u32::from(prefix.len());
+            match prefix.address() {
+                IpAddr::V4(address) => v4.insert(&Key::new(len, address.octets()), action, 0),
+                IpAddr::V6(address) => v6.insert(&Key::new(len, address.octets()), action, 0),
+            }
+            .map_err(map)?;
+        }
+        let mut slots: ArrayOfMaps<_, V4Trie> = self.map("PREFIXES_V4")?.try_into().map_err(map)?;
+        slots.set(slot, &v4, 0).map_err(map)?;
+        let mut slots: ArrayOfMaps<_, V6Trie> = self.map("PREFIXES_V6")?.try_into().map_err(map)?;
+        slots.set(slot, &v6, 0).map_err(map)
+    }
+
+    /// Opens a queue to each CPU that has none yet. Queues stay: an idle one costs a sleeping
+    /// kernel thread.
+    fn open_cpu_queues(&mut self, cpus: &[u16]) -> Result<(), SteerError> {
+        let map = |error| map_error("CPUS", error);
+        let mut queues: CpuMap<_> = self.map("CPUS")?.try_into().map_err(map)?;
+        for &cpu in cpus {
+            let open = queues.get(u32::from(cpu), 0).is_ok_and(|queue| queue.queue_size != 0);
+            if !open {
+                queues
+                    .set(u32::from(cpu), CPU_QUEUE_PACKETS, None, 0)
+                    .map_err(|source| SteerError::CpuQueue { cpu, source: Box::new(source) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the signing keys; keys that are not among them are removed afterwards.
+    ///
+    /// # Errors
+    /// There are too many, or the kernel does not take one.
+    pub fn set_keys(&mut self, keys: &[(Issuer, KeyId, SipKey)]) -> Result<(), SteerError> {
+        if keys.len() > MAX_KEYS as usize {
+            return Err(SteerError::TooMany { what: "keys", count: keys.len(), max: MAX_KEYS as usize });
+        }
+        let map = |error| map_error("KEYS", error);
+        let mut held: HashMap<_, u32, [u64; 2]> = self.map("KEYS")?.try_into().map_err(map)?;
+        let wanted: Vec<u32> = keys.iter().map(|(issuer, key, _)| key_index(issuer.0, key.0)).collect();
+        let old: Vec<u32> =
+            held.keys().filter_map(Result::ok).filter(|index| !wanted.contains(index)).collect();
+        for index in old {
+            held.remove(&index).map_err(map)?;
+        }
+        for (index, (_, _, key)) in wanted.iter().zip(keys) {
+            held.insert(index, [key.k0, key.k1], 0).map_err(map)?;
+        }
+        Ok(())
+    }
+
+    /// Packets and bytes by reason, over all CPUs: every reason a frame can meet, in order.
+    ///
+    /// # Errors
+    /// The kernel does not give the counters.
+    pub fn frames(&self) -> Result<Vec<FrameCount>, SteerError> {
+        let map = |error| map_error("COUNTERS", error);
+        let counters = self.ebpf.map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
+        let counters: PerCpuArray<_, [u64; 2]> = counters.try_into().map_err(map)?;
+        let reasons = Reason::ALL.iter().filter(|reason| is_met_by_frames(**reason));
+        reasons
+            .map(|&reason| {
+                let cpus = counters.get(&(reason as u32), 0).map_err(map)?;
+                let sum = |field: usize| cpus.iter().map(|cpu| cpu[field]).sum();
+                Ok(FrameCount { reason, packets: sum(0), bytes: sum(1) })
+            })
+            .collect()
+    }
+
+    fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, SteerError> {
+        self.ebpf.map_mut(name).ok_or_else(|| missing(name))
+    }
+}
+
+/// Takes the socket chooser off a reuseport group.
+pub(super) fn detach_reuseport(socket: BorrowedFd<'_>) -> Result<(), SteerError> {
+    SkReuseport::detach(socket).map_err(|error| SteerError::Reuseport(Box::new(error)))
+}
+
+/// Whether the XDP program can count this reason.
+fn is_met_by_frames(reason: Reason) -> bool {
+    match reason.class() {
+        Class::Passed | Class::Delivered => true,
+        Class::Malformed => reason < Reason::ClickCut,
+        Class::Refused => reason <= Reason::BadTag,
+        Class::None => reason == Reason::FloodBypass,
+        Class::Filtered | Class::Unseen => false,
+    }
+}
+
+fn map_error(name: &'static str, error: MapError) -> SteerError {
+    SteerError::Map(name, Box::new(error))
+}
+
+/// The object and this file do not agree: the build is broken.
+fn missing(name: &str) -> SteerError {
+    SteerError::Load(Box::new(EbpfError::MapError(MapError::InvalidName { name: name.to_owned() })))
+}

@@ -1,0 +1,268 @@
+//! What the operator wants, and its form for the kernel.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use weir_common::id::SHARDS;
+use weir_common::maps::{self, MAX_ADDRESSES, NO_CPU, V6_BUCKET_BITS, policy_flags, prefix_action};
+
+use super::SteerError;
+
+/// Prefixes of one family. A trie of this many costs about 150 ns a look-up, paid only by sources
+/// that the pre-test lets through.
+const MAX_PREFIXES: usize = 16_384;
+/// Nanoseconds of a second.
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What happens to IP fragments for a click address. Clicks always fit one packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fragments {
+    /// Counted as malformed and dropped.
+    #[default]
+    Drop,
+    /// Left to the kernel, for other services on the same address.
+    Pass,
+}
+
+/// The rate of each source (IPv4 address or IPv6 /64), on each CPU apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Packets a second.
+    pub packets_per_s: u32,
+    /// Packets at once; at least what comes within one tick (10 ms) of the kernel's coarse clock.
+    pub burst: u32,
+    /// New sources each CPU remembers in a second; in a flood further ones are not limited.
+    pub new_sources_per_s: u32,
+}
+
+/// A network: an address whose bits behind `len` are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Prefix {
+    address: IpAddr,
+    len: u8,
+}
+
+/// What the XDP program decides by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The addresses that take clicks; empty for those of the interface.
+    pub addresses: Vec<IpAddr>,
+    /// The UDP ports that take clicks.
+    pub ports: Vec<u16>,
+    /// The CPU that owns each shard, or `weir_common::maps::NO_CPU`.
+    pub shard_owner_cpu: [u16; SHARDS],
+    /// Whether drops happen, or are only counted.
+    pub enforce: bool,
+    /// What happens to fragments.
+    pub fragments: Fragments,
+    /// Sources to drop. The longest prefix decides.
+    pub deny: Vec<Prefix>,
+    /// Sources that are neither dropped nor limited. The longest prefix decides.
+    pub allow: Vec<Prefix>,
+    /// The rate of each source.
+    pub rate: Option<Rate>,
+}
+
+impl Policy {
+    /// A policy for these addresses and ports that enforces, steers nowhere and limits nobody.
+    #[must_use]
+    pub fn new(addresses: Vec<IpAddr>, ports: Vec<u16>) -> Self {
+        Self {
+            addresses,
+            ports,
+            shard_owner_cpu: [NO_CPU; SHARDS],
+            enforce: true,
+            fragments: Fragments::Drop,
+            deny: Vec::new(),
+            allow: Vec::new(),
+            rate: None,
+        }
+    }
+
+    /// Whether the kernel can keep it.
+    pub(super) fn check(&self) -> Result<(), SteerError> {
+        let within = |what, count, max| {
+            if count > max { Err(SteerError::TooMany { what, count, max }) } else { Ok(()) }
+        };
+        let v4_count = self.addresses.iter().filter(|address| address.is_ipv4()).count();
+        within("IPv4 click addresses", v4_count, MAX_ADDRESSES)?;
+        within("IPv6 click addresses", self.addresses.len() - v4_count, MAX_ADDRESSES)?;
+        within("prefixes", self.deny.len() + self.allow.len(), MAX_PREFIXES)?;
+        if self.ports.is_empty() {
+            return Err(SteerError::NoPort);
+        }
+        if let Some(both) = self.deny.iter().find(|prefix| self.allow.contains(prefix)) {
+            return Err(SteerError::Contradiction(*both));
+        }
+        match self.rate {
+            Some(rate)
+                if rate.packets_per_s == 0
+                    || u64::from(rate.packets_per_s) > SECOND_NS
+                    || rate.burst == 0 =>
+            {
+                Err(SteerError::BadRate(rate.packets_per_s))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The CPUs that own shards, each once.
+    pub(super) fn owners(&self) -> Vec<u16> {
+        let mut cpus: Vec<u16> = self.shard_owner_cpu.iter().copied().filter(|&cpu| cpu != NO_CPU).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        cpus
+    }
+
+    /// The prefixes, each with what it means.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = (Prefix, u32)> {
+        let denied = self.deny.iter().map(|&prefix| (prefix, prefix_action::DENY));
+        denied.chain(self.allow.iter().map(|&prefix| (prefix, prefix_action::ALLOW)))
+    }
+
+    /// The form the kernel reads, whose prefixes stand in `prefix_slot`. The policy was checked.
+    #[must_use]
+    pub fn compile(&self, prefix_slot: u32) -> Box<maps::Policy> {
+        let mut compiled = Box::new(maps::Policy::empty());
+        compiled.prefix_slot = prefix_slot;
+        compiled.shard_cpu = self.shard_owner_cpu;
+        self.compile_addresses(&mut compiled);
+        for &port in &self.ports {
+            compiled.ports.set(port);
+        }
+        for (prefix, _) in self.prefixes() {
+            prefix.touch(&mut compiled);
+            compiled.flags |= policy_flags::PREFIXES;
+        }
+        if self.enforce {
+            compiled.flags |= policy_flags::ENFORCE;
+        }
+        if self.fragments == Fragments::Pass {
+            compiled.flags |= policy_flags::PASS_FRAGMENTS;
+        }
+        if let Some(rate) = self.rate {
+            compiled.flags |= policy_flags::RATE;
+            compiled.rate = rate.compile();
+            compiled.new_sources_per_s = u64::from(rate.new_sources_per_s);
+        }
+        compiled
+    }
+
+    fn compile_addresses(&self, compiled: &mut maps::Policy) {
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(v4) => {
+                    compiled.v4[compiled.v4_count as usize] = v4.octets();
+                    compiled.v4_count += 1;
+                }
+                IpAddr::V6(v6) => {
+                    compiled.v6[compiled.v6_count as usize] = v6.octets();
+                    compiled.v6_count += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn compile(self) -> maps::Rate {
+        let interval_ns = SECOND_NS / u64::from(self.packets_per_s);
+        maps::Rate { interval_ns, burst_ns: u64::from(self.burst - 1) * interval_ns }
+    }
+}
+
+impl Prefix {
+    /// The network of `address` with `len` leading bits.
+    ///
+    /// # Errors
+    /// The length is longer than the address, or bits behind it are set.
+    pub fn new(address: IpAddr, len: u8) -> Result<Self, SteerError> {
+        let bits = match address {
+            // Left-aligned, so that the bits behind the prefix are the lowest.
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let tail = bits.checked_shl(u32::from(len)).unwrap_or(0);
+        if len > max || tail != 0 {
+            return Err(SteerError::BadPrefix(format!("{address}/{len}")));
+        }
+        Ok(Self { address, len })
+    }
+
+    /// The network's first address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many leading bits count.
+    #[expect(clippy::len_without_is_empty, reason = "a prefix length is not a container's")]
+    #[must_use]
+    pub const fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// Sets the pre-test bits of every bucket this prefix has addresses in.
+    fn touch(&self, compiled: &mut maps::Policy) {
+        match self.address {
+            IpAddr::V4(v4) => {
+                let first = maps::v4_bucket(v4.octets());
+                let last = first | (u16::MAX).checked_shr(u32::from(self.len)).unwrap_or(0);
+                (first..=last).for_each(|bucket| compiled.v4_touched.set(bucket));
+            }
+            IpAddr::V6(v6) => {
+                // Whole /32s; of 2^16 or more of them every bucket is touched.
+                let spare_bits = V6_BUCKET_BITS.saturating_sub(self.len);
+                if spare_bits >= 16 {
+                    (0..=u16::MAX).for_each(|bucket| compiled.v6_touched.set(bucket));
+                    return;
+                }
+                let first = (v6.to_bits() >> 96) as u32;
+                for head in first..=first | ((1 << spare_bits) - 1) {
+                    let address = u128::from(head) << 96;
+                    compiled.v6_touched.set(maps::v6_bucket(address.to_be_bytes()));
+                }
+            }
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = SteerError;
+
+    fn from_str(text: &str) -> Result<Self, SteerError> {
+        let bad = || SteerError::BadPrefix(text.to_owned());
+        let (address, len) = match text.split_once('/') {
+            Some((address, len)) => (address, Some(len.parse().map_err(|_| bad())?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| bad())?;
+        Self::new(address, len.unwrap_or(if address.is_ipv4() { 32 } else { 128 })).map_err(|_| bad())
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = SteerError;
+
+    fn try_from(text: String) -> Result<Self, SteerError> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}

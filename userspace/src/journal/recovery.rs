@@ -1,0 +1,264 @@
+//! Reads the journal back at a start: every row once, in the order of its receive time, and a
+//! report of what was found.
+//!
+//! Nothing is written and nothing is deleted. A torn tail is not cut off: the epoch is over, no
+//! block will ever be appended to it, and what reads the stream later stops at the same place.
+//! Memory is one block for each worker of an epoch.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
+use weir_common::id::{Epoch, WorkerId};
+use weir_common::row::{Row, Rows};
+use weir_common::time::UnixMs;
+use zerocopy::FromBytes;
+
+use super::folder::{Folder, FolderError, segment_ids};
+use super::scan::Damage;
+use super::stream::{BlockStream, Finding, Position, SegmentSummary};
+
+/// Findings kept in full; more are only counted. A disk with more is beyond reading one by one.
+pub const FINDINGS_MAX: usize = 1000;
+/// Findings that the printed report names one by one, so that it fits a screen.
+const FINDINGS_SHOWN: usize = 12;
+
+/// What was found, for the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Starts of the daemon that left blocks.
+    pub epochs: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// Sound blocks.
+    pub blocks: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// The oldest and newest receive time of a block.
+    pub received: Option<(UnixMs, UnixMs)>,
+    /// Ends of streams that a crash tore.
+    pub torn_tails: u64,
+    /// Blocks that are known to be gone.
+    pub lost_blocks: u64,
+    /// What is not as it was written, torn tails included; the first [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// How many findings there were.
+    pub findings_total: u64,
+}
+
+/// What a start needs to know of the journal.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// For the operator.
+    pub report: RecoveryReport,
+    /// What is known of each segment, for trimming.
+    pub segments: Vec<SegmentSummary>,
+    /// Where each stream ends.
+    pub ends: BTreeMap<(Epoch, WorkerId), Position>,
+}
+
+/// Reads all blocks in the folder and hands every row to `on_row`, with its block's header and
+/// its extension: epoch after epoch, within one by receive time over all workers.
+///
+/// # Errors
+/// When the folder cannot be listed. What is wrong with files becomes findings.
+pub fn recover(
+    folder: &Folder,
+    mut on_row: impl FnMut(&BlockHeader, &Row, &[u8]),
+) -> Result<Recovery, FolderError> {
+    let mut recovery = Recovery::default();
+    let mut epochs: BTreeMap<Epoch, Vec<WorkerId>> = BTreeMap::new();
+    for id in segment_ids(folder.segments())? {
+        let workers = epochs.entry(id.epoch).or_default();
+        if workers.last() != Some(&id.worker) {
+            workers.push(id.worker);
+        }
+    }
+    for (epoch, workers) in epochs {
+        recovery.report.epochs += 1;
+        let streams = workers.into_iter().map(|worker| {
+            let writer = (epoch, worker);
+            BlockStream::new(
+                folder.segments(),
+                folder.node(),
+                folder.incarnation(),
+                writer,
+                Position::default(),
+            )
+        });
+        let mut cursors = Vec::new();
+        for stream in streams {
+            let mut cursor = Cursor { stream, at: 0, head: None };
+            cursor.next_block(&mut recovery)?;
+            cursors.push(cursor);
+        }
+        merge(&mut cursors, &mut recovery, &mut on_row)?;
+    }
+    Ok(recovery)
+}
+
+/// Runs the cursors of one epoch together.
+fn merge(
+    cursors: &mut [Cursor],
+    recovery: &mut Recovery,
+    on_row: &mut impl FnMut(&BlockHeader, &Row, &[u8]),
+) -> Result<(), FolderError> {
+    let head = |cursor: &Cursor| cursor.head.unwrap_or(u64::MAX);
+    loop {
+        let earliest = cursors.iter().enumerate().filter(|(_, cursor)| cursor.head.is_some());
+        let Some(best) = earliest.min_by_key(|(_, cursor)| head(cursor)).map(|(index, _)| index) else {
+            return Ok(());
+        };
+        let others = cursors.iter().enumerate().filter(|&(index, _)| index != best);
+        let limit = others.map(|(_, cursor)| head(cursor)).min().unwrap_or(u64::MAX);
+        let cursor = &mut cursors[best];
+        // The cursor goes on alone while it is the earliest: most of the time a whole block.
+        while cursor.head.is_some_and(|head| head <= limit) {
+            cursor.emit(recovery, on_row)?;
+        }
+    }
+}
+
+struct Cursor {
+    stream: BlockStream,
+    /// Where in the block the head row begins.
+    at: usize,
+    /// The receive time of the head row; `None` at the end.
+    head: Option<u64>,
+}
+
+impl Cursor {
+    /// Hands out the head row and moves to the next.
+    fn emit(
+        &mut self,
+        recovery: &mut Recovery,
+        on_row: &mut impl FnMut(&BlockHeader, &Row, &[u8]),
+    ) -> Result<(), FolderError> {
+        let block = self.stream.block();
+        let mut rows = Rows::new(&block[self.at..]);
+        if let (Some((row, extension)), Ok((header, _))) = (rows.next(), BlockHeader::ref_from_prefix(block))
+        {
+            on_row(header, row, extension);
+            recovery.report.rows += 1;
+        }
+        self.at = block.len() - rows.rest().len();
+        self.look();
+        if self.head.is_none() { self.next_block(recovery) } else { Ok(()) }
+    }
+
+    fn look(&mut self) {
+        let block = self.stream.block();
+        let row = block.get(self.at..).and_then(|rest| Rows::new(rest).next());
+        self.head = row.map(|(row, _)| row.received_at_ms.get());
+    }
+
+    /// Goes on to the next block that has rows.
+    fn next_block(&mut self, recovery: &mut Recovery) -> Result<(), FolderError> {
+        self.head = None;
+        while self.head.is_none() {
+            let more = self.stream.next_block()?;
+            recovery.note_findings(self.stream.take_findings());
+            if !more {
+                recovery.note_end(&mut self.stream);
+                return Ok(());
+            }
+            recovery.note_block(self.stream.block());
+            self.at = BLOCK_HEADER_LEN;
+            self.look();
+        }
+        Ok(())
+    }
+}
+
+impl Recovery {
+    fn note_block(&mut self, block: &[u8]) {
+        let Ok((header, _)) = BlockHeader::ref_from_prefix(block) else { return };
+        let at = UnixMs(header.received_at_ms.get());
+        let report = &mut self.report;
+        report.blocks += 1;
+        let (oldest, newest) = report.received.unwrap_or((at, at));
+        report.received = Some((oldest.min(at), newest.max(at)));
+    }
+
+    fn note_findings(&mut self, findings: Vec<Finding>) {
+        let report = &mut self.report;
+        for finding in findings {
+            report.findings_total += 1;
+            match &finding {
+                Finding::TornTail { .. } => report.torn_tails += 1,
+                Finding::Damaged { lost: Some((first, last)), .. } | Finding::Missing { first, last, .. } => {
+                    report.lost_blocks += last.0 - first.0 + 1;
+                }
+                Finding::Damaged { lost: None, .. }
+                | Finding::Conflict { .. }
+                | Finding::ChainBroken { .. }
+                | Finding::Unopened { .. } => {}
+            }
+            if report.findings.len() < FINDINGS_MAX {
+                report.findings.push(finding);
+            }
+        }
+    }
+
+    fn note_end(&mut self, stream: &mut BlockStream) {
+        let summaries = stream.take_summaries();
+        self.report.segments += summaries.len() as u64;
+        self.report.bytes += summaries.iter().map(|summary| summary.bytes).sum::<u64>();
+        self.segments.extend(summaries);
+        self.ends.insert(stream.writer(), stream.position());
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { segment, damage, lost } => {
+                write!(
+                    f,
+                    "{segment} at {}: {}; {} bytes damaged, ",
+                    damage.offset, damage.fault, damage.bytes
+                )?;
+                match lost {
+                    Some((first, last)) => write!(f, "blocks {} to {} LOST", first.0, last.0),
+                    None => write!(f, "no block lost"),
+                }
+            }
+            Self::TornTail { segment, damage } => {
+                let Damage { offset, bytes, fault } = damage;
+                write!(f, "{segment} at {offset}: torn tail of {bytes} bytes ({fault}), never acknowledged")
+            }
+            Self::Missing { segment, first, last } => {
+                write!(f, "{segment}: blocks {} to {} before it are MISSING", first.0, last.0)
+            }
+            Self::Conflict { segment, offset, sequence } => {
+                write!(f, "{segment} at {offset}: block {} stands here again with other bytes", sequence.0)
+            }
+            Self::ChainBroken { segment, offset, sequence } => {
+                write!(f, "{segment} at {offset}: block {} does not chain to the one before it", sequence.0)
+            }
+            Self::Unopened { segment, error } => write!(f, "{segment} cannot be opened: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epochs, segments, bytes, blocks, rows, .. } = self;
+        writeln!(
+            f,
+            "journal: {rows} rows in {blocks} blocks, {segments} segments, {bytes} bytes, {epochs} epochs"
+        )?;
+        if let Some((oldest, newest)) = self.received {
+            writeln!(f, "received: {} to {} ms since the Unix epoch", oldest.0, newest.0)?;
+        }
+        let (torn, lost, all) = (self.torn_tails, self.lost_blocks, self.findings_total);
+        writeln!(f, "findings: {all}, of which {torn} torn tails; blocks lost: {lost}")?;
+        for finding in self.findings.iter().take(FINDINGS_SHOWN) {
+            writeln!(f, "  {finding}")?;
+        }
+        let more = all.saturating_sub(FINDINGS_SHOWN as u64);
+        if more > 0 { writeln!(f, "  and {more} more") } else { Ok(()) }
+    }
+}

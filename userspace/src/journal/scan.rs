@@ -1,0 +1,299 @@
+//! Finds the blocks of one segment, whatever became of the file.
+//!
+//! Every byte belongs to a sound block, is zero, or is reported as damage. After damage the scan
+//! goes on at the next sound block of this segment's writer; the incarnation in each header,
+//! random and never sent out, keeps bytes that a sender chose from passing for one. The position
+//! only moves forward, so a scan ends on any input.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
+use weir_common::id::{Incarnation, NodeId};
+
+use super::block::{BlockFault, BlockIdentity, check_block, check_header};
+use super::segment::{FIRST_GROUP, SEGMENT_HEADER_LEN, SegmentFault, SegmentHeader, SegmentId, group_start};
+
+/// Bytes read at once where no block is expected.
+const CHUNK: usize = 64 << 10;
+/// Bytes of the magic that may stand at the end of one chunk when the last is in the next.
+const OVERLAP: u64 = BLOCK_MAGIC.len() as u64 - 1;
+
+/// Bytes that can be read at any offset: a file, or a simulated one.
+pub trait ReadAt {
+    /// Reads at `offset` as [`FileExt::read_at`] does.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Number of bytes.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn size(&self) -> io::Result<u64>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|found| found.len())
+    }
+}
+
+/// What is wrong at a place of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, displaydoc::Display)]
+pub enum Fault {
+    /// {0}
+    Segment(SegmentFault),
+    /// {0}
+    Block(BlockFault),
+    /// there are bytes where nothing was written
+    Stray,
+    /// the disk cannot read it
+    Unreadable,
+}
+
+/// A range of a segment that holds no sound block and is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where it begins.
+    pub offset: u64,
+    /// How far it goes.
+    pub bytes: u64,
+    /// What is wrong at its beginning.
+    pub fault: Fault,
+}
+
+/// What a scan came upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A sound block at this offset: see [`SegmentScan::block`].
+    Block(u64),
+    /// Damage; the scan goes on after it.
+    Damage(Damage),
+}
+
+/// A walk over one segment.
+#[derive(Debug)]
+pub struct SegmentScan<R> {
+    source: R,
+    size: u64,
+    id: SegmentId,
+    node: NodeId,
+    incarnation: Incarnation,
+    position: u64,
+    block: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl<R: ReadAt> SegmentScan<R> {
+    /// A scan of the whole segment `id`.
+    ///
+    /// # Errors
+    /// When its size cannot be found out.
+    pub fn new(source: R, id: SegmentId, node: NodeId, incarnation: Incarnation) -> io::Result<Self> {
+        let size = source.size()?;
+        Ok(Self { source, size, id, node, incarnation, position: 0, block: Vec::new(), chunk: Vec::new() })
+    }
+
+    /// Goes on at `offset`, where a block ended before.
+    pub fn seek(&mut self, offset: u64) {
+        self.position = offset;
+    }
+
+    /// The segment.
+    #[must_use]
+    pub const fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Where the scan stands: after what it found last.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes of the block found last.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// The next block or damage; `None` at the end.
+    pub fn next_found(&mut self) -> Option<Found> {
+        if self.position == 0 {
+            self.position = FIRST_GROUP;
+            if let Some(damage) = self.check_start() {
+                return Some(Found::Damage(damage));
+            }
+        }
+        while self.position < self.size {
+            match self.block_at(self.position) {
+                Ok(len) => {
+                    let offset = self.position;
+                    self.position += len;
+                    return Some(Found::Block(offset));
+                }
+                Err(Fault::Block(BlockFault::Magic | BlockFault::HeaderCut)) if self.is_page_end() => {
+                    // The group ended here; the next one begins on the next page.
+                    self.position = group_start(self.position);
+                }
+                Err(fault) => {
+                    if let Some(damage) = self.find_next_block(fault) {
+                        return Some(Found::Damage(damage));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks the segment header and the zeros after it.
+    fn check_start(&mut self) -> Option<Damage> {
+        let len = FIRST_GROUP.min(self.size);
+        let damage = |offset, fault| Some(Damage { offset, bytes: len - offset, fault });
+        if !self.fill(0, len as usize) {
+            return damage(0, Fault::Unreadable);
+        }
+        if let Err(fault) = SegmentHeader::check(&self.chunk, self.id, self.incarnation) {
+            return damage(0, Fault::Segment(fault));
+        }
+        let after = &self.chunk[SEGMENT_HEADER_LEN..];
+        let stray = after.iter().position(|&byte| byte != 0)?;
+        damage((SEGMENT_HEADER_LEN + stray) as u64, Fault::Stray)
+    }
+
+    /// Reads `len` bytes at `offset` into the chunk, fewer only at the end of the file.
+    fn fill(&mut self, offset: u64, len: usize) -> bool {
+        self.chunk.resize(len, 0);
+        read_full(&self.source, &mut self.chunk, offset).is_ok_and(|count| {
+            self.chunk.truncate(count);
+            true
+        })
+    }
+
+    /// Whether all bytes from the position to the end of its page are zero, and there are any.
+    fn is_page_end(&mut self) -> bool {
+        let end = group_start(self.position).min(self.size);
+        let len = (end - self.position) as usize;
+        len > 0 && self.fill(self.position, len) && self.chunk.iter().all(|&byte| byte == 0)
+    }
+
+    /// Reads and checks the block at `offset`; its length.
+    fn block_at(&mut self, offset: u64) -> Result<u64, Fault> {
+        self.block.resize(BLOCK_HEADER_LEN, 0);
+        let count = read_full(&self.source, &mut self.block, offset).map_err(|_| Fault::Unreadable)?;
+        let header = check_header(&self.block[..count]).map_err(Fault::Block)?;
+        if !self.is_ours(header) {
+            return Err(Fault::Block(BlockFault::Foreign));
+        }
+        let len = BLOCK_HEADER_LEN as u64 + u64::from(header.body_len.get());
+        if len > self.size - offset {
+            return Err(Fault::Block(BlockFault::BodyCut));
+        }
+        self.block.resize(len as usize, 0);
+        let body = &mut self.block[BLOCK_HEADER_LEN..];
+        let count =
+            read_full(&self.source, body, offset + BLOCK_HEADER_LEN as u64).map_err(|_| Fault::Unreadable)?;
+        self.block.truncate(BLOCK_HEADER_LEN + count);
+        check_block(&self.block).map_err(Fault::Block)?;
+        Ok(len)
+    }
+
+    fn is_ours(&self, header: &BlockHeader) -> bool {
+        let identity = BlockIdentity::of(header);
+        identity.incarnation == self.incarnation
+            && identity.node == self.node
+            && identity.epoch == self.id.epoch
+            && identity.worker == self.id.worker
+            && identity.sequence.0 > 0
+    }
+
+    /// Moves to the next sound block after the position, or to the end. What lies between is
+    /// damage, unless it is all zero and ends the segment.
+    fn find_next_block(&mut self, fault: Fault) -> Option<Damage> {
+        let start = self.position;
+        let mut first_written = (fault == Fault::Unreadable).then_some(start);
+        let mut last_written = start;
+        let mut offset = start;
+        let mut resume = self.size;
+        'file: while offset < self.size {
+            if !self.fill(offset, CHUNK) {
+                // Page by page, so that one bad page hides no more than itself.
+                if !self.fill(offset, (group_start(offset + 1) - offset) as usize) {
+                    first_written.get_or_insert(offset);
+                    offset = group_start(offset + 1);
+                    last_written = offset;
+                    continue;
+                }
+            }
+            let chunk = std::mem::take(&mut self.chunk);
+            if chunk.is_empty() {
+                break;
+            }
+            for candidate in candidates(&chunk) {
+                let at = offset + candidate as u64;
+                if at > start && self.block_at(at).is_ok() {
+                    resume = at;
+                    note_written(&chunk[..candidate], offset, &mut first_written, &mut last_written);
+                    break 'file;
+                }
+            }
+            note_written(&chunk, offset, &mut first_written, &mut last_written);
+            // The magic may lie across two chunks.
+            let end = offset + chunk.len() as u64;
+            offset = if end < self.size { (end - OVERLAP).max(offset + 1) } else { end };
+            self.chunk = chunk;
+        }
+        self.position = resume;
+        let lost_block = resume < self.size;
+        let first = first_written.or(lost_block.then_some(start))?;
+        let fault = if first == start { fault } else { Fault::Stray };
+        // Zeros where a page begins are no header either: a write that never arrived, or stray
+        // bytes further on.
+        let fault = if first_written.is_none() { Fault::Block(BlockFault::Magic) } else { fault };
+        let end = if lost_block { resume } else { last_written.max(first) };
+        Some(Damage { offset: first, bytes: end - first, fault })
+    }
+}
+
+/// Where in `chunk` a block may begin.
+fn candidates(chunk: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let magic = chunk.windows(BLOCK_MAGIC.len());
+    magic.enumerate().filter(|(_, window)| *window == BLOCK_MAGIC).map(|(at, _)| at)
+}
+
+/// Widens the range of bytes that are not zero.
+fn note_written(chunk: &[u8], offset: u64, first: &mut Option<u64>, last: &mut u64) {
+    if let Some(at) = chunk.iter().position(|&byte| byte != 0) {
+        first.get_or_insert(offset + at as u64);
+    }
+    if let Some(at) = chunk.iter().rposition(|&byte| byte != 0) {
+        *last = (*last).max(offset + at as u64 + 1);
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(source: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match source.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

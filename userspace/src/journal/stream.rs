@@ -1,0 +1,315 @@
+//! The blocks of one (epoch, worker) in order, over all its segments.
+//!
+//! Recovery reads whole streams with it; the forwarder follows a live one, never past what is
+//! durable.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use weir_common::block::BlockHeader;
+use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
+use weir_common::time::UnixMs;
+use zerocopy::FromBytes;
+
+use super::folder::{FolderError, segment_ids};
+use super::operation::SegmentNo;
+use super::scan::{Damage, Fault, Found, SegmentScan};
+use super::segment::SegmentId;
+use super::writer::GROUP_BLOCKS_MAX;
+
+/// Blocks whose CRCs are remembered, to tell a block written twice from another with its number:
+/// what one failed segment can hold of blocks that were written again.
+const REMEMBERED: usize = 2 * GROUP_BLOCKS_MAX;
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A range of a segment is damaged.
+    Damaged {
+        /// The segment.
+        segment: SegmentId,
+        /// The range, and what is wrong.
+        damage: Damage,
+        /// First and last block that are gone with it; `None` when no block is missing.
+        lost: Option<(BlockSeq, BlockSeq)>,
+    },
+    /// Nothing follows a damaged range: the writes that a crash interrupted, before they could
+    /// be acknowledged.
+    TornTail {
+        /// The segment.
+        segment: SegmentId,
+        /// The range, and what is wrong.
+        damage: Damage,
+    },
+    /// Blocks are missing where nothing is damaged: a segment is gone.
+    Missing {
+        /// The segment before whose block they are missing.
+        segment: SegmentId,
+        /// The first one.
+        first: BlockSeq,
+        /// The last one.
+        last: BlockSeq,
+    },
+    /// A block stands twice under one number, with different bytes. The first one counts.
+    Conflict {
+        /// The segment of the second.
+        segment: SegmentId,
+        /// Where in it.
+        offset: u64,
+        /// The number.
+        sequence: BlockSeq,
+    },
+    /// A sound block does not chain to the one before it. It counts.
+    ChainBroken {
+        /// The segment.
+        segment: SegmentId,
+        /// Where in it.
+        offset: u64,
+        /// The block.
+        sequence: BlockSeq,
+    },
+    /// A segment cannot be opened.
+    Unopened {
+        /// The segment.
+        segment: SegmentId,
+        /// Why.
+        error: String,
+    },
+}
+
+/// What is known of one segment that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// The segment.
+    pub id: SegmentId,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Sound blocks in it.
+    pub blocks: u64,
+    /// The last of them; 0 when there are none.
+    pub last: BlockSeq,
+    /// The newest receive time in it.
+    pub newest: UnixMs,
+    /// Part of it could not be read as blocks, and more follows.
+    pub damaged: bool,
+}
+
+/// A place in a stream: where the block after the last one begins, or its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The last block before it; 0 at the start.
+    pub last: BlockSeq,
+    /// The segment it is in; 0 before the first.
+    pub segment: SegmentNo,
+    /// Where that block ended.
+    pub offset: u64,
+}
+
+/// The blocks of one (epoch, worker).
+#[derive(Debug)]
+pub struct BlockStream {
+    folder: PathBuf,
+    node: NodeId,
+    incarnation: Incarnation,
+    epoch: Epoch,
+    worker: WorkerId,
+    scan: Option<SegmentScan<File>>,
+    last_segment: SegmentNo,
+    resume_at: Option<u64>,
+    position: Position,
+    first_known: bool,
+    recent: VecDeque<(BlockSeq, u32)>,
+    pending: Vec<(SegmentId, Damage)>,
+    findings: Vec<Finding>,
+    summaries: Vec<SegmentSummary>,
+}
+
+impl BlockStream {
+    /// The stream after `position`, which is the default for all of it.
+    #[must_use]
+    pub fn new(
+        folder: &Path,
+        node: NodeId,
+        incarnation: Incarnation,
+        (epoch, worker): (Epoch, WorkerId),
+        position: Position,
+    ) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            node,
+            incarnation,
+            epoch,
+            worker,
+            scan: None,
+            last_segment: SegmentNo(position.segment.0.saturating_sub(1)),
+            resume_at: (position.offset > 0).then_some(position.offset),
+            position,
+            first_known: position.last.0 > 0,
+            recent: VecDeque::with_capacity(REMEMBERED),
+            pending: Vec::new(),
+            findings: Vec::new(),
+            summaries: Vec::new(),
+        }
+    }
+
+    /// Whose blocks these are.
+    #[must_use]
+    pub const fn writer(&self) -> (Epoch, WorkerId) {
+        (self.epoch, self.worker)
+    }
+
+    /// The place after the block read last.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The block read last.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        self.scan.as_ref().map_or(&[], SegmentScan::block)
+    }
+
+    /// What was not as written, since the last call.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// What is known of the segments read since the last call; the last one may go on.
+    pub fn take_summaries(&mut self) -> Vec<SegmentSummary> {
+        std::mem::take(&mut self.summaries)
+    }
+
+    /// Reads the next block; `false` at the end of what is on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed. What is wrong with segments becomes findings.
+    pub fn next_block(&mut self) -> Result<bool, FolderError> {
+        loop {
+            if self.scan.is_none() && !self.open_next()? {
+                self.end();
+                return Ok(false);
+            }
+            let Some(scan) = self.scan.as_mut() else { continue };
+            match scan.next_found() {
+                Some(Found::Block(offset)) => {
+                    if self.take_block(offset) {
+                        return Ok(true);
+                    }
+                }
+                Some(Found::Damage(damage)) => {
+                    let id = scan.id();
+                    self.pending.push((id, damage));
+                }
+                None => self.scan = None,
+            }
+        }
+    }
+
+    /// Opens the segment with the next higher number.
+    fn open_next(&mut self) -> Result<bool, FolderError> {
+        let next = segment_ids(&self.folder)?
+            .into_iter()
+            .find(|id| id.epoch == self.epoch && id.worker == self.worker && id.segment > self.last_segment);
+        let Some(id) = next else { return Ok(false) };
+        self.last_segment = id.segment;
+        let opened = File::open(self.folder.join(id.file_name()))
+            .and_then(|file| SegmentScan::new(file, id, self.node, self.incarnation));
+        match opened {
+            Ok(mut scan) => {
+                if let Some(offset) = self.resume_at.take().filter(|_| id.segment == self.position.segment) {
+                    scan.seek(offset);
+                }
+                self.summaries.push(SegmentSummary {
+                    id,
+                    bytes: scan.size(),
+                    blocks: 0,
+                    last: BlockSeq(0),
+                    newest: UnixMs(0),
+                    damaged: false,
+                });
+                self.scan = Some(scan);
+            }
+            Err(error) => {
+                self.findings.push(Finding::Unopened { segment: id, error: io_text(&error) });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Judges the block just found; whether it is to be handed out.
+    fn take_block(&mut self, offset: u64) -> bool {
+        let Some(scan) = self.scan.as_ref() else { return false };
+        let (id, end) = (scan.id(), scan.position());
+        let Ok((header, _)) = BlockHeader::ref_from_prefix(scan.block()) else { return false };
+        let sequence = BlockSeq(header.sequence.get());
+        let (crc, previous_crc) = (header.header_crc.get(), header.previous_crc.get());
+        let newest = UnixMs(header.received_at_ms.get());
+        if let Some(summary) = self.summaries.last_mut() {
+            summary.blocks += 1;
+            summary.last = summary.last.max(sequence);
+            summary.newest = summary.newest.max(newest);
+        }
+        let last = self.position.last;
+        if self.first_known && sequence <= last {
+            let known = self.recent.iter().find(|(known, _)| *known == sequence);
+            if known.is_some_and(|&(_, known_crc)| known_crc != crc) {
+                self.findings.push(Finding::Conflict { segment: id, offset, sequence });
+            }
+            return false;
+        }
+        // Without a position, the first block of a stream whose older segments are trimmed says
+        // where it begins.
+        let is_first = !self.first_known && id.segment.0 > 1;
+        let gap =
+            (!is_first && sequence.0 > last.0 + 1).then(|| (BlockSeq(last.0 + 1), BlockSeq(sequence.0 - 1)));
+        self.settle(id, gap);
+        if gap.is_none() && !is_first {
+            let chained = self.recent.back().map(|&(_, known_crc)| known_crc);
+            let expected = if last.0 == 0 { Some(0) } else { chained };
+            if expected.is_some_and(|expected| expected != previous_crc) {
+                self.findings.push(Finding::ChainBroken { segment: id, offset, sequence });
+            }
+        }
+        if self.recent.len() == REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((sequence, crc));
+        self.first_known = true;
+        self.position = Position { last: sequence, segment: id.segment, offset: end };
+        true
+    }
+
+    /// Says of damage before this block what it cost.
+    fn settle(&mut self, segment: SegmentId, gap: Option<(BlockSeq, BlockSeq)>) {
+        let last = self.pending.len().wrapping_sub(1);
+        if let (Some((first, last)), true) = (gap, self.pending.is_empty()) {
+            self.findings.push(Finding::Missing { segment, first, last });
+        }
+        for (index, (segment, damage)) in self.pending.drain(..).enumerate() {
+            // Which of several damaged places held which block nobody can know.
+            let lost = if index == last { gap } else { None };
+            if let Some(summary) = self.summaries.iter_mut().find(|summary| summary.id == segment) {
+                summary.damaged |= lost.is_some();
+            }
+            self.findings.push(Finding::Damaged { segment, damage, lost });
+        }
+    }
+
+    /// Says of damage that nothing follows that it is the torn tail; damage to a segment's own
+    /// header is never that.
+    fn end(&mut self) {
+        for (segment, damage) in self.pending.drain(..) {
+            self.findings.push(match damage.fault {
+                Fault::Segment(_) => Finding::Damaged { segment, damage, lost: None },
+                Fault::Block(_) | Fault::Stray | Fault::Unreadable => Finding::TornTail { segment, damage },
+            });
+        }
+    }
+}
+
+fn io_text(error: &io::Error) -> String {
+    error.to_string()
+}

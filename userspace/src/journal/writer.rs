@@ -1,0 +1,536 @@
+//! Group commit: the rules by which sealed blocks become durable, without any I/O.
+//!
+//! - One group is in flight: all its writes, then one `fdatasync`, then it is durable. The next
+//!   group gathers meanwhile. A second group is not written under a running sync: whether that
+//!   sync covers its pages is undefined, so its own sync could not be saved, and a failure of
+//!   the first would leave it unknown which pages of the second the kernel gave up on.
+//! - A block is only taken when its place on the disk is already allocated: [`Journal::has_room`]
+//!   looks at the segments that exist, never at hope. So a full disk refuses clicks before they
+//!   are counted, and cannot lose one after.
+//! - The next segment is asked for when the current one is half full.
+//! - After a failed write or sync the kernel may have dropped the pages and marked them clean
+//!   (Rebello et al., USENIX ATC 2020): the segment is closed, and the group is written again,
+//!   byte for byte, to another. After several failures in a row the journal halts.
+//! - No space is not a failure: the journal takes nothing more, and asks again by and by.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use weir_common::id::BlockSeq;
+use weir_common::time::UnixMs;
+use zerocopy::IntoBytes;
+
+use super::block::{BlockIdentity, SealedBlock};
+use super::budget::DiskBudget;
+use super::operation::{Completion, Operation, SegmentNo};
+use super::segment::{
+    FIRST_GROUP, GROUP_ALIGN, SEGMENT_BYTES_DEFAULT, SegmentHeader, SegmentId, group_start,
+};
+
+/// Blocks of one group at the most: what a ring can hold of writes without waiting.
+pub const GROUP_BLOCKS_MAX: usize = 64;
+
+/// How one worker's journal is kept.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// Where the segments are.
+    pub folder: PathBuf,
+    /// Who writes; its sequence is that of the first block, 1.
+    pub writer: BlockIdentity,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// The largest block that will be submitted.
+    pub block_bytes_max: usize,
+    /// Bytes of sealed blocks that may wait while a group is in flight.
+    pub queue_bytes_max: usize,
+    /// Failures in a row before the journal halts.
+    pub failures_max: u32,
+    /// How long to wait before asking for a segment again when there was no space.
+    pub retry_ms: u64,
+}
+
+impl JournalConfig {
+    /// The defaults for this writer and folder.
+    #[must_use]
+    pub const fn new(folder: PathBuf, writer: BlockIdentity) -> Self {
+        Self {
+            folder,
+            writer,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            block_bytes_max: 256 << 10,
+            queue_bytes_max: 4 << 20,
+            failures_max: 3,
+            retry_ms: 1000,
+        }
+    }
+
+    /// Raises what is too small to work: a segment must hold several times what can wait, or a
+    /// group that has to be written again might not fit the next one.
+    fn sound(mut self) -> Self {
+        self.queue_bytes_max = self.queue_bytes_max.max(2 * self.block_bytes_max);
+        let waiting = (2 * self.queue_bytes_max + self.block_bytes_max) as u64;
+        self.segment_bytes = group_start(self.segment_bytes.max(2 * waiting + 4 * GROUP_ALIGN));
+        self
+    }
+}
+
+/// Whether blocks can become durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalState {
+    /// As it should be.
+    Running,
+    /// The next segment cannot be created: the disk or the journal's bound is full. The journal
+    /// goes on by itself when there is space.
+    NoSpace,
+    /// Too many failures in a row; nothing more will become durable until the daemon is
+    /// started again. Why, for the operator.
+    Halted(String),
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    number: SegmentNo,
+    /// Where the next group may begin, before alignment.
+    used: u64,
+    holds_durable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextSegment {
+    Absent,
+    Creating(SegmentNo),
+    Ready(SegmentNo),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteState {
+    Wanted,
+    Running,
+    Done,
+}
+
+#[derive(Debug)]
+struct Placed {
+    /// Its bytes are with the shell while the write runs.
+    block: SealedBlock,
+    len: usize,
+    offset: u64,
+    from: usize,
+    state: WriteState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Writing,
+    SyncWanted,
+    Syncing,
+}
+
+#[derive(Debug)]
+struct Group {
+    segment: SegmentNo,
+    blocks: Vec<Placed>,
+    phase: Phase,
+    failure: Option<io::Error>,
+}
+
+/// The journal of one worker.
+#[derive(Debug)]
+pub struct Journal {
+    config: JournalConfig,
+    budget: Arc<DiskBudget>,
+    next_sequence: BlockSeq,
+    previous_crc: u32,
+    newest: UnixMs,
+    durable: BlockSeq,
+    queue: VecDeque<SealedBlock>,
+    queue_bytes: usize,
+    group: Option<Group>,
+    active: Option<OpenSegment>,
+    next: NextSegment,
+    last_number: SegmentNo,
+    farewells: VecDeque<Operation>,
+    failures: u32,
+    now_ms: u64,
+    retry_at_ms: u64,
+    state: JournalState,
+    spares: Vec<Vec<u8>>,
+}
+
+impl Journal {
+    /// The journal of a worker that has written nothing in this epoch yet.
+    #[must_use]
+    pub fn new(config: JournalConfig, budget: Arc<DiskBudget>) -> Self {
+        let config = config.sound();
+        Self {
+            next_sequence: BlockSeq(1),
+            config,
+            budget,
+            previous_crc: 0,
+            newest: UnixMs(0),
+            durable: BlockSeq(0),
+            queue: VecDeque::with_capacity(2 * GROUP_BLOCKS_MAX),
+            queue_bytes: 0,
+            group: None,
+            active: None,
+            next: NextSegment::Absent,
+            last_number: SegmentNo(0),
+            farewells: VecDeque::new(),
+            failures: 0,
+            now_ms: 0,
+            retry_at_ms: 0,
+            state: JournalState::Running,
+            spares: Vec::new(),
+        }
+    }
+
+    /// The identity the next block must have.
+    #[must_use]
+    pub const fn next_identity(&self) -> BlockIdentity {
+        BlockIdentity { sequence: self.next_sequence, ..self.config.writer }
+    }
+
+    /// The CRC the next block must chain to.
+    #[must_use]
+    pub const fn previous_crc(&self) -> u32 {
+        self.previous_crc
+    }
+
+    /// The last block that is durable with all before it; 0 at first.
+    #[must_use]
+    pub const fn durable(&self) -> BlockSeq {
+        self.durable
+    }
+
+    /// The last block submitted; 0 at first.
+    #[must_use]
+    pub const fn submitted(&self) -> BlockSeq {
+        BlockSeq(self.next_sequence.0 - 1)
+    }
+
+    /// Whether everything submitted is durable.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.durable.0 == self.submitted().0
+    }
+
+    /// Whether blocks can become durable.
+    #[must_use]
+    pub const fn state(&self) -> &JournalState {
+        &self.state
+    }
+
+    /// Whether one more block of any size can be taken. While this is false every click is to be
+    /// refused with `journal_full` before it is decided.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let wanted = self.queue_bytes + self.config.block_bytes_max;
+        !matches!(self.state, JournalState::Halted(_))
+            && self.queue.len() < GROUP_BLOCKS_MAX
+            && wanted <= self.config.queue_bytes_max
+            && self.has_place_for(wanted as u64)
+    }
+
+    /// Whether all that waits and one more block has its place allocated. Two groups may be
+    /// formed before the last of it is placed, and each begins on a new page.
+    fn has_place_for(&self, bytes: u64) -> bool {
+        let bytes = bytes + 2 * GROUP_ALIGN;
+        let fits_active =
+            self.active.as_ref().is_some_and(|active| active.used + bytes <= self.config.segment_bytes);
+        let fits_next =
+            matches!(self.next, NextSegment::Ready(_)) && FIRST_GROUP + bytes <= self.config.segment_bytes;
+        fits_active || fits_next
+    }
+
+    /// Takes a sealed block.
+    ///
+    /// # Errors
+    /// The block, when there is no room for it or it does not continue the sequence.
+    pub fn submit(&mut self, block: SealedBlock) -> Result<(), SealedBlock> {
+        let continues = block.sequence == self.next_sequence && block.previous_crc == self.previous_crc;
+        debug_assert!(continues, "block {:?} does not follow {:?}", block.sequence, self.submitted());
+        if !continues || block.bytes.len() > self.config.block_bytes_max || !self.has_room() {
+            return Err(block);
+        }
+        self.next_sequence.0 += 1;
+        self.previous_crc = block.header_crc;
+        self.newest = self.newest.max(block.received_at);
+        self.queue_bytes += block.bytes.len();
+        self.queue.push_back(block);
+        Ok(())
+    }
+
+    /// The buffer of a durable block, to build another in.
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        self.spares.pop()
+    }
+
+    /// The next thing to do, if there is one. `now_ms` is monotonic and only paces retries.
+    ///
+    /// Call it until it yields nothing, after each completion and submission and at least every
+    /// [`JournalConfig::retry_ms`].
+    pub fn next_operation(&mut self, now_ms: u64) -> Option<Operation> {
+        self.now_ms = now_ms;
+        if let Some(operation) = self.farewells.pop_front() {
+            return Some(operation);
+        }
+        if matches!(self.state, JournalState::Halted(_)) {
+            return None;
+        }
+        if self.wants_segment() {
+            if let Some(operation) = self.create_segment() {
+                return Some(operation);
+            }
+        }
+        if self.group.is_none() && !self.queue.is_empty() {
+            self.form_group();
+            // Rotating may have left a segment to close, and a next one to prepare.
+            if let Some(operation) = self.farewells.pop_front() {
+                return Some(operation);
+            }
+        }
+        self.group.as_mut().and_then(Group::next_operation)
+    }
+
+    fn wants_segment(&self) -> bool {
+        let half_full =
+            self.active.as_ref().is_none_or(|active| active.used >= self.config.segment_bytes / 2);
+        self.next == NextSegment::Absent && half_full && self.now_ms >= self.retry_at_ms
+    }
+
+    fn create_segment(&mut self) -> Option<Operation> {
+        if !self.budget.reserve(self.config.segment_bytes) {
+            self.no_space();
+            return None;
+        }
+        // A number is never used twice, not even after a failed creation: whatever that left
+        // behind cannot be mistaken for this one.
+        self.last_number.0 += 1;
+        let segment = self.last_number;
+        self.next = NextSegment::Creating(segment);
+        let id = self.id(segment);
+        let writer = &self.config.writer;
+        let header =
+            SegmentHeader::new(id, writer.incarnation, writer.node, self.newest, self.config.segment_bytes);
+        Some(Operation::CreateSegment {
+            segment,
+            path: self.path(segment),
+            bytes: self.config.segment_bytes,
+            header: header.as_bytes().to_vec(),
+        })
+    }
+
+    const fn id(&self, segment: SegmentNo) -> SegmentId {
+        SegmentId { epoch: self.config.writer.epoch, worker: self.config.writer.worker, segment }
+    }
+
+    fn path(&self, segment: SegmentNo) -> PathBuf {
+        self.config.folder.join(self.id(segment).file_name())
+    }
+
+    fn no_space(&mut self) {
+        self.state = JournalState::NoSpace;
+        self.retry_at_ms = self.now_ms.saturating_add(self.config.retry_ms);
+    }
+
+    /// Places as much of the queue as fits into one segment.
+    fn form_group(&mut self) {
+        let Some(first) = self.queue.front() else { return };
+        let first_len = first.bytes.len() as u64;
+        let fits = |used: u64| group_start(used) + first_len <= self.config.segment_bytes;
+        if !self.active.as_ref().is_some_and(|active| fits(active.used)) && !self.rotate() {
+            return;
+        }
+        let Some(active) = self.active.as_mut() else { return };
+        let mut offset = group_start(active.used);
+        let mut blocks = Vec::with_capacity(self.queue.len().min(GROUP_BLOCKS_MAX));
+        while blocks.len() < GROUP_BLOCKS_MAX {
+            let Some(block) = self.queue.pop_front() else { break };
+            let len = block.bytes.len();
+            if offset + len as u64 > self.config.segment_bytes {
+                self.queue.push_front(block);
+                break;
+            }
+            self.queue_bytes -= len;
+            blocks.push(Placed { block, len, offset, from: 0, state: WriteState::Wanted });
+            offset += len as u64;
+        }
+        active.used = offset;
+        self.group = Some(Group { segment: active.number, blocks, phase: Phase::Writing, failure: None });
+    }
+
+    /// Goes on to the next segment, if it is ready.
+    fn rotate(&mut self) -> bool {
+        let NextSegment::Ready(number) = self.next else { return false };
+        if let Some(full) = self.active.take() {
+            self.farewells.push_back(Operation::Close { segment: full.number });
+        }
+        self.next = NextSegment::Absent;
+        self.active = Some(OpenSegment { number, used: FIRST_GROUP, holds_durable: false });
+        true
+    }
+
+    /// Takes the end of an operation.
+    pub fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Created { segment, result } => self.created(segment, result),
+            Completion::Written { offset, buffer, result, segment } => {
+                self.written(segment, offset, buffer, result);
+            }
+            Completion::Synced { segment, result } => self.synced(segment, result),
+        }
+    }
+
+    fn created(&mut self, segment: SegmentNo, result: io::Result<()>) {
+        if self.next != NextSegment::Creating(segment) {
+            debug_assert!(false, "{segment:?} was not being created");
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.next = NextSegment::Ready(segment);
+                if self.state == JournalState::NoSpace {
+                    self.state = JournalState::Running;
+                }
+            }
+            Err(error) => {
+                self.next = NextSegment::Absent;
+                self.budget.release(self.config.segment_bytes);
+                self.failed("creating", segment, &error);
+            }
+        }
+    }
+
+    fn written(&mut self, segment: SegmentNo, offset: u64, buffer: Vec<u8>, result: io::Result<usize>) {
+        let Some(group) = self.group.as_mut().filter(|group| group.segment == segment) else {
+            debug_assert!(false, "no group is being written to {segment:?}");
+            return;
+        };
+        group.written(offset, buffer, result);
+        self.abandon_failed_group();
+    }
+
+    fn synced(&mut self, segment: SegmentNo, result: io::Result<()>) {
+        let syncing = |group: &Group| group.segment == segment && group.phase == Phase::Syncing;
+        let Some(mut group) = self.group.take_if(|group| syncing(group)) else {
+            debug_assert!(false, "{segment:?} was not being synced");
+            return;
+        };
+        if let Err(error) = result {
+            group.failure = Some(error);
+            self.group = Some(group);
+            self.abandon_failed_group();
+            return;
+        }
+        self.failures = 0;
+        if let Some(active) = self.active.as_mut() {
+            active.holds_durable = true;
+        }
+        for placed in group.blocks {
+            self.durable = placed.block.sequence;
+            if self.spares.len() < GROUP_BLOCKS_MAX {
+                self.spares.push(placed.block.bytes);
+            }
+        }
+    }
+
+    /// Gives up the segment of a group that failed, once none of its writes is still running;
+    /// the group waits for another segment, before everything submitted later.
+    fn abandon_failed_group(&mut self) {
+        let ended = |group: &Group| {
+            group.failure.is_some() && group.blocks.iter().all(|placed| placed.state != WriteState::Running)
+        };
+        let Some(group) = self.group.take_if(|group| ended(group)) else { return };
+        for placed in group.blocks.into_iter().rev() {
+            self.queue_bytes += placed.len;
+            self.queue.push_front(placed.block);
+        }
+        let error = group.failure.unwrap_or_else(|| io::ErrorKind::Other.into());
+        if let Some(active) = self.active.take() {
+            let segment = active.number;
+            // Without a durable block nothing acknowledged is in it, and on a full disk an
+            // empty file for each attempt would keep the disk full.
+            if is_no_space(&error) && !active.holds_durable {
+                self.budget.release(self.config.segment_bytes);
+                self.farewells.push_back(Operation::Remove { segment, path: self.path(segment) });
+            } else {
+                self.farewells.push_back(Operation::Close { segment });
+            }
+        }
+        self.failed("writing", group.segment, &error);
+    }
+
+    fn failed(&mut self, doing: &str, segment: SegmentNo, error: &io::Error) {
+        if is_no_space(error) {
+            self.no_space();
+            return;
+        }
+        self.failures += 1;
+        self.retry_at_ms = self.now_ms.saturating_add(self.config.retry_ms);
+        if self.failures >= self.config.failures_max {
+            let path = self.path(segment);
+            self.state = JournalState::Halted(format!(
+                "{doing} {} failed: {error}. It was failure {} in a row, and nothing acknowledged is \
+                 lost. Check the disk (dmesg, smartctl), then start the daemon again.",
+                path.display(),
+                self.failures,
+            ));
+        }
+    }
+}
+
+/// Whether an error says that the disk or a quota is full.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl Group {
+    fn next_operation(&mut self) -> Option<Operation> {
+        if self.failure.is_some() {
+            return None;
+        }
+        if self.phase == Phase::SyncWanted {
+            self.phase = Phase::Syncing;
+            return Some(Operation::Sync { segment: self.segment });
+        }
+        let wanted = |placed: &&mut Placed| placed.state == WriteState::Wanted;
+        let placed = self.blocks.iter_mut().find(wanted)?;
+        placed.state = WriteState::Running;
+        Some(Operation::Write {
+            segment: self.segment,
+            offset: placed.offset + placed.from as u64,
+            buffer: std::mem::take(&mut placed.block.bytes),
+            from: placed.from,
+        })
+    }
+
+    fn written(&mut self, offset: u64, buffer: Vec<u8>, result: io::Result<usize>) {
+        let asked = |placed: &&mut Placed| {
+            placed.state == WriteState::Running && placed.offset + placed.from as u64 == offset
+        };
+        let Some(placed) = self.blocks.iter_mut().find(asked) else {
+            debug_assert!(false, "no write at {offset} was running");
+            return;
+        };
+        debug_assert_eq!(buffer.len(), placed.len, "the buffer that was given comes back");
+        placed.block.bytes = buffer;
+        placed.state = WriteState::Wanted;
+        match result {
+            Ok(count) if count > 0 && count <= placed.len - placed.from => {
+                // A short write is no failure: the kernel took these bytes. Each one makes the
+                // rest smaller, so this ends.
+                placed.from += count;
+                if placed.from == placed.len {
+                    placed.state = WriteState::Done;
+                }
+            }
+            Ok(_) => self.failure = Some(io::ErrorKind::WriteZero.into()),
+            Err(error) => self.failure = Some(error),
+        }
+        if self.failure.is_none() && self.blocks.iter().all(|placed| placed.state == WriteState::Done) {
+            self.phase = Phase::SyncWanted;
+        }
+    }
+}

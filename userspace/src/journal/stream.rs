@@ -177,9 +177,13 @@ impl BlockStream {
         std::mem::take(&mut self.findings)
     }
 
-    /// What is known of the segments read since the last call; the last one may go on.
+    /// What is known of the segments read since the last call. The one that is being read comes
+    /// again at the next call, with more.
     pub fn take_summaries(&mut self) -> Vec<SegmentSummary> {
-        std::mem::take(&mut self.summaries)
+        let summaries = self.summaries.clone();
+        let unfinished = usize::from(self.scan.is_some());
+        self.summaries.drain(..summaries.len().saturating_sub(unfinished));
+        summaries
     }
 
     /// Reads the next block; `false` at the end of what is on the disk.

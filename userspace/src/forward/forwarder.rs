@@ -1,0 +1,490 @@
+//! The flush: ask, gather, read, commit.
+//!
+//! [`Forwarder::poll`] takes the time and says when it wants to be called again; it blocks only
+//! in the sink and on reads of the journal. [`Forwarder::run`] is the thread around it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
+use weir_common::time::{Minute, UnixMs};
+
+use super::batch::{Batch, BatchBlocks, BlocksError, Checkpoint, FlushNo, read_block, rows_of, unreadable};
+use super::mailbox::{Mailboxes, Share};
+use super::merge::Merge;
+use super::sink::{Sink, SinkError};
+use crate::journal::trim::{trim, trimmable};
+use crate::journal::{BlockStream, DiskBudget, Folder, Position, Recovery, SegmentSummary};
+use crate::stats::ForwardStats;
+
+/// Bytes of one bucket in a batch, for the statistics: key and totals.
+const BUCKET_BYTES: u64 =
+    (size_of::<weir_common::bucket::BucketKey>() + size_of::<weir_common::bucket::BucketTotals>()) as u64;
+/// How long to wait before a failed commit is tried again, at first and at the most.
+const BACKOFF_MS: (u64, u64) = (100, 10_000);
+/// How often a gathering forwarder looks at the mailboxes.
+const GATHER_MS: u64 = 5;
+/// How often a commit that fails at shutdown is tried before it is left to the next start.
+const FINAL_ATTEMPTS: u64 = 5;
+/// How long the last flush may take before it is left to the next start.
+const FINAL_WAIT: Duration = Duration::from_secs(20);
+/// How often a waiting forwarder looks whether it is to stop.
+const STOP_CHECK_MS: u64 = 50;
+
+/// How the forwarder works.
+#[derive(Clone, Debug)]
+pub struct ForwarderConfig {
+    /// From one flush to the next.
+    pub interval_ms: u64,
+    /// Blocks of one part of a batch: bounds a transaction after a long outage.
+    pub part_bytes_max: u64,
+    /// A minute is closed this long after its end: the allowed lateness, and the most a sender's
+    /// clock may be ahead, and slack.
+    pub close_after_ms: u64,
+    /// How long rows are needed for deduplication. Buckets are final and segments may go after.
+    pub horizon_ms: u64,
+    /// From one look for segments to trim to the next.
+    pub trim_every_ms: u64,
+}
+
+impl Default for ForwarderConfig {
+    fn default() -> Self {
+        Self {
+            interval_ms: 2000,
+            part_bytes_max: 64 << 20,
+            close_after_ms: 15 * 60_000,
+            horizon_ms: 25 * 3_600_000, // the signature's lifetime and an hour
+            trim_every_ms: 60_000,
+        }
+    }
+}
+
+/// Why forwarding cannot start.
+#[derive(Debug, displaydoc::Display, thiserror::Error)]
+pub enum StartError {
+    /// {0}
+    Sink(#[from] SinkError),
+    /// the sink holds blocks of epoch {sink}, but this journal is only at epoch {journal}; the folder is a copy or was restored from one, so start with an empty folder instead
+    Behind {
+        /// What the sink knows.
+        sink: u32,
+        /// Where the journal is.
+        journal: u32,
+    },
+}
+
+/// Time as the forwarder sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic.
+    pub ms: u64,
+    /// Wall clock.
+    pub wall: UnixMs,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle { until_ms: u64 },
+    Gathering { since: Now, shares: Vec<Option<Share>> },
+    Committing { since: Now, oldest: Option<UnixMs>, part: u32, batch: Option<Planned>, retry: Retry },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at_ms: u64,
+    backoff_ms: u64,
+}
+
+/// A part of a flush, ready to be committed as often as it takes.
+#[derive(Debug)]
+struct Planned {
+    batch: Batch,
+    is_last: bool,
+    blocks: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+/// Brings blocks and buckets from the workers to a sink.
+#[derive(Debug)]
+pub struct Forwarder<S> {
+    config: ForwarderConfig,
+    sink: S,
+    mailboxes: Mailboxes,
+    stats: Arc<ForwardStats>,
+    budget: Arc<DiskBudget>,
+    folder: PathBuf,
+    node: NodeId,
+    incarnation: Incarnation,
+    epoch: Epoch,
+    merge: Merge,
+    checkpoint: Checkpoint,
+    flush: FlushNo,
+    /// The last block to forward of each stream.
+    upto: BTreeMap<(Epoch, WorkerId), BlockSeq>,
+    /// Streams that were read ahead of the checkpoint for the batch in work.
+    ahead: BTreeMap<(Epoch, WorkerId), BlockStream>,
+    old_segments: Vec<SegmentSummary>,
+    live_segments: BTreeMap<(Epoch, WorkerId), Vec<SegmentSummary>>,
+    trim_at_ms: u64,
+    state: State,
+    last_error: Option<String>,
+}
+
+impl<S: Sink> Forwarder<S> {
+    /// A forwarder that goes on after the sink's checkpoint. What `recovery` found of earlier
+    /// epochs is forwarded with the first flush.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read, or is ahead of the journal.
+    pub fn new(
+        config: ForwarderConfig,
+        folder: &Folder,
+        recovery: &Recovery,
+        mut sink: S,
+        mailboxes: Mailboxes,
+        (budget, stats): (Arc<DiskBudget>, Arc<ForwardStats>),
+    ) -> Result<Self, StartError> {
+        let mut checkpoint = sink.checkpoint()?;
+        if let Some((&(epoch, _), _)) = checkpoint.positions.last_key_value() {
+            if epoch >= folder.epoch() {
+                return Err(StartError::Behind { sink: epoch.0, journal: folder.epoch().0 });
+            }
+        }
+        // Streams without a segment are done with; their positions would pile up.
+        checkpoint.positions.retain(|writer, _| recovery.ends.contains_key(writer));
+        let upto = recovery.ends.iter().map(|(&writer, end)| (writer, end.last)).collect();
+        Ok(Self {
+            merge: Merge::new(checkpoint.final_before),
+            flush: checkpoint.flush,
+            checkpoint,
+            config,
+            sink,
+            mailboxes,
+            stats,
+            budget,
+            folder: folder.segments().to_owned(),
+            node: folder.node(),
+            incarnation: folder.incarnation(),
+            epoch: folder.epoch(),
+            upto,
+            ahead: BTreeMap::new(),
+            old_segments: recovery.segments.clone(),
+            live_segments: BTreeMap::new(),
+            trim_at_ms: 0,
+            state: State::Idle { until_ms: 0 },
+            last_error: None,
+        })
+    }
+
+    /// Why the last flush is not committed yet, if it is not.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// The last committed checkpoint.
+    #[must_use]
+    pub const fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The sink.
+    #[must_use]
+    pub const fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// The sink, when forwarding is over.
+    #[must_use]
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
+    /// Whether no flush is in work.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle { .. })
+    }
+
+    /// Begins a flush now, unless one is in work.
+    pub fn begin_flush(&mut self, now: Now) {
+        if self.is_idle() {
+            self.flush.0 += 1;
+            self.mailboxes.request(self.flush);
+            let shares = (0..self.mailboxes.workers()).map(|_| None).collect();
+            self.state = State::Gathering { since: now, shares };
+        }
+    }
+
+    /// Does what there is to do now; in how many ms to call again at the latest.
+    pub fn poll(&mut self, now: Now) -> u64 {
+        match &mut self.state {
+            State::Idle { until_ms } if now.ms < *until_ms => {
+                let left = *until_ms - now.ms;
+                self.trim_now_and_then(now);
+                left
+            }
+            State::Idle { .. } => {
+                self.begin_flush(now);
+                0
+            }
+            State::Gathering { .. } => self.gather(now),
+            State::Committing { retry, .. } if now.ms < retry.at_ms => retry.at_ms - now.ms,
+            State::Committing { .. } => {
+                self.commit_part(now);
+                0
+            }
+        }
+    }
+
+    /// Takes the shares that are there; goes on when none is missing.
+    fn gather(&mut self, now: Now) -> u64 {
+        let State::Gathering { since, shares } = &mut self.state else { return 0 };
+        let since = *since;
+        for (index, place) in shares.iter_mut().enumerate() {
+            while place.is_none() {
+                match self.mailboxes.take(index) {
+                    Some(share) if share.flush == self.flush => *place = Some(share),
+                    // A share is cumulative, and the worker sent it once: never thrown away.
+                    Some(share) => self.merge.add(&share),
+                    None => break,
+                }
+            }
+        }
+        let missing =
+            |(index, place): (usize, &Option<Share>)| place.is_none() && !self.mailboxes.is_gone(index);
+        if shares.iter().enumerate().any(missing) {
+            return GATHER_MS;
+        }
+        let shares = std::mem::take(shares);
+        let mut oldest: Option<UnixMs> = None;
+        for share in shares.into_iter().flatten() {
+            self.merge.add(&share);
+            self.upto.insert((self.epoch, share.worker), share.upto);
+            oldest = oldest.into_iter().chain(share.oldest_received_at).min();
+        }
+        let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
+        self.state = State::Committing { since, oldest, part: 0, batch: None, retry };
+        0
+    }
+
+    /// Plans the next part, if it is not planned yet, and commits it.
+    fn commit_part(&mut self, now: Now) {
+        let State::Committing { since, oldest, part, batch, .. } = &mut self.state else { return };
+        let (since, oldest, part, planned) = (*since, *oldest, *part, batch.take());
+        let planned = match planned.map_or_else(|| self.plan(part, since), Ok) {
+            Ok(planned) => planned,
+            Err(error) => {
+                // Begin again from the checkpoint, should the trouble be over by then.
+                self.ahead.clear();
+                self.failed(now, None, &SinkError::Blocks(error));
+                return;
+            }
+        };
+        if planned.is_empty() {
+            self.finish(now, since, None);
+            return;
+        }
+        let mut blocks = self.blocks_of(&planned.batch);
+        let started = Instant::now();
+        if let Err(error) = self.sink.commit(&planned.batch, &mut blocks) {
+            self.failed(now, Some(planned), &error);
+            return;
+        }
+        self.stats.flush_latency.record(started.elapsed().as_nanos() as u64, 1);
+        self.committed(&planned);
+        if planned.is_last {
+            self.stats.flushes.add(1);
+            self.finish(now, since, oldest);
+        } else {
+            let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
+            self.state = State::Committing { since, oldest, part: part + 1, batch: None, retry };
+        }
+    }
+
+    fn failed(&mut self, now: Now, planned: Option<Planned>, error: &SinkError) {
+        self.stats.flush_failures.add(1);
+        self.last_error = Some(error.to_string());
+        if let State::Committing { batch, retry, .. } = &mut self.state {
+            *batch = planned;
+            if matches!(error, SinkError::Fatal(_)) {
+                retry.backoff_ms = BACKOFF_MS.1;
+            }
+            retry.at_ms = now.ms + retry.backoff_ms;
+            retry.backoff_ms = (retry.backoff_ms * 2).min(BACKOFF_MS.1);
+        }
+    }
+
+    fn committed(&mut self, planned: &Planned) {
+        self.checkpoint = planned.batch.checkpoint.clone();
+        let buckets = planned.batch.buckets.len() as u64;
+        self.stats.blocks.add(planned.blocks);
+        self.stats.rows.add(planned.rows);
+        self.stats.raw_bytes.add(planned.bytes);
+        self.stats.buckets.add(buckets);
+        self.stats.bucket_bytes.add(buckets * BUCKET_BYTES);
+    }
+
+    fn finish(&mut self, now: Now, since: Now, oldest: Option<UnixMs>) {
+        self.last_error = None;
+        let open_from = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
+        self.merge.settle(open_from);
+        if let Some(oldest) = oldest {
+            let waited_ms = (since.wall.0 + (now.ms - since.ms)).saturating_sub(oldest.0);
+            self.stats.click_to_bucket.record(waited_ms.saturating_mul(1_000_000), 1);
+        }
+        self.state = State::Idle { until_ms: since.ms + self.config.interval_ms };
+    }
+
+    fn stream(&self, writer: (Epoch, WorkerId), from: Position) -> BlockStream {
+        BlockStream::new(&self.folder, self.node, self.incarnation, writer, from)
+    }
+
+    /// Reads ahead, up to the bound of a part, and fixes what the part holds.
+    fn plan(&mut self, part: u32, since: Now) -> Result<Planned, BlocksError> {
+        let mut checkpoint = self.checkpoint.clone();
+        let (mut blocks, mut rows, mut bytes) = (0, 0, 0);
+        let mut gaps = Vec::new();
+        let mut is_last = true;
+        let targets: Vec<_> = self.upto.iter().map(|(&writer, &upto)| (writer, upto)).collect();
+        for (writer, upto) in targets {
+            let from = self.checkpoint.positions.get(&writer).copied().unwrap_or_default();
+            if from.last >= upto {
+                continue;
+            }
+            let mut stream = self.ahead.remove(&writer).unwrap_or_else(|| self.stream(writer, from));
+            while stream.position().last < upto && bytes < self.config.part_bytes_max {
+                if let Some(gap) = read_block(&mut stream, upto)? {
+                    // In this epoch nothing can be missing: the worker knows it as durable, and
+                    // its buckets count it. Only a refold at the next start can leave it out.
+                    if writer.0 == self.epoch {
+                        return Err(unreadable(&mut stream, gap.first));
+                    }
+                    gaps.push(gap);
+                }
+                blocks += 1;
+                bytes += stream.block().len() as u64;
+                rows += rows_of(stream.block());
+            }
+            is_last &= stream.position().last >= upto;
+            checkpoint.positions.insert(writer, stream.position());
+            self.note_segments(writer, &mut stream);
+            self.ahead.insert(writer, stream);
+        }
+        checkpoint.flush = self.flush;
+        if is_last {
+            let horizon = UnixMs(since.wall.0.saturating_sub(self.config.horizon_ms)).minute();
+            checkpoint.final_before = checkpoint.final_before.max(horizon);
+        }
+        let buckets = if is_last { self.merge.changed() } else { Vec::new() };
+        let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
+        let batch = Batch { node, incarnation, flush, part, buckets, gaps, checkpoint };
+        Ok(Planned { batch, is_last, blocks, rows, bytes })
+    }
+
+    /// The blocks between the committed checkpoint and the batch's.
+    fn blocks_of(&self, batch: &Batch) -> BatchBlocks {
+        let from = |writer| self.checkpoint.positions.get(&writer).copied().unwrap_or_default();
+        let streams = batch
+            .checkpoint
+            .positions
+            .iter()
+            .map(|(&writer, position)| (self.stream(writer, from(writer)), position.last));
+        BatchBlocks::new(
+            streams.filter(|(stream, last)| stream.position().last < *last).collect(),
+            batch.gaps.clone(),
+        )
+    }
+
+    fn note_segments(&mut self, writer: (Epoch, WorkerId), stream: &mut BlockStream) {
+        if writer.0 != self.epoch {
+            return;
+        }
+        let known = self.live_segments.entry(writer).or_default();
+        for summary in stream.take_summaries() {
+            match known.iter_mut().find(|known| known.id == summary.id) {
+                // A stream that was opened anew saw only the end of its first segment.
+                Some(known) => {
+                    known.blocks = known.blocks.max(summary.blocks);
+                    known.last = known.last.max(summary.last);
+                    known.newest = known.newest.max(summary.newest);
+                    known.damaged |= summary.damaged;
+                }
+                None => known.push(summary),
+            }
+        }
+    }
+
+    fn trim_now_and_then(&mut self, now: Now) {
+        if now.ms < self.trim_at_ms {
+            return;
+        }
+        self.trim_at_ms = now.ms + self.config.trim_every_ms;
+        if let Err(error) = self.trim() {
+            self.last_error =
+                Some(format!("deleting forwarded segments failed: {error}; the disk may fill up"));
+        }
+    }
+
+    /// Deletes the segments that may go. Returns how many that were.
+    ///
+    /// # Errors
+    /// When a deletion fails.
+    pub fn trim(&mut self) -> std::io::Result<u64> {
+        let final_before: Minute = self.checkpoint.final_before;
+        let committed = |epoch, worker| self.checkpoint.committed(epoch, worker);
+        // The last segment seen of a live stream may still grow.
+        let last: Vec<_> =
+            self.live_segments.values().filter_map(|known| known.last()).map(|known| known.id).collect();
+        let mut known = self.old_segments.clone();
+        known.extend(self.live_segments.values().flatten());
+        let going: Vec<_> =
+            trimmable(&known, committed, |id| last.contains(&id), final_before).copied().collect();
+        let count = trim(&self.folder, &self.budget, going.iter())?;
+        let stays = |summary: &SegmentSummary| !going.iter().any(|gone| gone.id == summary.id);
+        self.old_segments.retain(stays);
+        self.live_segments.values_mut().for_each(|known| known.retain(stays));
+        Ok(count)
+    }
+
+    /// Runs until `stop`, then makes one last flush. Workers must answer flushes until this
+    /// returns; one that ended and dropped its mailbox is not waited for.
+    pub fn run(mut self, stop: &AtomicBool) -> Self {
+        let began = Instant::now();
+        let now = || Now { ms: began.elapsed().as_millis() as u64, wall: wall_clock() };
+        while !stop.load(Ordering::Acquire) {
+            let wait_ms = self.poll(now()).min(STOP_CHECK_MS);
+            std::thread::park_timeout(Duration::from_millis(wait_ms));
+        }
+        let deadline = Instant::now() + FINAL_WAIT;
+        // The flush in work may have been asked for before the last click.
+        for _ in 0..2 {
+            self.begin_flush(now());
+            let failures = self.stats.flush_failures.get();
+            while !self.is_idle() {
+                let wait_ms = self.poll(now());
+                let attempts = self.stats.flush_failures.get() - failures;
+                if attempts >= FINAL_ATTEMPTS || Instant::now() >= deadline {
+                    return self;
+                }
+                std::thread::park_timeout(Duration::from_millis(wait_ms));
+            }
+        }
+        self
+    }
+}
+
+impl Planned {
+    fn is_empty(&self) -> bool {
+        self.blocks == 0 && self.batch.buckets.is_empty() && self.batch.gaps.is_empty()
+    }
+}
+
+fn wall_clock() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(since.as_millis() as u64)
+}

@@ -7,7 +7,7 @@
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::Click;
+use crate::wire::{Click, extension};
 
 /// The fixed columns of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -35,6 +35,17 @@ const _: () = assert!(ROW_LEN == 112);
 
 /// The most bytes a LEB128 length takes here: extensions are shorter than 2^14.
 pub const MAX_LENGTH_PREFIX: usize = 2;
+// A sound extension has each known field at most once, so its length stays below 2^14.
+const _: () = {
+    let (mut sum, mut kind) = (0, 0);
+    while kind < u8::MAX {
+        kind += 1;
+        if let Some(longest) = extension::max_len(kind) {
+            sum += extension::FIELD_HEADER_LEN + longest;
+        }
+    }
+    assert!(sum < 1 << (7 * MAX_LENGTH_PREFIX));
+};
 /// The most bytes of one row with its extension.
 pub const MAX_ROW_LEN: usize = ROW_LEN + MAX_LENGTH_PREFIX + u16::MAX as usize / 4;
 

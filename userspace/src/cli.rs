@@ -18,14 +18,19 @@ pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
 
 /// Counts ad clicks at the edge: every click once, none lost without a count.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "weir",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   weir check-config /etc/weir/weir.toml    is this file sound, and what does it mean?
   weir run --config /etc/weir/weir.toml    start the node
   weir status                              what is it doing?
   weir explain bad_tag                     what is this drop reason, and what helps?
 
-Exit codes: 0 done; 1 the books do not close, or the daemon failed; 2 wrong arguments or config.")]
+Exit codes: 0 done; 1 the books do not close, or the daemon failed; 2 wrong arguments or config."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -72,6 +77,12 @@ pub struct AuditArgs {
     /// Which config.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Also print the buckets of the N ads with the most clicks
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub busiest: usize,
+    /// A log of acknowledged clicks, as `weir-bench --acked-log` writes it: each must be in the journal
+    #[arg(long, value_name = "FILE")]
+    pub acked: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -163,7 +174,10 @@ fn resolved(config: &Config, host: &Host) -> String {
         ("workers", format!("{} on cores {cores:?}", cores.len())),
         ("udp", format!("port {} on {}", config.udp.port, addresses.join(", "))),
         ("steer", steer),
-        ("keys", format!("{}, unsigned clicks {}", config.keys.len(), taken(config.admission.allow_unsigned))),
+        (
+            "keys",
+            format!("{}, unsigned clicks {}", config.keys.len(), taken(config.admission.allow_unsigned)),
+        ),
         (
             "journal",
             format!(
@@ -172,7 +186,11 @@ fn resolved(config: &Config, host: &Host) -> String {
                 size_text(config.journal.max_bytes)
             ),
         ),
-        ("forward", format!("{:?} every {}", config.forward.sink, duration_text(config.forward.interval)).to_lowercase()),
+        (
+            "forward",
+            format!("{:?} every {}", config.forward.sink, duration_text(config.forward.interval))
+                .to_lowercase(),
+        ),
         ("metrics", listen),
         ("memory", memory.to_string()),
     ];

@@ -307,8 +307,8 @@ impl Default for Config {
 /// # Errors
 /// When the file cannot be read; or every problem it has, those of its cores and key files too.
 pub fn load(path: &Path, host: &Host) -> Result<Config, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let invalid = |problems| Error::Invalid { path: path.to_owned(), problems };
     let mut config = Config::parse(&text).map_err(invalid)?;
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -12,8 +12,8 @@ use weir_common::id::SHARDS;
 
 use super::reader::{Notes, Section, integer_in};
 use super::{
-    AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics, Node,
-    Rate, Secret, Sink, Steer, SteerMode, Udp, Workers,
+    AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
+    Node, Rate, Secret, Sink, Steer, SteerMode, Udp, Workers,
 };
 
 const KIB: u64 = 1 << 10;

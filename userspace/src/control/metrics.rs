@@ -65,10 +65,11 @@ impl Scrape {
         let rungs = ["native", "generic", "none"]
             .map(|rung| (vec![("rung", rung)], i64::from(rung == status.steering.rung)));
         out.gauges("steering", "1 beside the rung steering stands on", rungs)?;
-        out.gauges("epoch", "The start of the daemon, as blocks carry it", [(
-            vec![],
-            i64::from(status.epoch),
-        )])?;
+        out.gauges(
+            "epoch",
+            "The start of the daemon, as blocks carry it",
+            [(vec![], i64::from(status.epoch))],
+        )?;
         out.gauges("uptime_seconds", "Seconds since the daemon started", [(vec![], status.uptime_s as i64)])
     }
 

@@ -362,8 +362,8 @@ fn clicks(workers: &[WorkerStats]) -> Clicks {
         .collect();
     let counted = |unseen: bool| -> BTreeMap<String, u64> {
         let of_class = Reason::ALL.iter().filter(|reason| (reason.class() == Class::Unseen) == unseen);
-        let counts = of_class
-            .map(|&reason| (reason.name().to_owned(), sum(&|stats| &stats.reasons[reason as usize])));
+        let counts =
+            of_class.map(|&reason| (reason.name().to_owned(), sum(&|stats| &stats.reasons[reason as usize])));
         counts.filter(|(_, count)| *count > 0).collect()
     };
     let (reasons, unseen) = (counted(false), counted(true));

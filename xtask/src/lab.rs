@@ -1,0 +1,127 @@
+//! Two network namespaces and a veth between them: a POP and a sender, gone when dropped.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+/// The node's addresses.
+pub(crate) const POP_V4: &str = "10.77.0.1";
+/// As [`POP_V4`].
+pub(crate) const POP_V6: &str = "fd77::1";
+/// The sender's addresses.
+const SDK_V4: &str = "10.77.0.2";
+const SDK_V6: &str = "fd77::2";
+/// The node's interface, where XDP attaches.
+pub(crate) const POP_INTERFACE: &str = "click0";
+/// The sender's interface.
+pub(crate) const SDK_INTERFACE: &str = "sdk0";
+
+/// The namespaces. Named by process, so that two demos do not meet.
+pub(crate) struct Lab {
+    /// Where the node runs.
+    pub(crate) pop: Namespace,
+    /// Where the senders run.
+    pub(crate) sdk: Namespace,
+}
+
+impl Lab {
+    /// Makes both, with a veth that has a queue for each core.
+    pub(crate) fn build() -> Result<Self> {
+        sweep();
+        let pid = std::process::id();
+        let lab = Self {
+            pop: Namespace::add(format!("weir-pop-{pid}"))?,
+            sdk: Namespace::add(format!("weir-sdk-{pid}"))?,
+        };
+        let queues = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+        let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
+        let mut link = lab.pop.ip();
+        link.args(["link", "add", POP_INTERFACE]).args(queues).args([
+            "type",
+            "veth",
+            "peer",
+            "name",
+            SDK_INTERFACE,
+        ]);
+        command::output(link.args(queues).args(["netns", &lab.sdk.name]))?;
+        lab.pop.configure(POP_INTERFACE, POP_V4, POP_V6)?;
+        lab.sdk.configure(SDK_INTERFACE, SDK_V4, SDK_V6)?;
+        Ok(lab)
+    }
+}
+
+/// A network namespace; deleted when dropped.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn add(name: String) -> Result<Self> {
+        command::output(Command::new("ip").args(["netns", "add", &name]))
+            .context("cannot make a network namespace; are you root?")?;
+        Ok(Self { name })
+    }
+
+    /// A program inside.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    fn ip(&self) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["-netns", &self.name]);
+        command
+    }
+
+    fn configure(&self, interface: &str, v4: &str, v6: &str) -> Result<()> {
+        // A veth hands checksums over unfinished, as if a NIC came after it; a packet that XDP
+        // gives to another core is then thrown away as damaged.
+        command::output(self.command(Path::new("ethtool")).args(["-K", interface, "tx", "off"]))?;
+        command::output(self.ip().args(["address", "add", &format!("{v4}/24"), "dev", interface]))?;
+        command::output(self.ip().args(["address", "add", &format!("{v6}/64"), "dev", interface, "nodad"]))?;
+        for link in ["lo", interface] {
+            command::output(self.ip().args(["link", "set", link, "up"]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Takes the veth with it. Whoever still runs inside keeps the namespace alive, but not
+        // its name; those children were ended before.
+        if let Err(error) = command::output(Command::new("ip").args(["netns", "delete", &self.name])) {
+            eprintln!("xtask: {error:#}");
+        }
+    }
+}
+
+/// Removes namespaces of earlier runs that were killed before they could.
+fn sweep() {
+    let Ok(folder) = fs::read_dir("/run/netns") else { return };
+    for entry in folder.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("weir-pop-").or_else(|| name.strip_prefix("weir-sdk-"));
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            println!("removing {name}, left by an earlier run");
+            drop(Namespace { name });
+        }
+    }
+}
+
+/// Fails unless this process may make namespaces and load XDP programs.
+pub(crate) fn require_root() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    if uid.and_then(|ids| ids.split_whitespace().nth(1)) != Some("0") {
+        bail!("this needs root: it makes network namespaces and loads an XDP program; run it with sudo -E");
+    }
+    Ok(())
+}

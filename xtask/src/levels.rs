@@ -1,0 +1,187 @@
+//! `cargo xtask test`: every test there is, level by level, and one line that sums up.
+//!
+//! All tests are ordinary cargo tests. Those that need root, BPF or namespaces say why they are
+//! skipped where they cannot run; here they can, so a skip is worth a look and is counted.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{self, typed};
+use crate::{root, setup, tidy, toolchain};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    setup: setup::Args,
+}
+
+/// What a test prints on a line of its own when it cannot run here, with the reason after it.
+const SKIP_MARK: &str = "skipped: ";
+
+/// Test binaries by level; what matches none is pure. The longest prefix decides.
+const LEVELS: [(&str, &[&str]); 4] = [
+    ("pure", &[]),
+    ("PROG_TEST_RUN", &["steer_prog", "prog_"]),
+    ("namespaces and veth", &["veth_", "lab_", "netns_"]),
+    ("kill -9", &["crash_", "kill_"]),
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&args.setup)?;
+    let mut tally = Tally::default();
+    checks(&mut tally)?;
+    tests(&mut tally)?;
+    print!("{}", tally.summary());
+    if tally.total().failed > 0 {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// Format, lints and tidiness: a check counts as one test.
+fn checks(tally: &mut Tally) -> Result<()> {
+    let fmt = ["fmt", "--all", "--check"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    check(tally, "rustfmt", command::cargo().args(["fmt", "--version"]), command::cargo().args(fmt))?;
+    check(tally, "clippy", command::cargo().args(["clippy", "--version"]), command::cargo().args(clippy))?;
+    let ebpf = root().join("xdp-ebpf");
+    if let Some(toolchain) = toolchain::ladder().into_iter().find_map(Result::ok) {
+        // The formatter is the workspace's own: it needs no compiler that knows BPF.
+        let mut format = command::cargo();
+        format.current_dir(&ebpf).args(["fmt", "--check"]);
+        check(tally, "rustfmt (eBPF)", command::cargo().args(["fmt", "--version"]), &mut format)?;
+        let mut installed = toolchain.cargo(&ebpf, "clippy");
+        let mut lint = toolchain.cargo(&ebpf, "clippy");
+        check(
+            tally,
+            "clippy (eBPF)",
+            installed.arg("--version"),
+            lint.args(["--quiet", "--", "-D", "warnings"]),
+        )?;
+    }
+    tally.check("tidy", tidy::run(&root()).map_err(|error| println!("{error:#}")).is_ok());
+    Ok(())
+}
+
+/// Runs a check when its component is installed.
+fn check(tally: &mut Tally, name: &str, installed: &mut Command, check: &mut Command) -> Result<()> {
+    if command::output(installed).is_err() {
+        println!("{SKIP_MARK}{name} is not installed (rustup component add rustfmt clippy)");
+        tally.checks.skipped += 1;
+        return Ok(());
+    }
+    println!("$ {}", typed(check));
+    tally.check(name, check.status().context("cannot start cargo")?.success());
+    Ok(())
+}
+
+/// Builds everything once, then runs it binary by binary; a failure does not hide the rest.
+fn tests(tally: &mut Tally) -> Result<()> {
+    let mut build = command::cargo();
+    command::run(build.args(["test", "--workspace", "--no-run"]))?;
+    let mut test = command::cargo();
+    // Captured output hides why a test was skipped.
+    test.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    println!("$ {}", typed(&test));
+    // cargo says on stderr which binary runs; both streams into one keeps them in order.
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    test.stdout(writer.try_clone()?).stderr(writer).stdin(Stdio::null());
+    let mut child = test.spawn().context("cannot start cargo test")?;
+    drop(test);
+    for line in BufReader::new(reader).lines() {
+        let line = line.context("cannot read what cargo test prints")?;
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.total().failed == 0 {
+        // A binary that crashed prints no result of its own.
+        tally.check("cargo test", false);
+    }
+    Ok(())
+}
+
+/// Numbers of one level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+/// Numbers of all levels, read from what cargo prints.
+#[derive(Debug, Default)]
+struct Tally {
+    checks: Count,
+    levels: [Count; LEVELS.len()],
+    level: usize,
+}
+
+impl Tally {
+    fn check(&mut self, name: &str, passed: bool) {
+        println!("{name}: {}", if passed { "ok" } else { "FAILED" });
+        if passed { self.checks.passed += 1 } else { self.checks.failed += 1 }
+    }
+
+    /// Takes one line of cargo's output.
+    fn read(&mut self, line: &str) {
+        if let Some(running) = line.trim_start().strip_prefix("Running ") {
+            self.level = level_of(running);
+        } else if line.trim_start().starts_with("Doc-tests ") {
+            self.level = 0;
+        } else if line.starts_with(SKIP_MARK) {
+            // The test itself passes: it did nothing wrong, but it showed nothing either.
+            self.levels[self.level].skipped += 1;
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            let count = &mut self.levels[self.level];
+            count.passed += figure(result, " passed");
+            count.failed += figure(result, " failed");
+            count.skipped += figure(result, " ignored");
+        }
+    }
+
+    /// All levels; a test that passed because it was skipped counts as skipped alone.
+    fn total(&self) -> Count {
+        let mut total = self.checks;
+        for level in self.levels {
+            total.passed += level.passed.saturating_sub(level.skipped);
+            total.failed += level.failed;
+            total.skipped += level.skipped;
+        }
+        total
+    }
+
+    fn summary(&self) -> String {
+        let line = |name: &str, count: Count| {
+            format!(
+                "  {name:<20} {:>5} passed {:>4} failed {:>4} skipped\n",
+                count.passed, count.failed, count.skipped
+            )
+        };
+        let mut text = format!("\n{}", line("checks", self.checks));
+        for ((name, _), count) in LEVELS.iter().zip(self.levels) {
+            text += &line(name, Count { passed: count.passed.saturating_sub(count.skipped), ..count });
+        }
+        let total = self.total();
+        text + &format!("{} passed, {} failed, {} skipped\n", total.passed, total.failed, total.skipped)
+    }
+}
+
+/// The level of the binary in cargo's "Running tests/NAME.rs (path)".
+fn level_of(running: &str) -> usize {
+    let source = running.split(" (").next().unwrap_or(running);
+    let name =
+        Path::new(source).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let level =
+        LEVELS.iter().position(|(_, prefixes)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    level.unwrap_or(0)
+}
+
+/// The number before `word` in a result line such as "ok. 3 passed; 0 failed; ...".
+fn figure(result: &str, word: &str) -> usize {
+    let before = result.split(word).next().unwrap_or("");
+    before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}

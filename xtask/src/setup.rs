@@ -1,0 +1,119 @@
+//! `cargo xtask setup`: what building and testing need, installed if it is not there.
+//!
+//! A second run finds everything and installs nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+use crate::toolchain;
+
+/// A `bpf-linker` release that reads the bitcode of LLVM 22, the LLVM of Debian 12's newest rustc.
+const BPF_LINKER_VERSION: &str = "0.13.0";
+const LLVM: &str = "22";
+
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct Args {
+    /// Install nothing: print the commands instead
+    #[arg(long)]
+    pub(crate) no_install: bool,
+}
+
+/// A program that tests or the demo call, and the package it comes in.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TOOLS: [Tool; 3] = [
+    Tool { program: "cc", package: "gcc", why: "Rust links with it" },
+    Tool { program: "ip", package: "iproute2", why: "the demo and the tests build networks of namespaces" },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+        why: "veth leaves checksums unfinished, which XDP cannot steer",
+    },
+];
+
+/// What the eBPF program is built with where rustup has no nightly.
+const EBPF_PACKAGES: [&str; 6] =
+    ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev"];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure(args)?;
+    println!("set-up: all there");
+    Ok(())
+}
+
+/// Sees to it that everything is there.
+pub(crate) fn ensure(args: &Args) -> Result<()> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !command::has(tool.program)).collect();
+    for tool in &missing {
+        println!("set-up: {} is missing ({})", tool.program, tool.why);
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let mut commands = apt(&packages);
+    if let Some(misses) = ebpf_misses() {
+        println!("set-up: {misses}");
+        let mut with_ebpf = packages;
+        with_ebpf.extend(EBPF_PACKAGES);
+        commands = apt(&with_ebpf);
+        commands.push(install_bpf_linker());
+    }
+    if commands.is_empty() {
+        return Ok(());
+    }
+    if args.no_install {
+        println!("set-up: --no-install was given; these commands install it, as root:");
+        for command in &commands {
+            println!("  {}", command::typed(command));
+        }
+        bail!("set-up is not complete");
+    }
+    install(commands)
+}
+
+fn install(mut commands: Vec<Command>) -> Result<()> {
+    let total = commands.len();
+    for (index, command) in commands.iter_mut().enumerate() {
+        println!("[{}/{total}] {}", index + 1, command::typed(command));
+        command::run(command)?;
+    }
+    match ebpf_misses() {
+        None => Ok(()),
+        Some(misses) => bail!("{misses}"),
+    }
+}
+
+/// Why the eBPF program cannot be built, or nothing when it was: whether a compiler and a linker
+/// fit together shows only then. What was built before is not built again.
+fn ebpf_misses() -> Option<String> {
+    toolchain::build(&crate::root().join("xdp-ebpf")).err()
+}
+
+fn apt(packages: &[&str]) -> Vec<Command> {
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let mut update = Command::new("apt-get");
+    update.args(["update", "--quiet"]);
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    vec![update, install]
+}
+
+fn install_bpf_linker() -> Command {
+    let llvm = Path::new("/usr/lib").join(format!("llvm-{LLVM}")).join("bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(llvm).chain(std::env::split_paths(&path)));
+    let mut install = command::cargo();
+    install.args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"]);
+    install.args(["--no-default-features", "--features", &format!("llvm-{LLVM}")]);
+    // A path that cannot be joined has a colon in it, which no search path has.
+    install.env("PATH", path.unwrap_or_default());
+    install
+}

@@ -1,1 +1,21 @@
-//! Empty.
+//! The generator and its measurements: loads an edge node over UDP, as raw frames, or compares ways
+//! to receive, and says exactly what the node must have counted.
+//!
+//! Open loop: sends follow a plan made before the run and never wait for answers; a run that could
+//! not keep its plan is marked invalid instead of reporting a slower one. It sends only to the
+//! addresses it is given.
+//!
+//! Start reading at [`kind`]: the table of everything that can be sent and what must become of it;
+//! then [`udp`], the engine, and [`report`], the JSON that other programs parse.
+
+pub mod acked_log;
+pub mod books;
+pub mod clicks;
+pub mod kind;
+pub mod lane;
+pub mod malformed;
+pub mod mock_edge;
+pub mod packet_socket;
+pub mod raw_frames;
+pub mod report;
+pub mod udp;

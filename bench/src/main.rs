@@ -1,0 +1,346 @@
+//! `weir-bench`: the command line over the library. Exit code 3 marks a run whose numbers must not
+//! be used.
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use weir_bench::kind::Profile;
+use weir_bench::mock_edge::{Faults, MockEdge};
+use weir_bench::raw_frames::{Link, parse_mac};
+use weir_bench::report::Report;
+use weir_bench::udp::{self, Options};
+use weir_common::id::{Issuer, KeyId};
+use weir_common::siphash::SipKey;
+use weir_sdk::Config;
+
+/// The exit code of an invalid run.
+const INVALID: u8 = 3;
+/// Clicks are planned to wait this long at most for one datagram's worth of them.
+const CLICKS_PER_DATAGRAM: f64 = 14.0;
+/// How long an outage the sender bridges by default, in seconds, up to the most it can hold.
+const OUTAGE_S: f64 = 10.0;
+const BATCHES_MIN: usize = 1024;
+const BATCHES_MAX: usize = 65_536;
+
+/// Loads an edge node and says exactly what it must have counted.
+#[derive(Parser)]
+#[command(name = "weir-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Clicks over UDP at a planned rate, each tracked to its ack
+    Udp(UdpArgs),
+    /// A stand-in node that acknowledges by the rules of the protocol
+    Mock(MockArgs),
+}
+
+#[derive(Args)]
+struct KeyArgs {
+    /// File with the signing key: 16 bytes, or 32 hexadecimal digits
+    #[arg(long)]
+    key_file: PathBuf,
+    /// The issuer's number
+    #[arg(long, default_value_t = 1)]
+    issuer: u16,
+    /// The key's number
+    #[arg(long, default_value_t = 1)]
+    key: u16,
+}
+
+#[derive(Args)]
+struct UdpArgs {
+    /// The node's address and click port
+    #[arg(long)]
+    target: SocketAddr,
+    /// A second address of the same node, as a rule its IPv6 one: takes every other click
+    #[arg(long)]
+    target6: Option<SocketAddr>,
+    /// Send raw frames too, out of this interface
+    #[arg(long)]
+    interface: Option<String>,
+    /// The next hop's link address, or `auto` to ask the kernel
+    #[arg(long, default_value = "auto")]
+    gateway_mac: String,
+    /// Planned clicks a second
+    #[arg(long, value_name = "CLICKS_PER_S")]
+    rate: f64,
+    /// Length of the sending phase, such as 20s or 500ms
+    #[arg(long, value_parser = parse_duration, default_value = "10s")]
+    duration: Duration,
+    /// What to send
+    #[arg(long, value_enum, default_value = "clean")]
+    profile: Profile,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Seeds order and contents
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the report here
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write a line for each acknowledged click here
+    #[arg(long)]
+    acked_log: Option<PathBuf>,
+    /// Sending threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    threads: u64,
+    /// Cores to pin the threads to, in order
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Group datagrams by so many leading bits of the shard
+    #[arg(long, default_value_t = 0)]
+    group_bits: u32,
+    /// The longest a click waits for its datagram to fill
+    #[arg(long, value_parser = parse_duration, default_value = "2ms")]
+    flush_after: Duration,
+    /// The least wait for an ack
+    #[arg(long, value_parser = parse_duration, default_value = "250ms")]
+    ack_timeout: Duration,
+    /// Datagrams each sender may hold; the default bridges an outage of 10 s
+    #[arg(long)]
+    batches: Option<usize>,
+    /// A send later than this behind plan is late; over 0.1 % of them make the run invalid
+    #[arg(long, value_parser = parse_duration, default_value = "10ms")]
+    late_bound: Duration,
+    /// The longest wait for the last acks
+    #[arg(long, value_parser = parse_duration, default_value = "15s")]
+    drain: Duration,
+    /// Number of ads
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    ads: u32,
+    /// No progress lines
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct MockArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:4500")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Datagrams to lose, in thousandths
+    #[arg(long, default_value_t = 0)]
+    lose_datagrams: u32,
+    /// Acks to lose, in thousandths
+    #[arg(long, default_value_t = 0)]
+    lose_acks: u32,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Udp(args) => run_udp(&args),
+        Command::Mock(args) => run_mock(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(INVALID),
+        Err(error) => {
+            eprintln!("weir-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_udp(args: &UdpArgs) -> anyhow::Result<bool> {
+    let options = options(args)?;
+    let report = udp::run(&options)?;
+    print_table(&report);
+    if let Some(path) = &args.json {
+        let mut text = serde_json::to_string_pretty(&report)?;
+        text.push('\n');
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(report.valid)
+}
+
+fn options(args: &UdpArgs) -> anyhow::Result<Options> {
+    if !(args.rate > 0.0 && args.rate.is_finite()) {
+        bail!("--rate must be above 0");
+    }
+    let link = args.interface.as_ref().map(|interface| -> anyhow::Result<Link> {
+        let gateway = match args.gateway_mac.as_str() {
+            "auto" => None,
+            text => {
+                Some(parse_mac(text).with_context(|| format!("--gateway-mac {text} is no link address"))?)
+            }
+        };
+        Ok(Link { interface: interface.clone(), gateway })
+    });
+    let targets: Vec<SocketAddr> = std::iter::once(args.target).chain(args.target6).collect();
+    let lanes = args.threads as f64 * targets.len() as f64;
+    let bridging = (args.rate / lanes * OUTAGE_S / CLICKS_PER_DATAGRAM) as usize;
+    Ok(Options {
+        targets,
+        link: link.transpose()?,
+        rate: args.rate,
+        duration: args.duration,
+        profile: args.profile,
+        issuer: Issuer(args.key.issuer),
+        key_id: KeyId(args.key.key),
+        key: read_key(&args.key.key_file)?,
+        seed: args.seed,
+        threads: args.threads,
+        cores: args.cores.clone(),
+        acked_log: args.acked_log.clone(),
+        sender: Config {
+            group_bits: args.group_bits,
+            batches: args
+                .batches
+                .unwrap_or(bridging)
+                .clamp(BATCHES_MIN.max(2 << args.group_bits), BATCHES_MAX),
+            flush_after_ns: args.flush_after.as_nanos() as u64,
+            ack_timeout_ns: args.ack_timeout.as_nanos() as u64,
+            // A node may be restarted under the load: go on until the run ends.
+            backoff_base_ns: 50_000_000,
+            backoff_cap_ns: 1_000_000_000,
+            attempts_max: u16::MAX,
+            ..Config::default()
+        },
+        late_bound: args.late_bound,
+        drain_max: args.drain,
+        ads: args.ads,
+        progress: !args.quiet,
+    })
+}
+
+fn run_mock(args: &MockArgs) -> anyhow::Result<bool> {
+    let key = read_key(&args.key.key_file)?;
+    let socket = UdpSocket::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    let faults =
+        Faults { lose_datagrams: args.lose_datagrams, lose_acks: args.lose_acks, ..Faults::default() };
+    let keys = vec![(Issuer(args.key.issuer), KeyId(args.key.key), key)];
+    eprintln!("mock edge on {}", socket.local_addr()?);
+    MockEdge::new(keys, faults, 1).serve(&socket, &AtomicBool::new(false));
+    Ok(true)
+}
+
+/// 16 raw bytes, or 32 hexadecimal digits with white space around them.
+fn read_key(path: &Path) -> anyhow::Result<SipKey> {
+    let bytes =
+        std::fs::read(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
+    if let Ok(raw) = <[u8; 16]>::try_from(bytes.as_slice()) {
+        return Ok(SipKey::from_bytes(raw));
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let digits = text.trim();
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        bail!("{} holds neither 16 bytes nor 32 hexadecimal digits", path.display());
+    }
+    let value = u128::from_str_radix(digits, 16).context("hexadecimal key")?;
+    Ok(SipKey::from_bytes(value.to_be_bytes()))
+}
+
+/// `500ms`, `20s`, `2m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| format!("{text} is no duration: write 20s, 500ms or 2m"))?;
+    let seconds = match &text[digits.len()..] {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        _ => return Err(format!("{text} has no unit: write us, ms, s or m behind the number")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn print_table(report: &Report) {
+    let mut out = std::io::stderr().lock();
+    // Nobody may be listening on stderr; the exit code and the JSON say the same.
+    let _closed = write_table(&mut out, report);
+}
+
+fn write_table(out: &mut impl std::io::Write, report: &Report) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "\n{:<18} {:<8} {:>10} {:>12} {:>12}  becomes",
+        "kind", "stage", "frames", "clicks", "sends"
+    )?;
+    for kind in &report.kinds {
+        let reason = if kind.reason == "none" { String::new() } else { format!(" ({})", kind.reason) };
+        writeln!(
+            out,
+            "{:<18} {:<8} {:>10} {:>12} {:>12}  {}{reason}",
+            kind.name, kind.stage, kind.frames, kind.clicks, kind.clicks_sent, kind.outcome
+        )?;
+    }
+    let (acks, ledger, latency) = (&report.acks, &report.sdk_ledger, &report.ack_latency_us);
+    writeln!(
+        out,
+        "\nrate      planned {:.0}/s, achieved {:.0}/s, {:.4} % late by over {:.1} ms, CPU {:.2} s",
+        report.planned_rate,
+        report.achieved_rate,
+        report.late_sends_share * 100.0,
+        report.late_bound_ms,
+        report.cpu_s
+    )?;
+    writeln!(
+        out,
+        "acks      created {}, exists {}, retry {}, malformed {}",
+        acks.created, acks.exists, acks.retry, acks.malformed
+    )?;
+    writeln!(
+        out,
+        "latency   p50 {} us, p90 {} us, p99 {} us, p99.9 {} us, max {} us (planned time to ack)",
+        latency.p50, latency.p90, latency.p99, latency.p999, latency.max
+    )?;
+    writeln!(
+        out,
+        "ledger    created {} = acked {} + queued {} + refused {} + dropped {}: {}; {} datagrams resent, {} sends failed",
+        ledger.created,
+        ledger.acked_created + ledger.acked_exists,
+        ledger.queued,
+        ledger.refused_full + ledger.refused_malformed + ledger.refused_too_long,
+        ledger.dropped_malformed + ledger.dropped_gave_up,
+        if ledger.closes { "closes" } else { "DOES NOT CLOSE" },
+        ledger.datagrams_resent,
+        report.send_failures
+    )?;
+    match &report.invalid_reason {
+        None => writeln!(out, "VALID"),
+        Some(reason) => writeln!(out, "INVALID: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(parse_duration("1.5ms"), Ok(Duration::from_micros(1500)));
+        assert!(parse_duration("20").is_err() && parse_duration("s").is_err());
+    }
+
+    #[test]
+    fn a_key_file_holds_raw_bytes_or_digits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, [7_u8; 16]).unwrap();
+        assert_eq!(read_key(&path).unwrap(), SipKey::from_bytes([7; 16]));
+        std::fs::write(&path, "000102030405060708090a0b0c0d0e0f\n").unwrap();
+        let counting: [u8; 16] = std::array::from_fn(|at| at as u8);
+        assert_eq!(read_key(&path).unwrap(), SipKey::from_bytes(counting));
+        std::fs::write(&path, "too short").unwrap();
+        assert!(read_key(&path).is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -14,6 +14,8 @@ pub mod cli;
 pub mod config;
 /// The tokio side: status socket, metrics, health. Never on the click path.
 pub mod control;
+/// One run, from config to exit: puts the rooms together and takes them apart.
+pub mod daemon;
 /// Where committed blocks and changed buckets go: the sinks.
 pub mod forward;
 /// Segments, blocks, group commit, recovery: what makes a click durable.

@@ -3,6 +3,7 @@
 //! A worker adds with a plain load and store, since nobody else writes; a reader may be a few
 //! events behind and never sees a torn number. No lock, no allocation, no read-modify-write.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_common::reason::{OUTCOMES, Outcome, REASON_SLOTS, Reason};
@@ -225,6 +226,31 @@ impl WorkerStats {
         if reason != Reason::None {
             self.reasons[reason as usize].add(clicks);
         }
+    }
+}
+
+/// One worker's own counters among those of all.
+#[derive(Clone, Debug)]
+pub struct OwnStats {
+    all: Arc<[WorkerStats]>,
+    index: usize,
+}
+
+impl OwnStats {
+    /// The counters of worker number `index`, which must be one of `all`.
+    #[must_use]
+    pub fn new(all: Arc<[WorkerStats]>, index: usize) -> Self {
+        assert!(index < all.len(), "there is one set of counters a worker");
+        Self { all, index }
+    }
+}
+
+impl std::ops::Deref for OwnStats {
+    type Target = WorkerStats;
+
+    #[inline]
+    fn deref(&self) -> &WorkerStats {
+        &self.all[self.index]
     }
 }
 

@@ -24,7 +24,7 @@ pub const CREDITS: usize = 16_384;
 /// Bytes of the ring between two workers: as many plain clicks as there are credits.
 const RING_BYTES: usize = CREDITS * (RECORD_LEN + CLICK_LEN);
 /// Bytes taken over in one turn, so that clicks of one's own are not kept waiting.
-const TURN_BYTES: usize = 256 * 1024;
+pub const TURN_BYTES: usize = 96 * 1024;
 
 /// What goes before a handed-off click. In-process only: native byte order.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -135,7 +135,6 @@ pub struct Port {
     outboxes: Vec<Option<Outbox>>,
     inboxes: Vec<Option<Inbox>>,
     bells: Arc<[Bell]>,
-    scratch: Vec<u8>,
 }
 
 /// The ports of `workers` workers, in worker order.
@@ -148,7 +147,6 @@ pub fn mesh(workers: usize) -> Vec<Port> {
         outboxes: (0..workers).map(|_| None).collect(),
         inboxes: (0..workers).map(|_| None).collect(),
         bells: Arc::clone(&bells),
-        scratch: Vec::with_capacity(TURN_BYTES),
     };
     let mut ports: Vec<Port> = (0..workers).map(port).collect();
     for from in 0..workers {
@@ -189,24 +187,27 @@ impl Port {
         pushed
     }
 
-    /// Takes over a turn's worth of clicks from one other worker and passes each to `take`.
-    pub fn take_over(&mut self, from: usize, mut take: impl FnMut(HandedOff<'_>)) -> usize {
-        let Some(inbox) = self.inboxes.get_mut(from).and_then(Option::as_mut) else { return 0 };
+    /// Replaces `bytes` by a turn's worth of clicks from one other worker, all whole; read them
+    /// with [`handed_off`].
+    pub fn fetch(&mut self, from: usize, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        let Some(inbox) = self.inboxes.get_mut(from).and_then(Option::as_mut) else { return };
         let available = inbox.clicks.slots().min(TURN_BYTES);
-        let Ok(chunk) = inbox.clicks.read_chunk(available) else { return 0 };
+        let Ok(chunk) = inbox.clicks.read_chunk(available) else { return };
         let (first, second) = chunk.as_slices();
-        self.scratch.clear();
-        self.scratch.extend_from_slice(first);
-        self.scratch.extend_from_slice(second);
-        let (mut rest, mut taken) = (self.scratch.as_slice(), 0);
-        while let Some((click, after)) = HandedOff::read(rest) {
-            take(click);
-            rest = after;
-            taken += 1;
-        }
-        let used = self.scratch.len() - rest.len();
+        bytes.extend_from_slice(first);
+        bytes.extend_from_slice(second);
+        let mut whole = handed_off(bytes);
+        whole.by_ref().for_each(drop);
+        let used = bytes.len() - whole.rest.len();
+        bytes.truncate(used);
         chunk.commit(used);
-        taken
+    }
+
+    /// Number of workers, this one included.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.inboxes.len()
     }
 
     /// Sends the status of a click back to the worker it came from.
@@ -291,6 +292,28 @@ impl<'a> HandedOff<'a> {
     }
 }
 
+/// The clicks in bytes that [`Port::fetch`] filled.
+#[derive(Debug)]
+pub struct HandedOffClicks<'a> {
+    rest: &'a [u8],
+}
+
+/// Reads the clicks in bytes that [`Port::fetch`] filled.
+#[must_use]
+pub fn handed_off(bytes: &[u8]) -> HandedOffClicks<'_> {
+    HandedOffClicks { rest: bytes }
+}
+
+impl<'a> Iterator for HandedOffClicks<'a> {
+    type Item = HandedOff<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (click, rest) = HandedOff::read(self.rest)?;
+        self.rest = rest;
+        Some(click)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,7 +321,7 @@ mod tests {
     const ADMITTED: Admitted =
         Admitted { minute: Minute(77), row_flags: 1, filter: Reason::Prefetch, late: true };
 
-    fn handed_off<'a>(index: u8, click: &'a Click, extension: &'a [u8]) -> HandedOff<'a> {
+    fn sample<'a>(index: u8, click: &'a Click, extension: &'a [u8]) -> HandedOff<'a> {
         let ticket = Ticket { slot: 9, generation: 4 };
         HandedOff { ticket, index, received_at: UnixMs(1_234_567), admitted: ADMITTED, click, extension }
     }
@@ -308,14 +331,15 @@ mod tests {
         let mut ports = mesh(3);
         let mut click = Click::zeroed();
         click.ordinal = 5;
-        assert!(ports[0].hand_off(WorkerId(2), &handed_off(3, &click, b"agent")));
+        assert!(ports[0].hand_off(WorkerId(2), &sample(3, &click, b"agent")));
         assert!(!ports[0].all_back() && ports[2].has_work() && !ports[1].has_work());
 
-        let taken = ports[2].take_over(0, |arrived| {
-            assert_eq!((arrived.click, arrived.extension, arrived.index), (&click, &b"agent"[..], 3));
-            assert_eq!((arrived.received_at, arrived.admitted), (UnixMs(1_234_567), ADMITTED));
-        });
-        assert_eq!(taken, 1);
+        let mut bytes = Vec::new();
+        ports[2].fetch(0, &mut bytes);
+        let arrived: Vec<_> = handed_off(&bytes).collect();
+        assert_eq!(arrived.len(), 1);
+        assert_eq!((arrived[0].click, arrived[0].extension, arrived[0].index), (&click, &b"agent"[..], 3));
+        assert_eq!((arrived[0].received_at, arrived[0].admitted), (UnixMs(1_234_567), ADMITTED));
         let reply = Reply { ticket: Ticket { slot: 9, generation: 4 }, index: 3, status: 1 };
         ports[2].reply(WorkerId(0), reply);
         let mut came_back = Vec::new();
@@ -329,13 +353,14 @@ mod tests {
         let mut ports = mesh(2);
         let click = Click::zeroed();
         let mut sent = 0;
-        while ports[0].hand_off(WorkerId(1), &handed_off(0, &click, &[])) {
+        while ports[0].hand_off(WorkerId(1), &sample(0, &click, &[])) {
             sent += 1;
         }
         assert_eq!(sent, CREDITS);
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, Vec::new());
         while taken < sent {
-            taken += ports[1].take_over(0, |_| {});
+            ports[1].fetch(0, &mut bytes);
+            taken += handed_off(&bytes).count();
         }
         for _ in 0..sent {
             ports[1]
@@ -350,15 +375,16 @@ mod tests {
     fn clicks_survive_the_end_of_the_ring_in_order() {
         let mut ports = mesh(2);
         let click = Click::zeroed();
-        let mut next = 0_u8;
+        let (mut next, mut bytes) = (0_u8, Vec::new());
         for round in 0..20_000_usize {
             let extension = vec![round as u8; round * 7 % 200];
-            assert!(ports[0].hand_off(WorkerId(1), &handed_off(round as u8, &click, &extension)));
-            ports[1].take_over(0, |arrived| {
+            assert!(ports[0].hand_off(WorkerId(1), &sample(round as u8, &click, &extension)));
+            ports[1].fetch(0, &mut bytes);
+            for arrived in handed_off(&bytes) {
                 assert_eq!(arrived.index, next);
                 assert!(arrived.extension.iter().all(|&byte| byte == next));
                 next = next.wrapping_add(1);
-            });
+            }
             ports[1]
                 .reply(WorkerId(0), Reply { ticket: Ticket { slot: 0, generation: 0 }, index: 0, status: 0 });
             ports[0].replies(|_| {});
@@ -374,7 +400,7 @@ mod tests {
         let click = Click::zeroed();
         ports[1].bell().doze();
         ports[2].bell().doze();
-        assert!(ports[0].hand_off(WorkerId(1), &handed_off(0, &click, &[])));
+        assert!(ports[0].hand_off(WorkerId(1), &sample(0, &click, &[])));
         let mut woken = Vec::new();
         ports[0].wake_sleepers(|ring| woken.push(ring));
         ports[0].wake_sleepers(|ring| woken.push(ring));
@@ -384,6 +410,6 @@ mod tests {
     #[test]
     fn a_worker_has_no_way_to_itself() {
         let mut ports = mesh(1);
-        assert!(!ports[0].hand_off(WorkerId(0), &handed_off(0, &Click::zeroed(), &[])));
+        assert!(!ports[0].hand_off(WorkerId(0), &sample(0, &Click::zeroed(), &[])));
     }
 }

@@ -6,6 +6,7 @@ use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_LEN};
 use zerocopy::IntoBytes;
 
+use crate::stats::WorkerStats;
 use crate::uring::{Peer, SLOT_PAYLOAD, SlotId};
 
 /// The most clicks a datagram that fits a receive buffer can carry.
@@ -160,12 +161,18 @@ pub struct AckPacker {
     bins: Vec<Option<Open>>,
     used: Vec<usize>,
     hasher: BuildHasherDefault<DefaultHasher>,
+    tally: AckTally,
+}
+
+/// What the packer did since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AckTally {
     /// Ack datagrams given to the kernel.
-    pub datagrams_sent: u64,
+    datagrams_sent: u64,
     /// Acks in them.
-    pub acks_sent: u64,
+    acks_sent: u64,
     /// Acks dropped because every slot was on its way out; their senders will resend.
-    pub acks_dropped: u64,
+    acks_dropped: u64,
 }
 
 #[derive(Debug)]
@@ -181,9 +188,7 @@ impl Default for AckPacker {
             bins: (0..BINS).map(|_| None).collect(),
             used: Vec::with_capacity(BINS),
             hasher: BuildHasherDefault::default(),
-            datagrams_sent: 0,
-            acks_sent: 0,
-            acks_dropped: 0,
+            tally: AckTally::default(),
         }
     }
 }
@@ -198,7 +203,7 @@ impl AckPacker {
         }
         if self.bins[bin].is_none() {
             let Some(slot) = slots.free_slot() else {
-                self.acks_dropped += 1;
+                self.tally.acks_dropped += 1;
                 return;
             };
             self.bins[bin] = Some(Open { peer: *peer, slot, len: 0 });
@@ -210,14 +215,22 @@ impl AckPacker {
         head.copy_from_slice(AckHeader::new(batch_id, statuses.len() as u8).as_bytes());
         tail.copy_from_slice(statuses);
         open.len += len;
-        self.acks_sent += 1;
+        self.tally.acks_sent += 1;
     }
 
     fn close(&mut self, slots: &mut impl SendSlots, bin: usize) {
         if let Some(open) = self.bins[bin].take() {
             slots.send(open.slot, open.len, &open.peer);
-            self.datagrams_sent += 1;
+            self.tally.datagrams_sent += 1;
         }
+    }
+
+    /// Moves what was done into the worker's counters.
+    pub fn count_into(&mut self, stats: &WorkerStats) {
+        let AckTally { datagrams_sent, acks_sent, acks_dropped } = std::mem::take(&mut self.tally);
+        stats.ack_datagrams_sent.add(datagrams_sent);
+        stats.acks_sent.add(acks_sent);
+        stats.ack_send_failures.add(acks_dropped);
     }
 
     /// Sends everything gathered.

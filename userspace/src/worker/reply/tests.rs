@@ -78,7 +78,7 @@ fn acks_to_one_sender_share_a_datagram_and_others_get_their_own() {
     assert_eq!(out.sent.len(), 2);
     let acks: Vec<_> = Acks::new(&out.sent[0].1).map(|ack| (ack.batch_id, ack.statuses.to_vec())).collect();
     assert_eq!(acks, [(10, vec![0, 1]), (11, vec![2])]);
-    assert_eq!((packer.acks_sent, packer.datagrams_sent, packer.acks_dropped), (3, 2, 0));
+    assert_eq!(packer.tally, AckTally { acks_sent: 3, datagrams_sent: 2, acks_dropped: 0 });
 }
 
 #[test]
@@ -101,5 +101,5 @@ fn without_a_free_slot_acks_are_dropped_and_counted() {
         packer.add(&mut out, &peer(port), 1, &[0]);
     }
     packer.flush(&mut out);
-    assert_eq!((packer.acks_sent, packer.acks_dropped), (3, 1));
+    assert_eq!((packer.tally.acks_sent, packer.tally.acks_dropped), (3, 1));
 }

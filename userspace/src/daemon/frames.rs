@@ -1,0 +1,101 @@
+//! The steering of a run, shared with the control side, which reads its counters on demand.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+use weir_common::id::SHARDS;
+
+use super::threads::SocketGroup;
+use crate::config::{self, Config};
+use crate::control::{FrameSource, FrameTotals, Steering as SteeringStatus};
+use crate::steer::{Fragments, Mode, Policy, Prefix, Rate, Settings, SteerError, Steering, Switches};
+use crate::worker::shard_map::ShardMap;
+
+/// Steering once it is attached. The lock is for the main thread and the control side alone; no
+/// worker knows of it.
+#[derive(Default)]
+pub(super) struct SharedSteering(Mutex<Option<Steering>>);
+
+impl SharedSteering {
+    /// Attaches what the config asks for.
+    pub(super) fn attach(
+        &self,
+        config: &Config,
+        cores: &[usize],
+        shards: &ShardMap,
+        groups: &[SocketGroup],
+    ) -> Result<(), SteerError> {
+        let mut steering = Steering::attach(&settings(config, cores, shards)?)?;
+        let mut shard_worker = [0_u16; SHARDS];
+        shard_worker.iter_mut().zip(shards.iter()).for_each(|(slot, owner)| *slot = owner.0);
+        for group in groups {
+            let sockets: Vec<_> = group.sockets.iter().map(AsFd::as_fd).collect();
+            steering.attach_reuseport(&sockets, &shard_worker)?;
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(steering);
+        Ok(())
+    }
+}
+
+impl FrameSource for SharedSteering {
+    fn steering(&self) -> SteeringStatus {
+        let steering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(status) = steering.as_ref().map(Steering::status) else {
+            return SteeringStatus { rung: "none".to_owned(), reasons: vec!["not attached yet".to_owned()] };
+        };
+        let reasons = status.misses.iter().map(|miss| format!("{:?}: {}", miss.rung, miss.why)).collect();
+        SteeringStatus { rung: format!("{:?}", status.rung).to_lowercase(), reasons }
+    }
+
+    fn frames(&self) -> Vec<FrameTotals> {
+        let steering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = steering.as_ref().map(Steering::frames);
+        let counts = counted.transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the frame counters cannot be read");
+            None
+        });
+        let totals = |count: crate::steer::FrameCount| FrameTotals {
+            reason: count.reason,
+            packets: count.packets,
+            bytes: count.bytes,
+        };
+        counts.unwrap_or_default().into_iter().map(totals).collect()
+    }
+}
+
+fn settings(config: &Config, cores: &[usize], shards: &ShardMap) -> Result<Settings, SteerError> {
+    let steer = &config.steer;
+    let mode = match (steer.mode, &steer.interface) {
+        (_, None) | (config::SteerMode::None, _) => Mode::None,
+        (config::SteerMode::Auto, _) => Mode::Auto,
+        (config::SteerMode::Native, _) => Mode::Native,
+        (config::SteerMode::Generic, _) => Mode::Generic,
+    };
+    let prefixes = |nets: &[ipnet::IpNet]| -> Result<Vec<Prefix>, SteerError> {
+        nets.iter().map(|net| Prefix::new(net.addr(), net.prefix_len())).collect()
+    };
+    // Without addresses of its own, the program takes those of the interface.
+    let specific =
+        |addresses: &[IpAddr]| addresses.iter().copied().filter(|ip| !ip.is_unspecified()).collect();
+    let addresses =
+        if steer.addresses.is_empty() { specific(&config.udp.addresses) } else { steer.addresses.clone() };
+    let mut policy = Policy::new(addresses, vec![config.udp.port]);
+    for (slot, owner) in policy.shard_owner_cpu.iter_mut().zip(shards.iter()) {
+        *slot = cores.get(usize::from(owner.0)).map_or(0, |&core| core as u16);
+    }
+    policy.enforce = steer.enforce;
+    policy.fragments = match steer.fragments {
+        config::Fragments::Drop => Fragments::Drop,
+        config::Fragments::Pass => Fragments::Pass,
+    };
+    policy.deny = prefixes(&steer.deny)?;
+    policy.allow = prefixes(&steer.allow)?;
+    policy.rate = steer.rate.as_ref().map(|rate| Rate {
+        packets_per_s: rate.packets_per_s,
+        burst: rate.burst,
+        new_sources_per_s: rate.new_sources_per_s,
+    });
+    let switches = Switches { strip_vlan: steer.strip_vlan, ..Switches::default() };
+    Ok(Settings { mode, interface: steer.interface.clone().unwrap_or_default(), policy, switches })
+}

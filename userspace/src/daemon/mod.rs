@@ -1,0 +1,266 @@
+//! One run of the daemon, from config to exit: puts the rooms together, in order, and takes them
+//! apart again.
+//!
+//! The order of a start: lock the journal folder, open the status socket, refold the ledgers,
+//! open the store, open the sockets, steer, start workers and forwarder. Clicks are read only
+//! when everything behind them is ready. The order of a drain stands at
+//! [`crate::worker::phase`].
+//!
+//! No decision on clicks is made here. Start reading at [`run`].
+
+mod frames;
+mod refold;
+mod settings;
+mod threads;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use weir_common::id::NodeId;
+
+use crate::config::{Config, Host};
+use crate::control::{self, AtomicState, Control, ControlHandle, Drain, Identity, Sources, State};
+use crate::forward::embedded::{Store, StoreError};
+use crate::forward::forwarder::StartError;
+use crate::forward::{Forwarder, mailboxes};
+use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
+use crate::rx::udp::SocketError;
+use crate::stats::{ForwardStats, WorkerStats};
+use crate::steer::SteerError;
+use crate::worker::WorkerError;
+use crate::worker::phase::Phase;
+use crate::worker::shard_map::ShardMap;
+
+use frames::SharedSteering;
+use threads::{ForwarderThread, WorkerThreads};
+
+/// How long the workers may take to finish what waits. Longer than any healthy disk needs;
+/// whatever is not acknowledged by then its sender resends.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// How often the main thread looks whether anything ended.
+const WATCH_TICK: Duration = Duration::from_millis(20);
+
+/// Why a run ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The keys contradict each other.
+    #[error("{0}")]
+    Keys(#[from] crate::admission::KeyRingError),
+    /// The journal folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The control side.
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    /// The embedded store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's folder.
+    #[error("cannot create {path}: {source}")]
+    StoreFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Forwarding.
+    #[error(transparent)]
+    Forward(#[from] StartError),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Steering, where the config insists on it.
+    #[error(transparent)]
+    Steer(#[from] SteerError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A thread could not be started.
+    #[error("cannot start thread {name}: {source}; raise the limit on threads")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A thread panicked.
+    #[error(
+        "thread {0} panicked: this is a defect; what was acknowledged is in the journal, and a restart goes on"
+    )]
+    Panicked(String),
+    /// The drain did not come to its end.
+    #[error(
+        "the workers did not settle within {0:?}; what was acknowledged is in the journal, and the next start forwards it"
+    )]
+    Unsettled(Duration),
+    /// The last flush did not reach the sink.
+    #[error("the last flush did not reach the sink: {0}; the next start forwards it")]
+    Unflushed(String),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// When something it needs cannot be had, or the drain does not come to its end. What was
+/// acknowledged is durable in either case.
+pub fn run(config: &Config) -> Result<(), DaemonError> {
+    let cores = Host::this().worker_cores(config);
+    let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
+    let workers: Arc<[WorkerStats]> = cores.iter().map(|_| WorkerStats::default()).collect();
+    let node = Node {
+        shards: ShardMap::even(cores.len()),
+        steering: Arc::default(),
+        state: Arc::default(),
+        forward: Arc::default(),
+        drain: Arc::default(),
+        workers,
+        cores,
+        folder,
+    };
+    let control = node.start_control(config)?;
+    let running = node.start(config)?;
+    node.state.set(State::Running);
+    tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
+    let ended = running.watch(&node.drain);
+    node.state.set(State::Draining);
+    let drained = running.drain();
+    let path = control.write_final_status()?;
+    tracing::info!(path = %path.display(), "drained; the final counters are written");
+    ended.and(drained)
+}
+
+/// What all parts of a run share.
+struct Node {
+    cores: Vec<usize>,
+    shards: ShardMap,
+    folder: Folder,
+    workers: Arc<[WorkerStats]>,
+    forward: Arc<ForwardStats>,
+    steering: Arc<SharedSteering>,
+    state: Arc<AtomicState>,
+    drain: Arc<AtomicBool>,
+}
+
+impl Node {
+    fn start_control(&self, config: &Config) -> Result<ControlHandle, control::Error> {
+        let identity = Identity {
+            node: config.node.id,
+            region: config.node.region.clone(),
+            pop: config.node.pop.clone(),
+            epoch: self.folder.epoch().0,
+            cores: self.cores.clone(),
+        };
+        let sources = Sources {
+            identity,
+            workers: Arc::clone(&self.workers),
+            forward: Arc::clone(&self.forward),
+            frames: Arc::<SharedSteering>::clone(&self.steering),
+            state: Arc::clone(&self.state),
+            started: Instant::now(),
+        };
+        let settings =
+            control::Settings { run_dir: config.node.run_dir.clone(), http: config.metrics.listen };
+        let main = std::thread::current();
+        let drain = Drain { flag: Arc::clone(&self.drain), wake: Box::new(move || main.unpark()) };
+        Control::start(settings, sources, drain)
+    }
+
+    fn start(&self, config: &Config) -> Result<Running, DaemonError> {
+        let admission = settings::admission(config)?;
+        let (ledgers, recovery) =
+            refold::refold(&self.folder, &self.shards, &settings::ledger(config, self.cores.len()))?;
+        let store = open_store(config, &self.folder, &recovery)?;
+        let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
+        let sockets = threads::open_sockets(config, self.cores.len())?;
+        self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
+        let (boxes, forward_end) = mailboxes(self.cores.len() as u16);
+        let shared = (Arc::clone(&budget), Arc::clone(&self.forward));
+        let forwarder =
+            Forwarder::new(settings::forwarder(config), &self.folder, &recovery, store, forward_end, shared)?;
+        let phase = Arc::new(Phase::new(self.cores.len()));
+        let workers = WorkerThreads::start(threads::Start {
+            config,
+            cores: &self.cores,
+            shards: &self.shards,
+            folder: &self.folder,
+            admission,
+            ledgers,
+            budget,
+            sockets,
+            boxes,
+            stats: &self.workers,
+            phase: &phase,
+            clock_floor: recovery.report.received.map_or_else(Default::default, |(_, latest)| latest),
+        })?;
+        let forwarder = ForwarderThread::start(forwarder)?;
+        Ok(Running { phase, workers, forwarder })
+    }
+}
+
+fn open_store(config: &Config, folder: &Folder, recovery: &Recovery) -> Result<Store, DaemonError> {
+    let path = store_path(config);
+    std::fs::create_dir_all(&path)
+        .map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
+    let store = Store::open(&path, folder.incarnation())?;
+    let orphans = store.resolve_orphans(|incarnation, epoch, worker, sequence| {
+        let end = recovery.ends.get(&(epoch, worker));
+        incarnation == folder.incarnation() && end.is_some_and(|end| sequence <= end.last)
+    })?;
+    for orphan in orphans {
+        let kept = if orphan.removed {
+            "removed; the journal has its blocks"
+        } else {
+            "kept: it may be the only copy"
+        };
+        tracing::warn!(id = ?orphan.id, kept, "a raw batch that no transaction names");
+    }
+    Ok(store)
+}
+
+/// Where the embedded store of a node is.
+#[must_use]
+pub fn store_path(config: &Config) -> PathBuf {
+    config.node.data_dir.join("store")
+}
+
+/// The threads of a run.
+struct Running {
+    phase: Arc<Phase>,
+    workers: WorkerThreads,
+    forwarder: ForwarderThread,
+}
+
+impl Running {
+    /// Sleeps until a drain is asked for, or a thread ends that should not.
+    fn watch(&self, drain: &AtomicBool) -> Result<(), DaemonError> {
+        while !drain.load(Ordering::Acquire) {
+            if let Some(name) = self.workers.ended().or_else(|| self.forwarder.ended()) {
+                tracing::error!(name, "a thread ended that should not; draining the rest");
+                return Err(DaemonError::Panicked(name));
+            }
+            std::thread::park_timeout(WATCH_TICK);
+        }
+        Ok(())
+    }
+
+    /// Drains the workers, makes the last flush, ends all threads.
+    fn drain(self) -> Result<(), DaemonError> {
+        self.phase.drain();
+        let deadline = Instant::now() + SETTLE_MAX;
+        let mut settled = Ok(());
+        while !self.phase.all_settled() {
+            if Instant::now() >= deadline || self.workers.ended().is_some() {
+                settled = Err(DaemonError::Unsettled(SETTLE_MAX));
+                break;
+            }
+            std::thread::park_timeout(WATCH_TICK);
+        }
+        let flushed = self.forwarder.finish();
+        self.phase.stop();
+        let joined = self.workers.join();
+        joined.and(settled).and(flushed)
+    }
+}

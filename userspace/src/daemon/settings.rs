@@ -1,0 +1,71 @@
+//! From the config's values to what each room is told.
+
+use weir_common::siphash::SipKey;
+
+use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
+use crate::config::Config;
+use crate::forward::ForwarderConfig;
+use crate::ledger;
+use crate::uring;
+
+/// Datagrams of acks that may be on their way out at once: a commit's worth at full rate.
+const SEND_SLOTS: u16 = 1024;
+/// Datagrams of one worker that may wait for their acks: a slow commit (50 ms) of 1 M
+/// datagrams/s, at about 100 bytes each.
+pub(super) const WAITING_MAX: u32 = 65_536;
+/// Room an even split by shard does not need but chance asks for: a worker's share of the ids
+/// varies by far less.
+const SHARE_SLACK_PERCENT: usize = 10;
+
+pub(super) fn admission(config: &Config) -> Result<Admission, KeyRingError> {
+    let keys: Vec<_> = config
+        .keys
+        .iter()
+        .map(|key| SigningKey {
+            issuer: weir_common::id::Issuer(key.issuer),
+            id: weir_common::id::KeyId(key.key),
+            secret: SipKey::from_bytes(key.secret.0),
+        })
+        .collect();
+    let settings = admission::Settings {
+        lifetime_ms: config.admission.lifetime.as_millis() as u64,
+        max_ahead_ms: config.admission.max_ahead.as_millis() as u64,
+        lateness_ms: config.admission.lateness.as_millis() as u64,
+        allow_unsigned: config.admission.allow_unsigned,
+    };
+    Ok(Admission::new(settings, KeyRing::new(&keys)?))
+}
+
+pub(super) fn ledger(config: &Config, workers: usize) -> ledger::Settings {
+    let share = |capacity: usize| capacity.div_ceil(workers) * (100 + SHARE_SLACK_PERCENT) / 100;
+    // Drawn at each start, so that nobody can choose ids that collide; the ledger is refolded
+    // with it, and nothing of it outlives the process.
+    let drawn = std::collections::hash_map::RandomState::new();
+    let word = |of: u64| std::hash::BuildHasher::hash_one(&drawn, of);
+    ledger::Settings {
+        dimensions: config.buckets.dimensions,
+        lifetime_ms: config.admission.lifetime.as_millis() as u64,
+        lateness_ms: config.admission.lateness.as_millis() as u64,
+        max_ahead_ms: config.admission.max_ahead.as_millis() as u64,
+        capacity_impressions: share(config.dedupe.capacity),
+        capacity_buckets: share(config.buckets.capacity),
+        ..ledger::Settings::new(SipKey { k0: word(0), k1: word(1) })
+    }
+}
+
+pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
+    let ms = |duration: std::time::Duration| duration.as_millis() as u64;
+    let admission = &config.admission;
+    ForwarderConfig {
+        interval_ms: ms(config.forward.interval),
+        // A minute is over, the last late click may come, clocks may be ahead; five minutes more
+        // cost nothing and cover a stalled worker.
+        close_after_ms: ms(admission.lateness) + ms(admission.max_ahead) + 5 * 60_000,
+        horizon_ms: ms(admission.lifetime) + 3_600_000, // slices of an hour expire whole
+        ..ForwarderConfig::default()
+    }
+}
+
+pub(super) fn ring(config: &Config) -> uring::Settings {
+    uring::Settings { receive_buffers: config.udp.buffers_per_worker, send_slots: SEND_SLOTS }
+}

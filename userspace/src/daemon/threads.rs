@@ -1,0 +1,186 @@
+//! The threads of a run: workers and forwarder, started together, ended in order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use socket2::Socket;
+use weir_common::id::WorkerId;
+use weir_common::time::UnixMs;
+
+use super::{DaemonError, settings};
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::forward::embedded::Store;
+use crate::forward::{Forwarder, Mailbox};
+use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
+use crate::ledger::Ledger;
+use crate::rx::udp::{SocketError, open_group};
+use crate::stats::{OwnStats, WorkerStats};
+use crate::worker::book::{BLOCK_BYTES, Book};
+use crate::worker::desk::Parts;
+use crate::worker::handoff::mesh;
+use crate::worker::phase::Phase;
+use crate::worker::shard_map::ShardMap;
+use crate::worker::{Settings, Worker, WorkerError};
+
+/// The sockets of one address, in worker order.
+pub(super) struct SocketGroup {
+    pub(super) sockets: Vec<Socket>,
+}
+
+pub(super) fn open_sockets(config: &Config, workers: usize) -> Result<Vec<SocketGroup>, SocketError> {
+    let open = |ip: &IpAddr| {
+        let address = SocketAddr::new(*ip, config.udp.port);
+        Ok(SocketGroup { sockets: open_group(address, workers, config.udp.socket_buffer_bytes)? })
+    };
+    config.udp.addresses.iter().map(open).collect()
+}
+
+/// What the workers are made of.
+pub(super) struct Start<'a> {
+    pub(super) config: &'a Config,
+    pub(super) cores: &'a [usize],
+    pub(super) shards: &'a ShardMap,
+    pub(super) folder: &'a Folder,
+    pub(super) admission: Admission,
+    pub(super) ledgers: Vec<Ledger>,
+    pub(super) budget: Arc<DiskBudget>,
+    pub(super) sockets: Vec<SocketGroup>,
+    pub(super) boxes: Vec<Mailbox>,
+    pub(super) stats: &'a Arc<[WorkerStats]>,
+    pub(super) phase: &'a Arc<Phase>,
+    pub(super) clock_floor: UnixMs,
+}
+
+/// The running workers.
+pub(super) struct WorkerThreads(Vec<(String, JoinHandle<Result<(), WorkerError>>)>);
+
+impl WorkerThreads {
+    /// Starts all workers and waits until each has its ring.
+    pub(super) fn start(start: Start<'_>) -> Result<Self, DaemonError> {
+        let Start { config, cores, phase, .. } = start;
+        debug_assert!(cores.len() == start.ledgers.len() && cores.len() == start.boxes.len());
+        let mut sockets = by_worker(start.sockets, cores.len());
+        let (ready, readiness) = sync_channel(cores.len());
+        let mut threads = Vec::new();
+        let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(cores);
+        for (number, (((ledger, mailbox), port), &core)) in each.enumerate() {
+            let worker = WorkerId(number as u16);
+            let parts = Parts {
+                worker,
+                shards: start.shards.clone(),
+                admission: start.admission.clone(),
+                ledger,
+                book: Book::new(journal(config, start.folder, worker, &start.budget)),
+                port,
+                waiting_capacity: settings::WAITING_MAX,
+                stats: OwnStats::new(Arc::clone(start.stats), number),
+            };
+            let told = Settings {
+                core: Some(core),
+                commit_window: config.journal.commit_window,
+                ring: settings::ring(config),
+                clock_floor: start.clock_floor,
+            };
+            let (own_sockets, phase, ready) =
+                (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
+            let name = format!("weir-worker-{number}");
+            let run = move || {
+                let worker = Worker::new(told, own_sockets, parts, mailbox, phase)?;
+                let _ = ready.send(());
+                worker.run()
+            };
+            let spawned = std::thread::Builder::new().name(name.clone()).spawn(run);
+            let thread = spawned.map_err(|source| DaemonError::Thread { name: name.clone(), source })?;
+            threads.push((name, thread));
+        }
+        drop(ready);
+        let workers = Self(threads);
+        // Each sends once or drops its end: when one cannot start, none may run.
+        if readiness.iter().count() < cores.len() {
+            phase.stop();
+            workers.join()?;
+            return Err(DaemonError::Panicked("of a worker that started".to_owned()));
+        }
+        Ok(workers)
+    }
+
+    /// The name of a worker that ended.
+    pub(super) fn ended(&self) -> Option<String> {
+        self.0.iter().find(|(_, thread)| thread.is_finished()).map(|(name, _)| name.clone())
+    }
+
+    /// Waits for all of them; the first error, if there is one.
+    pub(super) fn join(self) -> Result<(), DaemonError> {
+        let mut first = Ok(());
+        for (name, thread) in self.0 {
+            let ended = match thread.join() {
+                Ok(result) => result.map_err(DaemonError::from),
+                Err(_) => Err(DaemonError::Panicked(name)),
+            };
+            first = first.and(ended);
+        }
+        first
+    }
+}
+
+/// From sockets by address to sockets by worker.
+fn by_worker(groups: Vec<SocketGroup>, workers: usize) -> Vec<Vec<OwnedFd>> {
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+    for group in groups {
+        for (own, socket) in sockets.iter_mut().zip(group.sockets) {
+            own.push(socket.into());
+        }
+    }
+    sockets
+}
+
+fn journal(config: &Config, folder: &Folder, worker: WorkerId, budget: &Arc<DiskBudget>) -> Journal {
+    let journal = JournalConfig::new(folder.segments().to_owned(), folder.writer(worker));
+    let journal = JournalConfig {
+        segment_bytes: config.journal.segment_bytes,
+        block_bytes_max: BLOCK_BYTES,
+        ..journal
+    };
+    Journal::new(journal, Arc::clone(budget))
+}
+
+/// The running forwarder.
+pub(super) struct ForwarderThread {
+    thread: JoinHandle<Forwarder<Store>>,
+    stop: Arc<AtomicBool>,
+}
+
+const FORWARDER: &str = "weir-forward";
+
+impl ForwarderThread {
+    pub(super) fn start(forwarder: Forwarder<Store>) -> Result<Self, DaemonError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let spawned =
+            std::thread::Builder::new().name(FORWARDER.to_owned()).spawn(move || forwarder.run(&told));
+        let thread = spawned.map_err(|source| DaemonError::Thread { name: FORWARDER.to_owned(), source })?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Its name, when it ended.
+    pub(super) fn ended(&self) -> Option<String> {
+        self.thread.is_finished().then(|| FORWARDER.to_owned())
+    }
+
+    /// Lets it make its last flush, and waits for it.
+    pub(super) fn finish(self) -> Result<(), DaemonError> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        let forwarder = self.thread.join().map_err(|_| DaemonError::Panicked(FORWARDER.to_owned()))?;
+        if forwarder.is_idle() {
+            return Ok(());
+        }
+        let why = forwarder.last_error().unwrap_or("the workers did not answer").to_owned();
+        Err(DaemonError::Unflushed(why))
+    }
+}

@@ -1,0 +1,143 @@
+//! The open block and the journal behind it: what was decided, and how far it is durable.
+
+use weir_common::id::BlockSeq;
+use weir_common::reason::Outcome;
+use weir_common::time::UnixMs;
+use weir_common::wire::{CLICK_LEN, MAX_PAYLOAD};
+
+use super::clock::Now;
+use super::handoff::TURN_BYTES;
+use crate::journal::block::has_rows;
+use crate::journal::{BlockBuilder, Journal, JournalState};
+use crate::ledger::{Decision, Entry};
+
+/// Datagrams decided in one batch: enough to overlap the cache misses of their lookups, few
+/// enough that their rows fit half a block.
+pub const BATCH_DATAGRAMS: usize = 64;
+/// Bytes of a block. One batch fills at most half of it, so that a batch never needs more than
+/// one block beyond the open one: the room [`Book::has_room`] promises.
+pub const BLOCK_BYTES: usize = 256 * 1024;
+/// What a row may take beyond its click and extension: 16 bytes of columns, 2 of length.
+const ROW_OVERHEAD: usize = 18;
+const _: () = {
+    let clicks = MAX_PAYLOAD / CLICK_LEN;
+    assert!(BATCH_DATAGRAMS * (MAX_PAYLOAD + clicks * ROW_OVERHEAD) <= BLOCK_BYTES / 2);
+    // A handed-off click carries more than its row does.
+    assert!(TURN_BYTES <= BLOCK_BYTES / 2);
+};
+
+/// A worker's journal, with the block that is being filled.
+pub struct Book {
+    builder: BlockBuilder,
+    journal: Journal,
+    opened_at_ns: u64,
+    oldest_unflushed: Option<UnixMs>,
+}
+
+impl Book {
+    /// A book that writes into `journal`.
+    #[must_use]
+    pub fn new(journal: Journal) -> Self {
+        Self { builder: BlockBuilder::new(BLOCK_BYTES), journal, opened_at_ns: 0, oldest_unflushed: None }
+    }
+
+    /// The journal, for the shell that runs its operations.
+    pub fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// Whether one more batch can be decided: its rows are sure to find room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.journal.has_room()
+    }
+
+    /// Records a decision: a row, or a count where the outcome has no row.
+    pub fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
+        if !has_rows(decision.outcome) {
+            self.count(now, decision.outcome, 1);
+            return;
+        }
+        if !self.builder.has_room_for(extension.len()) {
+            self.seal();
+        }
+        self.open(now);
+        if self.builder.rows() == 0 {
+            self.opened_at_ns = now.monotonic_ns;
+        }
+        let pushed = self.builder.push(entry.received_at, &entry.admitted, decision, entry.click, extension);
+        debug_assert!(pushed.is_ok(), "an empty block has room for any row");
+        let oldest = self.oldest_unflushed.get_or_insert(entry.received_at);
+        *oldest = (*oldest).min(entry.received_at);
+    }
+
+    /// Counts clicks without rows.
+    pub fn count(&mut self, now: Now, outcome: Outcome, clicks: u32) {
+        self.open(now);
+        self.builder.count(outcome, clicks);
+    }
+
+    fn open(&mut self, now: Now) {
+        if !self.builder.is_open() {
+            self.builder.begin(self.journal.next_identity(), now.wall);
+        }
+    }
+
+    /// The block that must be durable before what was decided so far may be acknowledged; `None`
+    /// when everything is. A block of counts alone holds no promise, so nothing waits for it.
+    #[must_use]
+    pub fn awaited(&self) -> Option<BlockSeq> {
+        if self.builder.is_open() && self.builder.rows() > 0 {
+            return Some(self.journal.next_identity().sequence);
+        }
+        (!self.journal.is_idle()).then(|| self.journal.submitted())
+    }
+
+    /// Everything up to this block is durable.
+    #[must_use]
+    pub fn durable(&self) -> BlockSeq {
+        self.journal.durable()
+    }
+
+    /// The last block that was sealed.
+    #[must_use]
+    pub fn sealed(&self) -> BlockSeq {
+        self.journal.submitted()
+    }
+
+    /// Rows in the open block, and since when the first of them waits.
+    #[must_use]
+    pub fn open_rows(&self) -> (u32, u64) {
+        if self.builder.is_open() { (self.builder.rows(), self.opened_at_ns) } else { (0, 0) }
+    }
+
+    /// Closes the open block, if it says anything, and submits it to the journal. While the
+    /// journal takes none, the block stays open.
+    pub fn seal(&mut self) {
+        if !self.builder.is_open() || self.builder.is_empty() || !self.journal.has_room() {
+            return;
+        }
+        let Some(block) = self.builder.seal(self.journal.previous_crc()) else { return };
+        let submitted = self.journal.submit(block);
+        debug_assert!(submitted.is_ok(), "it said that it has room");
+    }
+
+    /// Whether the journal takes nothing until an operator helps or space comes back. When it is
+    /// only busy, clicks are better kept waiting than refused.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        *self.journal.state() != JournalState::Running
+    }
+
+    /// Takes back the buffers of durable blocks.
+    pub fn reclaim(&mut self) {
+        while let Some(buffer) = self.journal.reclaim() {
+            self.builder.recycle(buffer);
+        }
+    }
+
+    /// The receive time of the oldest row since this was last asked.
+    pub fn take_oldest_unflushed(&mut self) -> Option<UnixMs> {
+        self.oldest_unflushed.take()
+    }
+}

@@ -1,0 +1,370 @@
+//! Where a worker decides: datagrams in, decisions journaled, acks that wait or are ready.
+//!
+//! No sockets, no descriptors, no clock: the loop passes in what arrived and the time, and takes
+//! out what is ready. So everything between the wire and the disk can be tested without either.
+
+use std::collections::VecDeque;
+
+use weir_common::id::{BlockSeq, WorkerId};
+use weir_common::reason::{Outcome, Reason};
+use weir_common::wire::{AckStatus, Datagram, HeaderFacts};
+
+use super::book::Book;
+use super::clock::Now;
+use super::handoff::{HandedOff, Port, Reply, handed_off};
+use super::reply::{Ticket, Waiting, WaitingTable, status_of};
+use super::shard_map::ShardMap;
+use crate::admission::{Admission, Arrival, Judgement};
+use crate::ledger::{Decision, Entry, Ledger};
+use crate::stats::OwnStats;
+use crate::uring::{self, Peer, ReceiverId};
+
+/// Where a click stands in its datagram.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    ticket: Ticket,
+    index: u8,
+}
+
+/// What a worker decides with.
+pub struct Desk {
+    worker: WorkerId,
+    shards: ShardMap,
+    admission: Admission,
+    /// The worker's share of the ledger.
+    pub ledger: Ledger,
+    /// The open block and the journal behind it.
+    pub book: Book,
+    /// The rings to the other workers.
+    pub port: Port,
+    waiting: WaitingTable,
+    /// Datagrams whose clicks stand in a block that is not durable yet, oldest first.
+    awaiting_own: VecDeque<(BlockSeq, Ticket)>,
+    /// Statuses of other workers' clicks that stand in a block that is not durable yet.
+    awaiting_others: VecDeque<(BlockSeq, WorkerId, Reply)>,
+    /// Datagrams whose acks may go out now.
+    pub ready: Vec<Waiting>,
+    stats: OwnStats,
+    scratch: Scratch,
+}
+
+/// Vectors that keep their memory from turn to turn.
+#[derive(Default)]
+struct Scratch {
+    arrivals: Vec<Arrival<'static>>,
+    entries: Vec<Entry<'static>>,
+    extensions: Vec<&'static [u8]>,
+    origins: Vec<Origin>,
+    own_origins: Vec<Origin>,
+    tickets: Vec<Ticket>,
+    judgements: Vec<Judgement>,
+    decisions: Vec<Decision>,
+    handed_off: Vec<u8>,
+}
+
+/// Empties a vector and lends its memory to elements of another lifetime.
+fn reuse<A, B>(mut vector: Vec<A>) -> Vec<B> {
+    vector.clear();
+    // The standard library collects in place when the layouts agree, as they do here.
+    vector.into_iter().filter_map(|_| None).collect()
+}
+
+/// What a desk is made of.
+pub struct Parts {
+    /// This worker.
+    pub worker: WorkerId,
+    /// Who owns which shard.
+    pub shards: ShardMap,
+    /// The rules of admission.
+    pub admission: Admission,
+    /// This worker's ledger, refolded from the journal.
+    pub ledger: Ledger,
+    /// This worker's journal.
+    pub book: Book,
+    /// The rings to the other workers.
+    pub port: Port,
+    /// How many datagrams may wait for their acks.
+    pub waiting_capacity: u32,
+    /// Where it counts.
+    pub stats: OwnStats,
+}
+
+impl Desk {
+    /// A desk at which nothing has happened yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            worker: parts.worker,
+            shards: parts.shards,
+            admission: parts.admission,
+            ledger: parts.ledger,
+            book: parts.book,
+            port: parts.port,
+            waiting: WaitingTable::new(parts.waiting_capacity),
+            awaiting_own: VecDeque::with_capacity(parts.waiting_capacity as usize),
+            awaiting_others: VecDeque::new(),
+            ready: Vec::new(),
+            stats: parts.stats,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Decides a batch of datagrams that arrived together.
+    pub fn take_in<'a>(
+        &mut self,
+        now: Now,
+        datagrams: impl Iterator<Item = (ReceiverId, uring::Datagram<'a>)>,
+    ) {
+        let mut arrivals: Vec<Arrival<'a>> = reuse(std::mem::take(&mut self.scratch.arrivals));
+        let mut origins = std::mem::take(&mut self.scratch.origins);
+        let mut tickets = std::mem::take(&mut self.scratch.tickets);
+        for (receiver, datagram) in datagrams {
+            self.stats.datagrams_received.add(1);
+            self.stats.bytes_received.add(datagram.payload.len() as u64);
+            if let Some((ticket, clicks)) = self.open(now, receiver, &datagram) {
+                tickets.push(ticket);
+                for (index, (click, extension)) in clicks.clicks().enumerate() {
+                    arrivals.push(Arrival { click, extension });
+                    origins.push(Origin { ticket, index: index as u8 });
+                }
+            }
+        }
+        self.decide(now, &arrivals, &origins);
+        self.let_wait(&tickets);
+        origins.clear();
+        tickets.clear();
+        (self.scratch.origins, self.scratch.tickets) = (origins, tickets);
+        self.scratch.arrivals = reuse(arrivals);
+    }
+
+    /// Reads the structure of a datagram and enters it into the waiting table. What cannot be
+    /// taken is counted and answered here.
+    fn open<'a>(
+        &mut self,
+        now: Now,
+        receiver: ReceiverId,
+        datagram: &uring::Datagram<'a>,
+    ) -> Option<(Ticket, Datagram<'a>)> {
+        let peer = datagram.peer(receiver);
+        let parsed = match Datagram::parse(datagram.payload) {
+            Ok(parsed) if !datagram.truncated => parsed,
+            Ok(_) => {
+                self.count(now, Outcome::Malformed, Reason::BadLength, 1);
+                return None;
+            }
+            Err(bad) => {
+                self.count(now, Outcome::Malformed, bad.reason, u32::from(bad.clicks));
+                if let Some(batch_id) = bad.batch_id {
+                    self.answer_all(now, peer, batch_id, bad.clicks, AckStatus::Malformed);
+                }
+                return None;
+            }
+        };
+        let HeaderFacts { count, .. } = parsed.facts();
+        let batch_id = parsed.header().batch_id.get();
+        let room = self.book.has_room() && self.waiting.room() > ANSWERS_RESERVED;
+        if let Some(ticket) =
+            room.then(|| self.waiting.enter(peer, batch_id, now.monotonic_ns, count)).flatten()
+        {
+            self.stats.clicks_received.add(u64::from(count));
+            return Some((ticket, parsed));
+        }
+        self.count(now, Outcome::Refused, Reason::JournalFull, u32::from(count));
+        self.answer_all(now, peer, batch_id, count, AckStatus::Retry);
+        None
+    }
+
+    /// Counts clicks that end here without having been admitted.
+    fn count(&mut self, now: Now, outcome: Outcome, reason: Reason, clicks: u32) {
+        self.stats.clicks_received.add(u64::from(clicks));
+        self.stats.count(outcome, reason, u64::from(clicks));
+        self.book.count(now, outcome, clicks);
+    }
+
+    /// Answers a datagram none of whose clicks was taken.
+    fn answer_all(&mut self, now: Now, peer: Peer, batch_id: u64, clicks: u8, status: AckStatus) {
+        // Without room for the answer the sender times out and resends, which is as good.
+        let Some(ticket) = self.waiting.enter(peer, batch_id, now.monotonic_ns, clicks) else { return };
+        for index in 0..clicks {
+            self.waiting.set_status(ticket, index, status as u8);
+        }
+        self.ready.extend(self.waiting.settle(ticket));
+    }
+
+    /// Judges clicks, hands off what others own, decides the rest.
+    fn decide<'a>(&mut self, now: Now, arrivals: &[Arrival<'a>], origins: &[Origin]) {
+        let mut judgements = std::mem::take(&mut self.scratch.judgements);
+        let mut entries: Vec<Entry<'a>> = reuse(std::mem::take(&mut self.scratch.entries));
+        let mut extensions: Vec<&'a [u8]> = reuse(std::mem::take(&mut self.scratch.extensions));
+        let mut own_origins = std::mem::take(&mut self.scratch.own_origins);
+        judgements.clear();
+        self.admission.judge(now.wall, arrivals, &mut judgements);
+        for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
+            let admitted = match *judgement {
+                Judgement::Admit(admitted) => admitted,
+                Judgement::Reject(outcome, reason) => {
+                    self.reject(now, *origin, outcome, reason);
+                    continue;
+                }
+            };
+            let owner = self.shards.owner(arrival.click.shard());
+            if owner == self.worker {
+                entries.push(Entry { received_at: now.wall, admitted, click: arrival.click });
+                extensions.push(arrival.extension);
+                own_origins.push(*origin);
+                continue;
+            }
+            let Origin { ticket, index } = *origin;
+            let (click, extension) = (arrival.click, arrival.extension);
+            if self.port.hand_off(
+                owner,
+                &HandedOff { ticket, index, received_at: now.wall, admitted, click, extension },
+            ) {
+                self.waiting.hold(ticket);
+                self.stats.clicks_handed_off.add(1);
+            } else {
+                self.reject(now, *origin, Outcome::Refused, Reason::HandoffFull);
+            }
+        }
+        self.settle_own(now, &entries, &extensions, &own_origins);
+        own_origins.clear();
+        (self.scratch.judgements, self.scratch.own_origins) = (judgements, own_origins);
+        self.scratch.entries = reuse(entries);
+        self.scratch.extensions = reuse(extensions);
+    }
+
+    fn reject(&mut self, now: Now, origin: Origin, outcome: Outcome, reason: Reason) {
+        self.stats.count(outcome, reason, 1);
+        self.book.count(now, outcome, 1);
+        self.waiting.set_status(origin.ticket, origin.index, status_of(outcome, reason) as u8);
+    }
+
+    /// Gives this worker's own clicks their outcomes and journals them.
+    fn settle_own(&mut self, now: Now, entries: &[Entry<'_>], extensions: &[&[u8]], origins: &[Origin]) {
+        let mut decisions = std::mem::take(&mut self.scratch.decisions);
+        decisions.clear();
+        self.ledger.apply(entries, &mut decisions);
+        for (((entry, extension), origin), decision) in
+            entries.iter().zip(extensions).zip(origins).zip(&decisions)
+        {
+            self.record(now, entry, decision, extension);
+            let status = status_of(decision.outcome, decision.reason);
+            self.waiting.set_status(origin.ticket, origin.index, status as u8);
+        }
+        self.scratch.decisions = decisions;
+    }
+
+    fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
+        self.stats.count(decision.outcome, decision.reason, 1);
+        self.book.record(now, entry, decision, extension);
+    }
+
+    /// Enters datagrams into the queue for the block that must be durable before their ack.
+    fn let_wait(&mut self, tickets: &[Ticket]) {
+        let awaited = self.book.awaited();
+        for &ticket in tickets {
+            match awaited {
+                Some(sequence) => self.awaiting_own.push_back((sequence, ticket)),
+                None => self.ready.extend(self.waiting.settle(ticket)),
+            }
+        }
+    }
+
+    /// Takes over the clicks other workers handed off to this one.
+    pub fn take_over(&mut self, now: Now) {
+        let mut bytes = std::mem::take(&mut self.scratch.handed_off);
+        for from in 0..self.port.workers() {
+            self.port.fetch(from, &mut bytes);
+            if !bytes.is_empty() {
+                self.decide_for(WorkerId(from as u16), now, &bytes);
+            }
+        }
+        self.scratch.handed_off = bytes;
+    }
+
+    /// Decides the clicks of one other worker.
+    fn decide_for(&mut self, from: WorkerId, now: Now, bytes: &[u8]) {
+        let mut entries: Vec<Entry<'_>> = reuse(std::mem::take(&mut self.scratch.entries));
+        let mut extensions: Vec<&[u8]> = reuse(std::mem::take(&mut self.scratch.extensions));
+        let mut origins = std::mem::take(&mut self.scratch.own_origins);
+        for HandedOff { ticket, index, received_at, admitted, click, extension } in handed_off(bytes) {
+            entries.push(Entry { received_at, admitted, click });
+            extensions.push(extension);
+            origins.push(Origin { ticket, index });
+        }
+        self.stats.clicks_taken_over.add(entries.len() as u64);
+        let mut decisions = std::mem::take(&mut self.scratch.decisions);
+        decisions.clear();
+        if self.book.has_room() {
+            self.ledger.apply(&entries, &mut decisions);
+        } else {
+            let full = Decision { outcome: Outcome::Refused, reason: Reason::JournalFull };
+            decisions.resize(entries.len(), full);
+        }
+        for ((entry, extension), decision) in entries.iter().zip(&extensions).zip(&decisions) {
+            self.record(now, entry, decision, extension);
+        }
+        let awaited = self.book.awaited();
+        for (Origin { ticket, index }, decision) in origins.iter().zip(&decisions) {
+            let status = status_of(decision.outcome, decision.reason) as u8;
+            let reply = Reply { ticket: *ticket, index: *index, status };
+            match awaited {
+                Some(sequence) => self.awaiting_others.push_back((sequence, from, reply)),
+                None => self.port.reply(from, reply),
+            }
+        }
+        origins.clear();
+        (self.scratch.own_origins, self.scratch.decisions) = (origins, decisions);
+        self.scratch.entries = reuse(entries);
+        self.scratch.extensions = reuse(extensions);
+    }
+
+    /// Moves on everything that waited for blocks up to the durable mark, and the replies of
+    /// other workers.
+    pub fn settle(&mut self) {
+        let durable = self.book.durable();
+        while let Some(&(_, ticket)) = self.awaiting_own.front().filter(|(sequence, _)| *sequence <= durable)
+        {
+            self.awaiting_own.pop_front();
+            self.ready.extend(self.waiting.settle(ticket));
+        }
+        while let Some(&(_, to, reply)) =
+            self.awaiting_others.front().filter(|(sequence, ..)| *sequence <= durable)
+        {
+            self.awaiting_others.pop_front();
+            self.port.reply(to, reply);
+        }
+        let (waiting, ready) = (&mut self.waiting, &mut self.ready);
+        self.port.replies(|reply| {
+            waiting.set_status(reply.ticket, reply.index, reply.status);
+            ready.extend(waiting.settle(reply.ticket));
+        });
+    }
+
+    /// This worker's number.
+    #[must_use]
+    pub const fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// How many datagrams wait for their ack.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing of anybody waits here.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
+            && self.awaiting_others.is_empty()
+            && self.port.all_back()
+            && !self.port.has_work()
+    }
+}
+
+/// Slots of the waiting table kept for answers to datagrams that are not taken.
+const ANSWERS_RESERVED: usize = 16;
+
+#[cfg(test)]
+mod tests;

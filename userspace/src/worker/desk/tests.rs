@@ -1,0 +1,299 @@
+//! Two desks on one thread, with real ledgers and real journals on a real disk.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use weir_common::id::{ImpressionId, NodeId};
+use weir_common::time::UnixMs;
+use weir_common::wire::{Click, HEADER_LEN, Header, MAGIC, VERSION, click_flags};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+
+use super::super::handoff;
+use super::*;
+use crate::admission::{KeyRing, Settings as AdmissionSettings};
+use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
+use crate::ledger::Settings as LedgerSettings;
+use crate::stats::WorkerStats;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+/// Desks with the disks under their journals.
+struct Lab {
+    desks: Vec<Desk>,
+    disks: Vec<Disk>,
+    now: Now,
+    _folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(workers: usize) -> Self {
+        Self::with_budget(workers, 1 << 30)
+    }
+
+    fn with_budget(workers: usize, bytes_max: u64) -> Self {
+        let temporary = tempfile::tempdir().expect("folder");
+        let folder = Folder::open(temporary.path(), NodeId(1)).expect("journal folder");
+        let budget = Arc::new(DiskBudget::new(bytes_max, 0));
+        let desk = |(number, port)| {
+            let worker = WorkerId(number as u16);
+            // As small as a journal can be: what is tested here is not the disk.
+            let small = JournalConfig::new(folder.segments().to_owned(), folder.writer(worker));
+            let config = JournalConfig { queue_bytes_max: 1 << 20, segment_bytes: 0, ..small };
+            Desk::new(Parts {
+                worker,
+                shards: ShardMap::even(workers),
+                admission: Admission::new(
+                    AdmissionSettings { allow_unsigned: true, ..AdmissionSettings::default() },
+                    KeyRing::new(&[]).expect("no keys"),
+                ),
+                ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
+                book: Book::new(Journal::new(config, Arc::clone(&budget))),
+                port,
+                waiting_capacity: 64,
+                stats: OwnStats::new(Arc::new([WorkerStats::default()]), 0),
+            })
+        };
+        let desks: Vec<_> = handoff::mesh(workers).into_iter().enumerate().map(desk).collect();
+        let now = Now { wall: UnixMs(NOW_MS), monotonic_ns: 0 };
+        let mut lab =
+            Self { disks: desks.iter().map(|_| Disk::default()).collect(), desks, now, _folder: temporary };
+        lab.drive();
+        lab
+    }
+
+    /// Runs what the journals ask for, without sealing anything.
+    fn drive(&mut self) {
+        for (desk, disk) in self.desks.iter_mut().zip(&mut self.disks) {
+            while disk.drive(desk.book.journal(), self.now.wall.0) > 0 {}
+        }
+    }
+
+    /// Seals and syncs everything, and lets the statuses travel.
+    fn commit(&mut self) {
+        for _ in 0..2 {
+            for desk in &mut self.desks {
+                desk.take_over(self.now);
+                desk.book.seal();
+            }
+            self.drive();
+            self.desks.iter_mut().for_each(Desk::settle);
+        }
+    }
+
+    fn arrive(&mut self, worker: usize, payload: &[u8]) {
+        let from: SocketAddr = ([127, 0, 0, 1], 9).into();
+        let datagram = uring::Datagram { from, local: None, payload, truncated: false, socket_drops: None };
+        self.desks[worker].take_in(self.now, [(ReceiverId(0), datagram)].into_iter());
+    }
+
+    /// The acks ready at a worker, as (batch, statuses).
+    fn acks(&mut self, worker: usize) -> Vec<(u64, Vec<u8>)> {
+        self.desks[worker].ready.drain(..).map(|w| (w.batch_id, w.statuses().to_vec())).collect()
+    }
+
+    fn outcomes(&self) -> [u64; 7] {
+        std::array::from_fn(|o| self.desks.iter().map(|desk| desk.stats.outcomes[o].get()).sum())
+    }
+
+    fn received(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.stats.clicks_received.get()).sum()
+    }
+}
+
+fn click(id: u128, ordinal: u8) -> Click {
+    Click {
+        impression: ImpressionId(id.to_le_bytes()),
+        clicked_at_ms: U64::new(NOW_MS),
+        flags: click_flags::FOREIGN,
+        ordinal,
+        ..Click::zeroed()
+    }
+}
+
+/// An id whose shard the first half of the workers own, and one of the second half.
+fn id_in_half(half: u16) -> u128 {
+    (1_u128..).find(|id| ImpressionId(id.to_le_bytes()).foreign_shard().0 >> 9 == half).expect("there is one")
+}
+
+fn datagram(batch_id: u64, clicks: &[Click]) -> Vec<u8> {
+    let total = HEADER_LEN + size_of_val(clicks);
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        flags: 0,
+        count: clicks.len() as u8,
+        shared_bits: 0,
+        shard: U16::ZERO,
+        total_len: U16::new(total as u16),
+        source_id: U32::ZERO,
+        batch_id: U64::new(batch_id),
+    };
+    [header.as_bytes(), clicks.as_bytes()].concat()
+}
+
+const CREATED: u8 = AckStatus::Created as u8;
+const EXISTS: u8 = AckStatus::Exists as u8;
+const RETRY: u8 = AckStatus::Retry as u8;
+const MALFORMED: u8 = AckStatus::Malformed as u8;
+
+#[test]
+fn no_ack_goes_out_before_its_block_is_durable() {
+    let mut lab = Lab::new(1);
+    lab.arrive(0, &datagram(1, &[click(1, 0), click(1, 1)]));
+    lab.drive();
+    lab.desks[0].settle();
+    assert!(lab.acks(0).is_empty());
+    lab.desks[0].book.seal();
+    lab.desks[0].settle();
+    assert!(lab.acks(0).is_empty(), "sealed is not durable");
+    lab.drive();
+    lab.desks[0].settle();
+    assert_eq!(lab.acks(0), [(1, vec![CREATED, CREATED])]);
+}
+
+#[test]
+fn a_resend_of_a_click_that_is_not_durable_yet_waits_for_it() {
+    let mut lab = Lab::new(1);
+    lab.arrive(0, &datagram(1, &[click(1, 0)]));
+    lab.arrive(0, &datagram(2, &[click(1, 0)]));
+    lab.desks[0].settle();
+    assert!(lab.acks(0).is_empty());
+    lab.commit();
+    assert_eq!(lab.acks(0), [(1, vec![CREATED]), (2, vec![EXISTS])]);
+    lab.arrive(0, &datagram(3, &[click(1, 0)]));
+    assert_eq!(lab.acks(0), [(3, vec![EXISTS])], "everything is durable: nothing to wait for");
+}
+
+#[test]
+fn a_click_at_the_wrong_worker_is_decided_by_its_owner_and_answered_by_its_reader() {
+    let mut lab = Lab::new(2);
+    let (mine, other) = (id_in_half(0), id_in_half(1));
+    lab.arrive(0, &datagram(1, &[click(mine, 0), click(other, 0)]));
+    lab.arrive(1, &datagram(2, &[click(other, 0)]));
+    assert_eq!(lab.desks[0].waiting(), 1);
+    lab.commit();
+    assert_eq!(lab.acks(1), [(2, vec![CREATED])]);
+    assert_eq!(lab.acks(0), [(1, vec![CREATED, EXISTS])], "the owner saw its own click first");
+    assert!(lab.desks.iter().all(Desk::is_settled));
+    assert_eq!(lab.outcomes(), [2, 0, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_reader_does_not_answer_while_an_owner_has_not_made_its_click_durable() {
+    let mut lab = Lab::new(2);
+    lab.arrive(0, &datagram(1, &[click(id_in_half(1), 0)]));
+    lab.desks[1].take_over(lab.now);
+    lab.desks.iter_mut().for_each(Desk::settle);
+    assert!(lab.acks(0).is_empty());
+    lab.commit();
+    assert_eq!(lab.acks(0), [(1, vec![CREATED])]);
+}
+
+#[test]
+fn a_datagram_that_does_not_add_up_is_refused_whole_and_an_unsound_header_silently() {
+    let mut lab = Lab::new(1);
+    let mut cut = datagram(7, &[click(1, 0), click(2, 0)]);
+    cut[HEADER_LEN + 90] = 1; // the first click claims an extension that is not there
+    lab.arrive(0, &cut);
+    assert_eq!(lab.acks(0), [(7, vec![MALFORMED, MALFORMED])]);
+    lab.arrive(0, b"GET / HTTP/1.1\r\n\r\n and more bytes than a header has");
+    assert!(lab.acks(0).is_empty());
+    assert_eq!((lab.received(), lab.outcomes()), (3, [0, 0, 0, 0, 0, 0, 3]));
+    assert_eq!(lab.desks[0].stats.reasons[Reason::ClickCut as usize].get(), 2);
+    assert_eq!(lab.desks[0].stats.reasons[Reason::BadMagic as usize].get(), 1);
+}
+
+#[test]
+fn one_bad_click_costs_only_itself() {
+    let mut lab = Lab::new(1);
+    let bad = Click { reserved: U32::new(1), ..click(2, 0) };
+    lab.arrive(0, &datagram(1, &[click(1, 0), bad, click(3, 0)]));
+    lab.commit();
+    assert_eq!(lab.acks(0), [(1, vec![CREATED, MALFORMED, CREATED])]);
+}
+
+#[test]
+fn a_journal_without_space_tells_senders_to_retry_and_counts_it() {
+    let mut lab = Lab::with_budget(1, 0);
+    assert!(lab.desks[0].book.is_stuck());
+    lab.arrive(0, &datagram(1, &[click(1, 0), click(2, 0)]));
+    assert_eq!(lab.acks(0), [(1, vec![RETRY, RETRY])]);
+    assert_eq!(lab.outcomes(), [0, 0, 0, 0, 0, 2, 0]);
+    assert_eq!(lab.desks[0].stats.reasons[Reason::JournalFull as usize].get(), 2);
+}
+
+#[test]
+fn an_owner_without_space_lets_the_readers_sender_retry() {
+    let mut lab = Lab::new(2);
+    lab.desks[1].book = {
+        let folder = tempfile::tempdir().expect("folder");
+        let identity = lab.desks[1].book.journal().next_identity();
+        let config = JournalConfig::new(folder.path().to_owned(), identity);
+        Book::new(Journal::new(config, Arc::new(DiskBudget::new(0, 0))))
+    };
+    lab.arrive(0, &datagram(1, &[click(id_in_half(1), 0)]));
+    lab.commit();
+    assert_eq!(lab.acks(0), [(1, vec![RETRY])]);
+}
+
+#[test]
+fn more_datagrams_than_may_wait_are_told_to_retry() {
+    let mut lab = Lab::new(1);
+    for batch_id in 0..64 {
+        lab.arrive(0, &datagram(batch_id, &[click(u128::from(batch_id), 0)]));
+    }
+    let refused = lab.acks(0);
+    assert_eq!(refused.len(), ANSWERS_RESERVED);
+    assert!(refused.iter().all(|(_, statuses)| statuses == &[RETRY]));
+    lab.commit();
+    assert_eq!(lab.acks(0).len(), 64 - ANSWERS_RESERVED);
+}
+
+#[test]
+fn a_batch_fills_several_blocks_without_losing_a_row() {
+    let mut lab = Lab::new(1);
+    for round in 0..40_u64 {
+        for batch in 0..40_u64 {
+            let first = u128::from(round * 40 + batch) * 14;
+            let clicks: Vec<_> = (first..first + 14).map(|id| click(id, 0)).collect();
+            lab.arrive(0, &datagram(batch, &clicks));
+        }
+        lab.commit();
+        assert_eq!(lab.acks(0).len(), 40);
+    }
+    assert_eq!(lab.outcomes()[0], 40 * 40 * 14);
+    assert!(lab.desks[0].book.sealed().0 >= 40);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_click_gets_one_outcome_and_every_datagram_one_ack(
+        arrivals in prop::collection::vec((0_usize..3, prop::collection::vec((0_u128..50, 0_u8..9), 1..14), any::<bool>()), 1..40),
+    ) {
+        let mut lab = Lab::new(3);
+        let (mut clicks, mut acks) = (0, 0);
+        for (batch, (worker, ids, commit)) in arrivals.iter().enumerate() {
+            let sent: Vec<_> = ids.iter().map(|&(id, ordinal)| click(id, ordinal)).collect();
+            clicks += sent.len() as u64;
+            lab.arrive(*worker, &datagram(batch as u64, &sent));
+            if *commit {
+                lab.commit();
+            }
+        }
+        lab.commit();
+        for worker in 0..3 {
+            acks += lab.acks(worker).len();
+        }
+        prop_assert_eq!(acks, arrivals.len());
+        prop_assert_eq!(lab.received(), clicks);
+        prop_assert_eq!(lab.outcomes().iter().sum::<u64>(), clicks);
+        let distinct: std::collections::BTreeSet<_> =
+            arrivals.iter().flat_map(|(_, ids, _)| ids).filter(|(_, ordinal)| *ordinal < 7).collect();
+        let [accepted, repeat, ..] = lab.outcomes();
+        prop_assert_eq!(accepted + repeat, distinct.len() as u64);
+        prop_assert!(lab.desks.iter().all(Desk::is_settled));
+    }
+}

@@ -92,6 +92,7 @@ impl WorkerThreads {
             let run = move || {
                 let worker = Worker::new(told, own_sockets, parts, mailbox, phase)?;
                 let _ = ready.send(());
+                drop(ready); // whoever counts the ready ones waits until nobody can send any more
                 worker.run()
             };
             let spawned = std::thread::Builder::new().name(name.clone()).spawn(run);

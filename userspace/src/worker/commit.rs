@@ -53,6 +53,7 @@ pub struct JournalShell {
     files: Vec<(SegmentNo, Arc<File>)>,
     creator: Creator,
     group_began_ns: Option<u64>,
+    group_bytes: u64,
 }
 
 impl JournalShell {
@@ -61,7 +62,7 @@ impl JournalShell {
     /// # Errors
     /// When the helper thread cannot be started.
     pub fn start(worker: WorkerId) -> io::Result<Self> {
-        Ok(Self { files: Vec::new(), creator: Creator::start(worker)?, group_began_ns: None })
+        Ok(Self { files: Vec::new(), creator: Creator::start(worker)?, group_began_ns: None, group_bytes: 0 })
     }
 
     /// Starts everything the journal asks for.
@@ -116,13 +117,14 @@ impl JournalShell {
 
     /// A write ended.
     pub fn written(
-        &self,
+        &mut self,
         book: &mut Book,
         tag: u64,
         offset: u64,
         buffer: Vec<u8>,
         result: io::Result<usize>,
     ) {
+        self.group_bytes += result.as_ref().map_or(0, |&written| written as u64);
         book.journal().complete(Completion::Written {
             segment: SegmentNo(tag as u32),
             offset,
@@ -146,6 +148,10 @@ impl JournalShell {
         }
         book.journal().complete(Completion::Synced { segment: SegmentNo(tag as u32), result });
         stats.blocks_committed.add(book.durable().0 - before.0);
+        let bytes = std::mem::take(&mut self.group_bytes);
+        if book.durable() > before {
+            stats.journal_bytes.add(bytes);
+        }
         if let Some(began_ns) = self.group_began_ns.take() {
             stats.commit_latency.record(now.monotonic_ns - began_ns, 1);
         }

@@ -91,7 +91,12 @@ fn install(mut commands: Vec<Command>) -> Result<()> {
 /// Why the eBPF program cannot be built, or nothing when it was: whether a compiler and a linker
 /// fit together shows only then. What was built before is not built again.
 fn ebpf_misses() -> Option<String> {
-    toolchain::build(&crate::root().join("xdp-ebpf")).err()
+    let ebpf = crate::root().join("xdp-ebpf");
+    if !ebpf.join("Cargo.toml").exists() {
+        // cargo would walk up and build the workspace around it.
+        return None;
+    }
+    toolchain::build(&ebpf).err()
 }
 
 fn apt(packages: &[&str]) -> Vec<Command> {

@@ -311,7 +311,10 @@ fn judge(folder: &Folder) -> Result<()> {
         bail!("the generator calls its own run invalid: {}", report["invalid_reason"]);
     }
     if !books.closed() {
-        bail!("the books do not close: a residual of {}", books.residual());
+        bail!(
+            "the books do not close: a residual of {}; if datagrams were lost unseen, lower --rate",
+            books.residual()
+        );
     }
     let bold = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         ("\x1b[1m", "\x1b[0m")

@@ -185,3 +185,36 @@ fn figure(result: &str, word: &str) -> usize {
     let before = result.split(word).next().unwrap_or("");
     before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_summed_up_by_level() {
+        let mut tally = Tally::default();
+        let output = "\
+     Running unittests src/lib.rs (target/debug/deps/weir-1)
+test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s
+     Running tests/crash_kill.rs (target/debug/deps/crash_kill-1)
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.10s
+     Running tests/veth_books.rs (target/debug/deps/veth_books-1)
+skipped: no CAP_NET_ADMIN
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 2.10s
+   Doc-tests weir
+test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+        output.lines().for_each(|line| tally.read(line));
+        assert_eq!(tally.levels[0], Count { passed: 34, failed: 0, skipped: 0 });
+        assert_eq!(tally.levels[2], Count { passed: 3, failed: 0, skipped: 2 });
+        assert_eq!(tally.levels[3], Count { passed: 2, failed: 1, skipped: 0 });
+        assert!(tally.summary().ends_with("\n37 passed, 1 failed, 2 skipped\n"), "{}", tally.summary());
+    }
+
+    #[test]
+    fn a_check_counts_as_one_test() {
+        let mut tally = Tally::default();
+        tally.check("rustfmt", true);
+        tally.check("clippy", false);
+        assert_eq!(tally.total(), Count { passed: 1, failed: 1, skipped: 0 });
+    }
+}

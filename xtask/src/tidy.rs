@@ -97,3 +97,56 @@ fn paths_in(line: &str) -> impl Iterator<Item = &Path> {
         .filter(looks_like_path)
         .map(Path::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn finds(name: &str, text: &str, expected: &[&str]) {
+        let there = |path: &Path| ["docs/architecture.md", "xtask/src"].map(Path::new).contains(&path);
+        assert_eq!(look(Path::new(name), text, &there), expected);
+    }
+
+    #[test]
+    fn a_long_file_is_found_and_one_at_the_bound_is_not() {
+        finds("a/b.rs", &"x\n".repeat(LINES_MAX), &[]);
+        finds("a/b.rs", &"x\n".repeat(LINES_MAX + 1), &["a/b.rs: 501 lines; at most 500, so split it"]);
+        finds("a/b.lock", &"x\n".repeat(LINES_MAX + 1), &[]);
+    }
+
+    #[test]
+    fn a_name_that_says_nothing_is_found_in_files_and_folders() {
+        let found = "says nothing; name it after what it is about";
+        finds("a/utils.rs", "", &[&format!("a/utils.rs: \"utils\" {found}")]);
+        finds("misc/a.rs", "", &[&format!("misc/a.rs: \"misc\" {found}")]);
+        finds("a/miscount.rs", "", &[]);
+    }
+
+    #[test]
+    fn leftovers_are_found_with_their_line() {
+        finds(
+            "a.rs",
+            &format!("fn a() {{}}\n// {LEFTOVER} later\n"),
+            &[&format!("a.rs:2: {LEFTOVER} left over")],
+        );
+        finds("a.rs", "let a = 1; \n", &["a.rs:1: space at the end of the line"]);
+    }
+
+    #[test]
+    fn a_document_names_only_paths_that_are_there() {
+        let good = "See `docs/architecture.md`, [it](docs/architecture.md#top) and `xtask/src`.";
+        finds("README.md", good, &[]);
+        finds(
+            "docs/other.md",
+            "See [it](../docs/architecture.md).",
+            &["docs/other.md:1: ../docs/architecture.md is not in the tree"],
+        );
+        finds(
+            "README.md",
+            "See `docs/gone.md` and [it](a/b).",
+            &["README.md:1: docs/gone.md is not in the tree", "README.md:1: a/b is not in the tree"],
+        );
+        finds("README.md", "`/etc/weir` `and/or that` `https://a.b/c` `target/demo` `GET /v1`", &[]);
+    }
+}

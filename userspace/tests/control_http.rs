@@ -1,0 +1,102 @@
+//! Metrics and health as a scraper sees them.
+
+mod control_fixture;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use control_fixture::Fixture;
+use weir::control::{ControlHandle, State};
+use weir_common::reason::{Class, Reason};
+
+/// The status line and the body of one request.
+fn request(control: &ControlHandle, line: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(control.http().unwrap()).unwrap();
+    write!(stream, "{line} HTTP/1.1\r\nHost: weir\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn readiness_follows_the_state_and_liveness_does_not() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    for (state, ready, body) in [
+        (State::Recovering, "503 Service Unavailable", "not ready: recovering\n"),
+        (State::Running, "200 OK", "ok: running\n"),
+        (State::Draining, "503 Service Unavailable", "not ready: draining\n"),
+    ] {
+        fixture.state.set(state);
+        assert_eq!(request(&control, "GET /readyz"), (format!("HTTP/1.1 {ready}"), body.to_owned()));
+        assert_eq!(request(&control, "GET /livez").0, "HTTP/1.1 200 OK");
+    }
+}
+
+#[test]
+fn what_is_not_served_is_refused() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    assert_eq!(request(&control, "GET /").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(request(&control, "POST /metrics").0, "HTTP/1.1 405 Method Not Allowed");
+}
+
+#[test]
+fn metrics_carry_the_counters_by_the_names_of_the_table() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    fixture.state.set(State::Running);
+    let (status, text) = request(&control, "GET /metrics");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    for line in [
+        "weir_clicks_total{outcome=\"accepted\"} 5",
+        "weir_clicks_total{outcome=\"duplicate\"} 0",
+        "weir_clicks_by_reason_total{reason=\"bad_tag\",outcome=\"refused\"} 1",
+        "weir_frames_total{reason=\"bad_magic\",class=\"malformed\"} 3",
+        "weir_frame_bytes_total{reason=\"steered\",class=\"delivered\"} 7000",
+        "weir_received_clicks_total{worker=\"0\"} 10",
+        "weir_unseen_datagrams_total{reason=\"socket_overflow\"} 3",
+        "weir_ledger_residual_clicks 0",
+        "weir_state{state=\"running\"} 1",
+        "weir_steering{rung=\"generic\"} 1",
+        "weir_ack_latency_seconds_count 3",
+        "weir_ack_latency_seconds_bucket{le=\"0.004194304\"} 2",
+        "weir_ack_latency_seconds_bucket{le=\"+Inf\"} 3",
+        "weir_ack_latency_seconds_sum 0.015",
+        "weir_forward_flushes_total 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    for reason in Reason::ALL.iter().filter(|reason| reason.class() == Class::Refused) {
+        assert!(text.contains(&format!("reason=\"{}\"", reason.name())), "{reason:?}");
+    }
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+/// The rules of `promtool check metrics`, as far as names and helps go.
+#[test]
+fn every_metric_has_a_clean_name_and_a_help() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    let (_, text) = request(&control, "GET /metrics");
+    let mut seen = BTreeSet::new();
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    for (name, kind) in kinds {
+        assert!(seen.insert(name), "{name} twice");
+        assert!(name.starts_with("weir_"), "{name}");
+        let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).unwrap();
+        assert!(help.len() > "# HELP  ".len() + name.len() + 8, "{help}");
+        let bad = ["_ms", "_ns", "_milliseconds", "_kib", "_count", "_sum", "_bucket", "_counter", "_gauge"];
+        assert!(!bad.iter().any(|bad| name.ends_with(bad)), "{name}");
+        assert_eq!(
+            kind == "histogram",
+            name.ends_with("_seconds") && name != "weir_uptime_seconds",
+            "{name}"
+        );
+    }
+    assert!(seen.len() >= 35, "{seen:?}");
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < 500, "{series} series with two workers");
+}

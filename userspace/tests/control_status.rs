@@ -1,0 +1,115 @@
+//! What the status socket says, to whom, and for how long.
+
+mod control_fixture;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+use control_fixture::Fixture;
+use weir::control::{
+    ClientError, Control, Drain, Error, FINAL_STATUS_NAME, SOCKET_NAME, State, Status, fetch, gather,
+};
+use weir_common::reason::{Outcome, Reason};
+
+#[test]
+fn at_rest_every_click_received_has_its_outcome() {
+    let fixture = Fixture::new();
+    let clicks = gather(&fixture.sources()).0.clicks;
+    assert_eq!((clicks.received, clicks.residual), (10, 0));
+    assert_eq!(clicks.outcomes.values().sum::<u64>(), 10);
+    assert_eq!(clicks.outcomes.len(), Outcome::ALL.len());
+    assert_eq!((clicks.handed_off, clicks.taken_over), (4, 4));
+    assert_eq!(
+        clicks.reasons.into_iter().collect::<Vec<_>>(),
+        [("bad_tag".to_owned(), 1), ("prefetch".to_owned(), 4)]
+    );
+    assert_eq!(clicks.unseen.into_iter().collect::<Vec<_>>(), [("socket_overflow".to_owned(), 3)]);
+}
+
+#[test]
+fn a_lost_click_is_a_positive_residual_and_one_counted_twice_a_negative() {
+    let fixture = Fixture::new();
+    fixture.workers[1].clicks_received.add(1);
+    assert_eq!(gather(&fixture.sources()).0.clicks.residual, 1);
+    fixture.workers[0].count(Outcome::Duplicate, Reason::None, 3);
+    assert_eq!(gather(&fixture.sources()).0.clicks.residual, -2);
+}
+
+#[test]
+fn latencies_of_all_workers_are_one_distribution() {
+    let status = gather(&Fixture::new().sources()).0;
+    assert_eq!(status.ack_latency_ns.count, 3);
+    assert_eq!(status.ack_latency_ns.max, 9_000_000);
+    assert!((3_000_000..3_400_000).contains(&status.ack_latency_ns.p50), "{:?}", status.ack_latency_ns);
+    assert_eq!(status.workers.iter().map(|worker| worker.core).collect::<Vec<_>>(), [0, 3]);
+}
+
+#[test]
+fn the_socket_sends_what_was_gathered() {
+    let fixture = Fixture::new();
+    let _control = fixture.start();
+    let sent = fetch(&fixture.settings().run_dir.join(SOCKET_NAME)).unwrap();
+    let gathered = gather(&fixture.sources()).0;
+    assert_eq!(Status { uptime_s: 0.0, ..sent }, Status { uptime_s: 0.0, ..gathered });
+}
+
+#[test]
+fn one_connection_may_ask_again_and_sees_the_counters_move() {
+    let fixture = Fixture::new();
+    let _control = fixture.start();
+    let mut stream = UnixStream::connect(fixture.settings().run_dir.join(SOCKET_NAME)).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut ask = |request: &str| {
+        writeln!(stream, "{request}").unwrap();
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()
+    };
+    assert_eq!(ask("status")["state"], "recovering");
+    fixture.state.set(State::Running);
+    fixture.workers[0].clicks_received.add(5);
+    let second = ask("status");
+    assert_eq!((&second["state"], &second["clicks"]["received"]), (&"running".into(), &15.into()));
+    assert_eq!(ask("stop")["error"], "no such request: \"stop\"; ask for status");
+}
+
+#[test]
+fn dropping_the_handle_closes_the_socket_and_frees_its_name() {
+    let fixture = Fixture::new();
+    let socket = fixture.settings().run_dir.join(SOCKET_NAME);
+    drop(fixture.start());
+    assert!(!socket.exists());
+    assert!(matches!(fetch(&socket), Err(ClientError::Connect { .. })));
+    let _again = fixture.start();
+    assert!(fetch(&socket).is_ok());
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_rest_of_a_killed_one_replaced() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    let drain = Drain { flag: fixture.drain.clone(), wake: Box::new(|| {}) };
+    let second = Control::start(fixture.settings(), fixture.sources(), drain);
+    assert!(matches!(second.err(), Some(Error::SocketTaken { .. })));
+    drop(control);
+    // What a killed daemon leaves: a socket file that nobody listens on.
+    let socket = fixture.settings().run_dir.join(SOCKET_NAME);
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let _control = fixture.start();
+    assert!(fetch(&socket).is_ok());
+}
+
+#[test]
+fn the_final_status_is_the_last_one_and_whole() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    fixture.state.set(State::Draining);
+    fixture.workers[0].clicks_received.add(1);
+    fixture.workers[0].count(Outcome::Late, Reason::None, 1);
+    let path = control.write_final_status().unwrap();
+    assert_eq!(path, fixture.settings().run_dir.join(FINAL_STATUS_NAME));
+    let written: Status = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!((written.state, written.clicks.received, written.clicks.residual), (State::Draining, 11, 0));
+    drop(control);
+    assert!(path.exists());
+}

@@ -219,3 +219,35 @@ fn status(args: &StatusArgs) -> ExitCode {
         Err(error) => fail(&error, 1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_config_in_short_says_what_this_machine_will_do() {
+        let host = Host { cores: vec![0, 1] };
+        assert_eq!(
+            resolved(&Config::default(), &host),
+            "  \
+node     1 in local local
+  data     /var/lib/weir, status in /run/weir
+  workers  2 on cores [0, 1]
+  udp      port 4500 on 0.0.0.0, ::
+  steer    none: no interface
+  keys     0, unsigned clicks taken
+  journal  commit every 2ms, at most 16GiB
+  forward  embedded every 2s
+  metrics  127.0.0.1:9464
+  memory   at most about 493MiB: dedupe 229MiB, buckets 184MiB, receive buffers 80MiB
+"
+        );
+    }
+}

@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Keep the node's data too, not only the reports
     #[arg(long)]
     keep: bool,
+    /// Run the weir and weir-bench of this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -60,6 +63,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     println!("[1/6] set-up");
     setup::ensure(&args.setup)?;
+    let binaries = binaries(args)?;
+    interrupt.check()?;
+    println!("[3/6] lab: namespaces pop ({POP_V4}, {POP_V6}) and sdk, a veth between them");
+    let folder = Folder::make(binaries)?;
+    let lab = Lab::build()?;
+    println!("[4/6] node: weir run --config {}", folder.config().display());
+    let mut daemon = folder.start_daemon(&lab)?;
+    folder.wait_until_ready(&mut daemon, &interrupt)?;
+    println!("[5/6] load: {} clicks/s for {} s", grouped(args.rate.into()), args.duration.as_secs());
+    generate(args, &folder, &lab, &mut daemon, &interrupt)?;
+    println!("[6/6] drain, audit, close the books");
+    drain(&folder, &mut daemon, &interrupt)?;
+    drop(lab);
+    let verdict = judge(&folder);
+    folder.tell(args.keep);
+    verdict
+}
+
+/// The folder of weir and weir-bench, built if need be.
+fn binaries(args: &Args) -> Result<PathBuf> {
+    if let Some(folder) = &args.binaries {
+        println!("[2/6] weir and weir-bench of {}", folder.display());
+        return fs::canonicalize(folder).with_context(|| format!("cannot find {}", folder.display()));
+    }
     println!("[2/6] build weir and weir-bench (release)");
     command::run(command::cargo().args([
         "build",
@@ -69,34 +96,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--package",
         "weir-bench",
     ]))?;
-    interrupt.check()?;
-    println!("[3/6] lab: namespaces pop ({POP_V4}, {POP_V6}) and sdk, a veth between them");
-    let folder = Folder::make()?;
-    let lab = Lab::build()?;
-    println!("[4/6] node: weir run --config {}", folder.config().display());
-    let mut daemon = folder.start_daemon(&lab)?;
-    folder.wait_until_ready(&mut daemon, &interrupt)?;
-    println!("[5/6] load: {} clicks/s for {} s", grouped(args.rate.into()), args.duration.as_secs());
-    let generated = generate(args, &folder, &lab, &mut daemon, &interrupt);
-    println!("[6/6] drain, audit, close the books");
-    drain(&folder, &mut daemon, &interrupt)?;
-    generated?;
-    drop(lab);
-    let verdict = judge(&folder);
-    folder.tell(args.keep);
-    verdict
+    Ok(target().join("release"))
 }
 
-/// What one run leaves behind.
-struct Folder(PathBuf);
+/// What one run leaves behind, and the programs it runs.
+struct Folder {
+    path: PathBuf,
+    binaries: PathBuf,
+}
 
 impl Folder {
-    fn make() -> Result<Self> {
+    fn make(binaries: PathBuf) -> Result<Self> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamp = format!("{}-{}", since_epoch.as_secs(), std::process::id());
-        let folder = Self(target().join("demo").join(stamp));
+        let folder = Self { path: target().join("demo").join(stamp), binaries };
         for part in ["data", "run"] {
-            let path = folder.0.join(part);
+            let path = folder.path.join(part);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         folder.write_key()?;
@@ -105,27 +120,27 @@ impl Folder {
     }
 
     fn config(&self) -> PathBuf {
-        self.0.join("weir.toml")
+        self.path.join("weir.toml")
     }
 
     fn key(&self) -> PathBuf {
-        self.0.join("1-1.hex")
+        self.path.join("1-1.hex")
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join("run/weir.sock")
+        self.path.join("run/weir.sock")
     }
 
     fn report(&self) -> PathBuf {
-        self.0.join("generator.json")
+        self.path.join("generator.json")
     }
 
     fn acked(&self) -> PathBuf {
-        self.0.join("acked.log")
+        self.path.join("acked.log")
     }
 
     fn final_status(&self) -> PathBuf {
-        self.0.join("run/final-status.json")
+        self.path.join("run/final-status.json")
     }
 
     /// A key nobody has seen before, for its owner's eyes alone.
@@ -138,7 +153,7 @@ impl Folder {
     }
 
     fn config_text(&self) -> String {
-        let (data, run) = (self.0.join("data"), self.0.join("run"));
+        let (data, run) = (self.path.join("data"), self.path.join("run"));
         format!(
             "# Made by `cargo xtask demo`. What is not here has its default: see deploy/weir.toml.\n\
              [node]\nid = 1\nregion = \"demo\"\npop = \"lab\"\ndata_dir = {data:?}\nrun_dir = {run:?}\n\n\
@@ -149,13 +164,9 @@ impl Folder {
         )
     }
 
-    fn weir(&self) -> PathBuf {
-        target().join("release/weir")
-    }
-
     fn start_daemon(&self, lab: &Lab) -> Result<Running> {
-        let log = fs::File::create(self.0.join("weir.log")).context("cannot write the node's log")?;
-        let mut daemon = lab.pop.command(&self.weir());
+        let log = fs::File::create(self.path.join("weir.log")).context("cannot write the node's log")?;
+        let mut daemon = lab.pop.command(&self.binaries.join("weir"));
         daemon.arg("run").arg("--config").arg(self.config());
         daemon.stdout(log.try_clone()?).stderr(log);
         Running::start("the node", &mut daemon)
@@ -181,19 +192,19 @@ impl Folder {
     }
 
     fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.0.join("weir.log")).unwrap_or_default();
+        let log = fs::read_to_string(self.path.join("weir.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Says what is left to look at; the data is large and goes unless it is to be kept.
     fn tell(&self, keep: bool) {
-        println!("\nleft to look at, in {}:", self.0.display());
+        println!("\nleft to look at, in {}:", self.path.display());
         println!("  weir.toml, weir.log     the node's config and log");
         println!("  generator.json          what was sent, and what should come of it");
         println!("  acked.log               every click the node acknowledged");
         println!("  run/final-status.json   what the node counted");
-        let data = self.0.join("data");
+        let data = self.path.join("data");
         if keep {
             println!("  data                    journal and store; `weir audit` recounts them");
         } else if let Err(error) = fs::remove_dir_all(&data) {
@@ -218,14 +229,14 @@ fn generate(
     daemon: &mut Running,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let mut command = lab.sdk.command(&target().join("release/weir-bench"));
+    let mut command = lab.sdk.command(&folder.binaries.join("weir-bench"));
     command.args(["udp", "--profile", "demo", "--interface", SDK_INTERFACE, "--issuer", "1", "--key", "1"]);
     command.args(["--target", &format!("{POP_V4}:{PORT}"), "--target6", &format!("[{POP_V6}]:{PORT}")]);
     command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
     command.args(["--seed", &std::process::id().to_string()]);
     command.arg("--key-file").arg(folder.key());
     command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
-    let log = folder.0.join("generator.log");
+    let log = folder.path.join("generator.log");
     let log_file = fs::File::create(&log).context("cannot write the generator's log")?;
     command.stdout(log_file.try_clone()?).stderr(log_file);
     let mut generator = Running::start("the generator", &mut command)?;
@@ -294,7 +305,7 @@ fn drain(folder: &Folder, daemon: &mut Running, interrupt: &Interrupt) -> Result
 
 /// Audits the journal, closes the books, and says so.
 fn judge(folder: &Folder) -> Result<()> {
-    let mut audit = Command::new(folder.weir());
+    let mut audit = Command::new(folder.binaries.join("weir"));
     audit.arg("audit").arg("--config").arg(folder.config()).args(["--busiest", BUSIEST_ADS]);
     audit.arg("--acked").arg(folder.acked());
     println!();

@@ -125,3 +125,33 @@ pub(crate) fn require_root() -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces() -> String {
+        command::output(Command::new("ip").args(["netns", "list"])).unwrap()
+    }
+
+    #[test]
+    fn a_lab_connects_both_families_and_leaves_nothing_behind() {
+        if require_root().is_err() || !command::has("ip") || !command::has("ethtool") {
+            println!("skipped: needs root, ip and ethtool (cargo xtask setup)");
+            return;
+        }
+        let mine = format!("-{}", std::process::id());
+        let lab = Lab::build().unwrap();
+        assert_eq!(namespaces().matches(&mine).count(), 2);
+        for (target, source) in [(POP_V4, SDK_V4), (POP_V6, SDK_V6)] {
+            // The route inside says that the address is on the veth; no packet is needed.
+            let route = command::output(lab.sdk.ip().args(["route", "get", target])).unwrap();
+            assert!(route.contains(SDK_INTERFACE) && route.contains(source), "{route}");
+        }
+        let features = lab.sdk.command(Path::new("ethtool")).args(["-k", SDK_INTERFACE]).output().unwrap();
+        let features = String::from_utf8(features.stdout).unwrap();
+        assert!(features.contains("tx-checksumming: off"), "{features}");
+        drop(lab);
+        assert_eq!(namespaces().matches(&mine).count(), 0);
+    }
+}

@@ -90,3 +90,13 @@ fn run_binary(name: &str, subcommand: &str, arguments: &[String]) -> Result<()> 
     binary.args(Some(subcommand).filter(|word| !word.is_empty())).args(arguments);
     Err(command::replace_self_with(&mut binary))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

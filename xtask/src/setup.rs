@@ -15,6 +15,7 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 #[derive(clap::Args, Clone, Default)]
+#[group(id = "setup")]
 pub(crate) struct Args {
     /// Install nothing: print the commands instead
     #[arg(long)]
@@ -95,6 +96,9 @@ fn ebpf_misses() -> Option<String> {
     if !ebpf.join("Cargo.toml").exists() {
         // cargo would walk up and build the workspace around it.
         return None;
+    }
+    if !ebpf.join("target").exists() {
+        println!("set-up: building the eBPF program for the first time, its core library with it");
     }
     toolchain::build(&ebpf).err()
 }

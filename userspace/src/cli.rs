@@ -246,7 +246,7 @@ node     1 in local local
   journal  commit every 2ms, at most 16GiB
   forward  embedded every 2s
   metrics  127.0.0.1:9464
-  memory   at most about 493MiB: dedupe 229MiB, buckets 184MiB, receive buffers 80MiB
+  memory   at most about 492MiB: dedupe 229MiB, buckets 184MiB, receive buffers 80MiB
 "
         );
     }

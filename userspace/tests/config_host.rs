@@ -78,7 +78,20 @@ fn a_core_that_is_not_there_is_named_with_those_that_are() {
 }
 
 #[test]
-fn a_config_that_cannot_be_read_is_named() {
+fn a_config_that_cannot_be_used_is_named_with_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "weir.toml", "node.id = 0\nlog.level = 1", 0o644);
+    let path = folder.path().join("weir.toml");
+    let error = load(&path, &host()).unwrap_err().to_string();
+    let head = format!(
+        "{} cannot be used; mend these lines and check again with `weir check-config`:",
+        path.display()
+    );
+    assert_eq!(error.lines().next(), Some(head.as_str()));
+    assert!(
+        error.lines().skip(1).all(|line| line.starts_with("  line ")) && error.lines().count() == 3,
+        "{error}"
+    );
     let error = load(Path::new("/nowhere/weir.toml"), &host()).unwrap_err().to_string();
     assert!(error.starts_with("cannot read the config file /nowhere/weir.toml: "), "{error}");
 }

@@ -22,15 +22,14 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of one config, in the order of the file.
+/// Every problem of one config, in the order of the file; each on a new line of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}  {problem}")?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }
@@ -46,7 +45,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// {path} cannot be used; mend these lines and check again with `weir check-config`:\n{problems}
+    /// {path} cannot be used; mend these lines and check again with `weir check-config`:{problems}
     Invalid {
         /// The file.
         path: PathBuf,

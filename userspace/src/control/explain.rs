@@ -9,7 +9,7 @@ use crate::config::nearest;
 /// The width text is folded at: the narrowest terminal in use.
 const COLUMNS: usize = 80;
 
-/// There is no reason called {name:?}{hint}; `weir explain all` lists them
+/// there is no reason called {name:?}{hint}; `weir explain all` lists them
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, displaydoc::Display)]
 pub struct UnknownReason {
     /// What was asked for.
@@ -31,7 +31,7 @@ pub fn explain(name: &str) -> Result<String, UnknownReason> {
     by_name.or(by_number).map(text).ok_or_else(|| UnknownReason {
         name: name.to_owned(),
         hint: nearest(name, Reason::ALL.iter().map(|reason| reason.name()))
-            .map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?")),
+            .map_or(String::new(), |nearest| format!(" (did you mean {nearest:?}?)")),
     })
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let error = explain("bad_tga").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "There is no reason called \"bad_tga\"; did you mean \"bad_tag\"?; `weir explain all` lists them"
+            "there is no reason called \"bad_tga\" (did you mean \"bad_tag\"?); `weir explain all` lists them"
         );
         assert_eq!(explain("nothing like it").unwrap_err().hint, "");
     }

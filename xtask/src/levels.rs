@@ -18,15 +18,17 @@ pub(crate) struct Args {
     setup: setup::Args,
 }
 
-/// What a test prints on a line of its own when it cannot run here, with the reason after it.
-const SKIP_MARK: &str = "skipped: ";
+/// What a test prints on a line of its own when it cannot run here, in any case of letters, with
+/// the reason after it.
+const SKIP_MARK: &str = "skipped:";
 
-/// Test binaries by level; what matches none is pure. The longest prefix decides.
+/// Levels, and the words in a test binary's name that put it there; what has none is pure. The
+/// last level that fits decides: a veth needs more than a program that is loaded.
 const LEVELS: [(&str, &[&str]); 4] = [
     ("pure", &[]),
-    ("PROG_TEST_RUN", &["steer_prog", "prog_"]),
-    ("namespaces and veth", &["veth_", "lab_", "netns_"]),
-    ("kill -9", &["crash_", "kill_"]),
+    ("PROG_TEST_RUN", &["xdp", "prog"]),
+    ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
+    ("kill -9", &["kill", "crash"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -69,7 +71,7 @@ fn checks(tally: &mut Tally) -> Result<()> {
 /// Runs a check when its component is installed.
 fn check(tally: &mut Tally, name: &str, installed: &mut Command, check: &mut Command) -> Result<()> {
     if command::output(installed).is_err() {
-        println!("{SKIP_MARK}{name} is not installed (rustup component add rustfmt clippy)");
+        println!("{SKIP_MARK} {name} is not installed (rustup component add rustfmt clippy)");
         tally.checks.skipped += 1;
         return Ok(());
     }
@@ -118,6 +120,10 @@ struct Tally {
     checks: Count,
     levels: [Count; LEVELS.len()],
     level: usize,
+    /// The test whose output is being read has said that it was skipped.
+    skip_seen: bool,
+    /// Tests of the running binary that have.
+    skips_pending: usize,
 }
 
 impl Tally {
@@ -132,22 +138,28 @@ impl Tally {
             self.level = level_of(running);
         } else if line.trim_start().starts_with("Doc-tests ") {
             self.level = 0;
-        } else if line.starts_with(SKIP_MARK) {
+        } else if line.starts_with("---- ") {
+            // What the next test printed follows.
+            self.skip_seen = false;
+        } else if is_skip(line) && !self.skip_seen {
             // The test itself passes: it did nothing wrong, but it showed nothing either.
-            self.levels[self.level].skipped += 1;
+            self.skip_seen = true;
+            self.skips_pending += 1;
         } else if let Some(result) = line.strip_prefix("test result: ") {
             let count = &mut self.levels[self.level];
-            count.passed += figure(result, " passed");
+            // A test that was skipped is among those that passed.
+            count.passed += figure(result, " passed").saturating_sub(self.skips_pending);
             count.failed += figure(result, " failed");
-            count.skipped += figure(result, " ignored");
+            count.skipped += figure(result, " ignored") + self.skips_pending;
+            (self.skips_pending, self.skip_seen) = (0, false);
         }
     }
 
-    /// All levels; a test that passed because it was skipped counts as skipped alone.
+    /// All levels.
     fn total(&self) -> Count {
         let mut total = self.checks;
         for level in self.levels {
-            total.passed += level.passed.saturating_sub(level.skipped);
+            total.passed += level.passed;
             total.failed += level.failed;
             total.skipped += level.skipped;
         }
@@ -163,11 +175,15 @@ impl Tally {
         };
         let mut text = format!("\n{}", line("checks", self.checks));
         for ((name, _), count) in LEVELS.iter().zip(self.levels) {
-            text += &line(name, Count { passed: count.passed.saturating_sub(count.skipped), ..count });
+            text += &line(name, count);
         }
         let total = self.total();
         text + &format!("{} passed, {} failed, {} skipped\n", total.passed, total.failed, total.skipped)
     }
+}
+
+fn is_skip(line: &str) -> bool {
+    line.get(..SKIP_MARK.len()).is_some_and(|start| start.eq_ignore_ascii_case(SKIP_MARK))
 }
 
 /// The level of the binary in cargo's "Running tests/NAME.rs (path)".
@@ -175,9 +191,8 @@ fn level_of(running: &str) -> usize {
     let source = running.split(" (").next().unwrap_or(running);
     let name =
         Path::new(source).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let level =
-        LEVELS.iter().position(|(_, prefixes)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
-    level.unwrap_or(0)
+    let fits = |(_, words): &(&str, &[&str])| name.split('_').any(|word| words.contains(&word));
+    LEVELS.iter().rposition(fits).unwrap_or(0)
 }
 
 /// The number before `word` in a result line such as "ok. 3 passed; 0 failed; ...".
@@ -198,16 +213,20 @@ mod tests {
 test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s
      Running tests/crash_kill.rs (target/debug/deps/crash_kill-1)
 test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.10s
-     Running tests/veth_books.rs (target/debug/deps/veth_books-1)
+     Running tests/xdp_veth.rs (target/debug/deps/xdp_veth-1)
+---- a_packet_is_steered stdout ----
+SKIPPED: no CAP_NET_ADMIN
+SKIPPED: no CAP_BPF
+---- a_packet_is_dropped stdout ----
 skipped: no CAP_NET_ADMIN
 test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 2.10s
    Doc-tests weir
 test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
         output.lines().for_each(|line| tally.read(line));
         assert_eq!(tally.levels[0], Count { passed: 34, failed: 0, skipped: 0 });
-        assert_eq!(tally.levels[2], Count { passed: 3, failed: 0, skipped: 2 });
+        assert_eq!(tally.levels[2], Count { passed: 1, failed: 0, skipped: 3 });
         assert_eq!(tally.levels[3], Count { passed: 2, failed: 1, skipped: 0 });
-        assert!(tally.summary().ends_with("\n37 passed, 1 failed, 2 skipped\n"), "{}", tally.summary());
+        assert!(tally.summary().ends_with("\n37 passed, 1 failed, 3 skipped\n"), "{}", tally.summary());
     }
 
     #[test]

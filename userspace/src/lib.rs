@@ -8,12 +8,12 @@
 
 /// Decode, verify, limits, traffic flags: pure functions over batches of clicks.
 pub mod admission;
+/// The command line of the binary.
+pub mod cli;
 /// The config file: read, checked once, then trusted.
 pub mod config;
 /// The tokio side: status socket, metrics, health. Never on the click path.
 pub mod control;
-/// The command line of the binary.
-pub mod cli;
 /// One run, from config to exit: puts the rooms together and takes them apart.
 pub mod daemon;
 /// Where committed blocks and changed buckets go: the sinks.

@@ -72,7 +72,24 @@ fn metrics_carry_the_counters_by_the_names_of_the_table() {
     for reason in Reason::ALL.iter().filter(|reason| reason.class() == Class::Refused) {
         assert!(text.contains(&format!("reason=\"{}\"", reason.name())), "{reason:?}");
     }
-    assert!(text.ends_with("# EOF\n"), "{text}");
+    assert!(text.contains("# TYPE weir_clicks_total counter\n") && !text.contains("# EOF"), "{text}");
+}
+
+#[test]
+fn who_asks_for_openmetrics_gets_it() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    let accept =
+        "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\nX: ";
+    let (_, text) = request(&control, accept);
+    assert!(text.contains("# TYPE weir_clicks counter\n") && text.ends_with("# EOF\n"), "{text}");
+    let samples = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let uptime = |line: &String| !line.starts_with("weir_uptime_seconds");
+    let classic =
+        samples(&request(&control, "GET /metrics").1).into_iter().filter(uptime).collect::<Vec<_>>();
+    assert_eq!(samples(&text).into_iter().filter(uptime).collect::<Vec<_>>(), classic);
 }
 
 /// The rules of `promtool check metrics`, as far as names and helps go.
@@ -87,6 +104,7 @@ fn every_metric_has_a_clean_name_and_a_help() {
         assert!(seen.insert(name), "{name} twice");
         assert!(name.starts_with("weir_"), "{name}");
         let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).unwrap();
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
         assert!(help.len() > "# HELP  ".len() + name.len() + 8, "{help}");
         let bad = ["_ms", "_ns", "_milliseconds", "_kib", "_count", "_sum", "_bucket", "_counter", "_gauge"];
         assert!(!bad.iter().any(|bad| name.ends_with(bad)), "{name}");

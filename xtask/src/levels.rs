@@ -49,8 +49,9 @@ fn checks(tally: &mut Tally) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
     check(tally, "rustfmt", command::cargo().args(["fmt", "--version"]), command::cargo().args(fmt))?;
     check(tally, "clippy", command::cargo().args(["clippy", "--version"]), command::cargo().args(clippy))?;
-    let ebpf = root().join("xdp-ebpf");
-    if let Some(toolchain) = toolchain::ladder().into_iter().find_map(Result::ok) {
+    if let Some(ebpf) = setup::ebpf_crate()
+        && let Some(toolchain) = toolchain::ladder().into_iter().find_map(Result::ok)
+    {
         // The formatter is the workspace's own: it needs no compiler that knows BPF.
         let mut format = command::cargo();
         format.current_dir(&ebpf).args(["fmt", "--check"]);

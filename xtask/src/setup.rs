@@ -2,7 +2,7 @@
 //!
 //! A second run finds everything and installs nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -92,15 +92,18 @@ fn install(mut commands: Vec<Command>) -> Result<()> {
 /// Why the eBPF program cannot be built, or nothing when it was: whether a compiler and a linker
 /// fit together shows only then. What was built before is not built again.
 fn ebpf_misses() -> Option<String> {
-    let ebpf = crate::root().join("xdp-ebpf");
-    if !ebpf.join("Cargo.toml").exists() {
-        // cargo would walk up and build the workspace around it.
-        return None;
-    }
+    let ebpf = ebpf_crate()?;
     if !ebpf.join("target").exists() {
         println!("set-up: building the eBPF program for the first time, its core library with it");
     }
     toolchain::build(&ebpf).err()
+}
+
+/// The crate of the eBPF program. Where it is none, cargo would walk up and take the workspace
+/// around it for one.
+pub(crate) fn ebpf_crate() -> Option<PathBuf> {
+    let ebpf = crate::root().join("xdp-ebpf");
+    ebpf.join("Cargo.toml").exists().then_some(ebpf)
 }
 
 fn apt(packages: &[&str]) -> Vec<Command> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics;
+use super::metrics::{self, Format};
 use super::status::{Sources, State, gather};
 
 /// Scrapers at once.
@@ -38,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
         let sources = Arc::clone(&sources);
         tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
-                let response = respond(request.method(), request.uri().path(), &sources);
+                let response = respond(&request, &sources);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -51,14 +51,16 @@ pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
     }
 }
 
-fn respond(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
-    if method != Method::GET {
+fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
         return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned());
     }
-    match path {
+    match request.uri().path() {
         "/metrics" => {
             let (status, latencies) = gather(sources);
-            response(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status, &latencies))
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let format = Format::accepted(accept.unwrap_or(""));
+            response(StatusCode::OK, format.content_type(), metrics::render(&status, &latencies, format))
         }
         "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {

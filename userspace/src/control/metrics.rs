@@ -1,6 +1,10 @@
-//! The status as Prometheus metrics (OpenMetrics text 1.0). Built anew for each scrape, from the same
-//! snapshot that the status socket sends: the two cannot disagree.
+//! The status as Prometheus metrics. Built anew for each scrape, from the same snapshot that the
+//! status socket sends: the two cannot disagree.
+//!
+//! Two forms of one text: OpenMetrics 1.0 for who asks for it, the older text format 0.0.4 for
+//! everybody else (`promtool check metrics` reads that one).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -13,8 +17,31 @@ use weir_common::reason::{Class, Reason};
 use super::status::{Latencies, State, Status, WorkerStatus};
 use crate::stats::{Histogram, HistogramSnapshot};
 
-/// The content type of [`render`]'s text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The form of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text format 0.0.4.
+    Classic,
+    /// OpenMetrics text 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The form that an `Accept` header asks for.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    /// The content type of the text.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Powers of two that bound a latency's buckets: 8 us to 17 s, each twice the one before.
 const LATENCY_POWERS: std::ops::RangeInclusive<u32> = 13..=34;
@@ -23,12 +50,35 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// The metrics of one snapshot, as text.
 #[must_use]
-pub fn render(status: &Status, latencies: &Latencies) -> String {
+pub fn render(status: &Status, latencies: &Latencies, format: Format) -> String {
     let mut registry = Registry::with_prefix("weir");
     registry.register_collector(Box::new(Scrape { status: status.clone(), latencies: latencies.clone() }));
     let mut text = String::new();
     // Writing to a String fails only if the encoder itself refuses; a test covers every metric.
     encode(&mut text, &registry).unwrap_or_default();
+    match format {
+        Format::OpenMetrics => text,
+        Format::Classic => classic(&text),
+    }
+}
+
+/// OpenMetrics names a counter's family without its `_total`; the older format names the samples.
+fn classic(open_metrics: &str) -> String {
+    let types = open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let counters: BTreeSet<&str> =
+        types.filter(|(_, kind)| *kind == "counter").map(|(name, _)| name).collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        let head = (words.next(), words.next(), words.next(), words.next());
+        match head {
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(name) => {
+                text.extend(["# ", kind, " ", name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
     text
 }
 

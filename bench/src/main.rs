@@ -27,6 +27,8 @@ const CLICKS_PER_DATAGRAM: f64 = 14.0;
 const OUTAGE_S: f64 = 10.0;
 const BATCHES_MIN: usize = 1024;
 const BATCHES_MAX: usize = 65_536;
+/// A node that falls behind for a moment loses nothing.
+const MOCK_RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Loads an edge node and says exactly what it must have counted.
 #[derive(Parser)]
@@ -136,6 +138,12 @@ struct MockArgs {
     /// Acks to lose, in thousandths
     #[arg(long, default_value_t = 0)]
     lose_acks: u32,
+    /// Stop when no datagram has come for so long, once there was one
+    #[arg(long, value_parser = parse_duration)]
+    idle: Option<Duration>,
+    /// Write what was counted here when stopping
+    #[arg(long, requires = "idle")]
+    json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -158,11 +166,15 @@ fn run_udp(args: &UdpArgs) -> anyhow::Result<bool> {
     let report = udp::run(&options)?;
     print_table(&report);
     if let Some(path) = &args.json {
-        let mut text = serde_json::to_string_pretty(&report)?;
-        text.push('\n');
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write_json(path, &report)?;
     }
     Ok(report.valid)
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn options(args: &UdpArgs) -> anyhow::Result<Options> {
@@ -218,11 +230,20 @@ fn options(args: &UdpArgs) -> anyhow::Result<Options> {
 fn run_mock(args: &MockArgs) -> anyhow::Result<bool> {
     let key = read_key(&args.key.key_file)?;
     let socket = UdpSocket::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    // As far as the system allows: the kernel caps it silently.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(MOCK_RECEIVE_BUFFER).context("receive buffer")?;
     let faults =
         Faults { lose_datagrams: args.lose_datagrams, lose_acks: args.lose_acks, ..Faults::default() };
     let keys = vec![(Issuer(args.key.issuer), KeyId(args.key.key), key)];
     eprintln!("mock edge on {}", socket.local_addr()?);
-    MockEdge::new(keys, faults, 1).serve(&socket, &AtomicBool::new(false));
+    let mut edge = MockEdge::new(keys, faults, 1);
+    match args.idle {
+        Some(idle) => edge.serve_while_busy(&socket, idle),
+        None => edge.serve(&socket, &AtomicBool::new(false)),
+    }
+    if let Some(path) = &args.json {
+        write_json(path, &edge.books)?;
+    }
     Ok(true)
 }
 

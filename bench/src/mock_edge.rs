@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 use weir_common::id::{ImpressionId, Issuer, KeyId, ORDINALS};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::siphash::SipKey;
@@ -39,11 +40,11 @@ pub struct Faults {
 }
 
 /// What the node counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MockBooks {
-    /// Datagrams it saw, and of these those with a sound header.
+    /// Datagrams it saw.
     pub datagrams: u64,
-    /// Datagrams with a sound header.
+    /// Of these, those with a sound header.
     pub datagrams_sound: u64,
     /// Datagrams lost on purpose, not in the others.
     pub datagrams_lost: u64,
@@ -85,11 +86,24 @@ impl MockEdge {
 
     /// Serves a socket until told to stop.
     pub fn serve(&mut self, socket: &UdpSocket, stop: &AtomicBool) {
+        self.serve_until(socket, |_| stop.load(Ordering::Relaxed));
+    }
+
+    /// Serves a socket until no datagram has come for so long, once there was one.
+    pub fn serve_while_busy(&mut self, socket: &UdpSocket, idle: Duration) {
+        self.serve_until(socket, |last| last.is_some_and(|last| last.elapsed() > idle));
+    }
+
+    fn serve_until(&mut self, socket: &UdpSocket, stop: impl Fn(Option<Instant>) -> bool) {
         socket.set_read_timeout(Some(PATIENCE)).expect("a read timeout can be set");
         let mut buffer = [0; BUFFER];
-        while !stop.load(Ordering::Relaxed) {
+        let mut last = None;
+        while !stop(last) {
             match socket.recv_from(&mut buffer) {
-                Ok((len, sender)) => self.on_datagram(socket, &buffer[..len], sender),
+                Ok((len, sender)) => {
+                    last = Some(Instant::now());
+                    self.on_datagram(socket, &buffer[..len], sender);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     self.release(socket, 0);
                 }

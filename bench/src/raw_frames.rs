@@ -141,11 +141,11 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     bytes.try_into().ok()
 }
 
-fn ethernet(tags: usize, ethertype: u16) -> Vec<u8> {
+fn ethernet(tags: usize, vlan_id: u8, ethertype: u16) -> Vec<u8> {
     let mut frame = vec![0; 12];
     for _ in 0..tags {
         frame.extend(ETHERTYPE_VLAN.to_be_bytes());
-        frame.extend([0, 0]); // priority 0, VLAN id 0
+        frame.extend([0, vlan_id]); // priority 0
     }
     frame.extend(ethertype.to_be_bytes());
     frame
@@ -169,7 +169,9 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
         _ => 0,
     };
     let ethertype = if kind == Kind::NotIp { ETHERTYPE_EXPERIMENTAL } else { ETHERTYPE_IPV4 };
-    let mut frame = ethernet(tags, ethertype);
+    // A kernel strips any number of priority tags, but delivers nothing from a VLAN it has not.
+    let vlan_id = u8::from(kind == Kind::VlanTooDeep);
+    let mut frame = ethernet(tags, vlan_id, ethertype);
     let options: &[u8] = if kind == Kind::Ipv4Options { &[1; 8] } else { &[] }; // no operation
     let udp_len = 8 + payload.len() as u16;
     let ip_len = 20 + options.len() as u16 + udp_len;
@@ -214,7 +216,7 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
 }
 
 fn frame_v6(kind: Kind, flow: &Flow<Ipv6Addr>, payload: &[u8]) -> Vec<u8> {
-    let mut frame = ethernet(0, ETHERTYPE_IPV6);
+    let mut frame = ethernet(0, 0, ETHERTYPE_IPV6);
     let udp_len = 8 + payload.len() as u16;
     let (first, extensions) = extension_headers(kind);
     let mut ip = [0; 40];

@@ -120,7 +120,7 @@ impl ClickSource {
         match kind {
             Kind::Duplicate => self.duplicate(now_ms),
             Kind::Repeat => self.repeat(now_ms),
-            Kind::Foreign => self.foreign(now_ms),
+            Kind::Foreign | Kind::ForeignRefused => self.foreign(kind, now_ms),
             Kind::Late | Kind::WrongClock | Kind::Expired | Kind::NotYetIssued => {
                 self.ill_timed(kind, now_ms)
             }
@@ -144,15 +144,17 @@ impl ClickSource {
         Made { kind: Kind::Fresh, click, has_extension }
     }
 
-    fn foreign(&mut self, now_ms: u64) -> Made {
+    fn foreign(&mut self, kind: Kind, now_ms: u64) -> Made {
         let mut click = self.single(now_ms);
         let low = self.identity.run ^ self.identity.thread << 56 | 1;
         let id = u128::from(low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(self.made);
         click.impression.0 = id.to_le_bytes();
         click.tag = 0.into();
         click.flags |= click_flags::FOREIGN;
-        self.remember(click, false);
-        Made { kind: Kind::Foreign, click, has_extension: false }
+        if kind == Kind::Foreign {
+            self.remember(click, false);
+        }
+        Made { kind, click, has_extension: false }
     }
 
     fn duplicate(&mut self, now_ms: u64) -> Made {

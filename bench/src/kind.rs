@@ -74,6 +74,7 @@ kinds! {
     Expired "expired" Tracked Refused Expired
     NotYetIssued "not_yet_issued" Tracked Refused NotYetIssued
     OrdinalLimit "ordinal_limit" Tracked Refused OrdinalLimit
+    ForeignRefused "foreign_refused" Tracked Refused UnsignedNotAllowed
 
     ClickCut "click_cut" Worker Malformed ClickCut
     ReservedBits "reserved_bits" Worker Malformed ReservedBits
@@ -97,6 +98,7 @@ kinds! {
     UdpLength "udp_length" Frame Malformed UdpLength
     ExtensionChain "extension_chain" Frame Malformed ExtensionChain
     FragmentV6 "fragment_v6" Frame Malformed Fragment
+    DeniedSource "denied_source" Frame Refused DeniedSource
 
     NotIp "not_ip" Passed Malformed NotIp
     NotUdp "not_udp" Passed Malformed NotUdp
@@ -195,6 +197,7 @@ const DEMO: &[(Kind, u32)] = &[
     (Kind::UdpLength, 1),
     (Kind::ExtensionChain, 1),
     (Kind::FragmentV6, 1),
+    (Kind::DeniedSource, 5),
     (Kind::NotIp, 1),
     (Kind::NotUdp, 1),
     (Kind::OtherPort, 1),
@@ -217,6 +220,23 @@ pub struct Means {
     pub ipv4: bool,
     /// An IPv6 target.
     pub ipv6: bool,
+    /// A source that the node's XDP program denies.
+    pub denied_source: bool,
+    /// The node takes unsigned traffic; without it foreign clicks are refused.
+    pub unsigned: bool,
+}
+
+impl Means {
+    /// What to send for a kind of a profile: the kind itself, its counterpart on such a node, or
+    /// nothing.
+    fn allow(self, kind: Kind) -> Option<Kind> {
+        let possible = (self.packet_socket || !kind.needs_packet_socket())
+            && (self.ipv6 || !kind.needs_ipv6())
+            && (self.ipv4 || !kind.needs_ipv4())
+            && (self.denied_source || kind != Kind::DeniedSource);
+        let counterpart = if kind == Kind::Foreign && !self.unsigned { Kind::ForeignRefused } else { kind };
+        possible.then_some(counterpart)
+    }
 }
 
 impl Profile {
@@ -233,10 +253,7 @@ impl Profile {
         };
         let mut mix = Vec::with_capacity(MIX_SLOTS);
         for &(kind, share) in weights {
-            let possible = (means.packet_socket || !kind.needs_packet_socket())
-                && (means.ipv6 || !kind.needs_ipv6())
-                && (means.ipv4 || !kind.needs_ipv4());
-            if possible {
+            if let Some(kind) = means.allow(kind) {
                 mix.resize(mix.len() + share as usize, kind);
             }
         }
@@ -250,15 +267,20 @@ impl Profile {
 mod tests {
     use super::*;
 
-    const ALL_MEANS: Means = Means { packet_socket: true, ipv4: true, ipv6: true };
+    const ALL_MEANS: Means =
+        Means { packet_socket: true, ipv4: true, ipv6: true, denied_source: true, unsigned: true };
 
     #[test]
     fn the_demo_sends_every_kind_and_mostly_fresh_clicks() {
         let mix = Profile::Demo.mix(ALL_MEANS, 1);
         assert_eq!(mix.len(), MIX_SLOTS);
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().filter(|&&kind| kind != Kind::ForeignRefused) {
             assert!(mix.contains(kind), "{kind:?} is missing");
         }
+        let signed_only = Profile::Demo.mix(Means { unsigned: false, ..ALL_MEANS }, 1);
+        let count = |mix: &[Kind], kind| mix.iter().filter(|&&other| other == kind).count();
+        assert_eq!(count(&signed_only, Kind::ForeignRefused), count(&mix, Kind::Foreign));
+        assert_eq!(count(&signed_only, Kind::Foreign), 0);
         assert!(mix.iter().filter(|&&kind| kind == Kind::Fresh).count() > MIX_SLOTS / 2);
     }
 

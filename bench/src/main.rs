@@ -2,7 +2,7 @@
 //! be used.
 #![forbid(unsafe_code)]
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -73,6 +73,9 @@ struct UdpArgs {
     /// The next hop's link address, or `auto` to ask the kernel
     #[arg(long, default_value = "auto")]
     gateway_mac: String,
+    /// A source address that the node's `steer.deny` holds: some raw frames claim to come from it
+    #[arg(long, requires = "interface")]
+    denied_source: Option<Ipv4Addr>,
     /// Planned clicks a second
     #[arg(long, value_name = "CLICKS_PER_S")]
     rate: f64,
@@ -120,6 +123,9 @@ struct UdpArgs {
     /// Number of ads
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     ads: u32,
+    /// The node refuses unsigned clicks (`admission.allow_unsigned = false`)
+    #[arg(long)]
+    unsigned_refused: bool,
     /// No progress lines
     #[arg(long)]
     quiet: bool,
@@ -188,7 +194,7 @@ fn options(args: &UdpArgs) -> anyhow::Result<Options> {
                 Some(parse_mac(text).with_context(|| format!("--gateway-mac {text} is no link address"))?)
             }
         };
-        Ok(Link { interface: interface.clone(), gateway })
+        Ok(Link { interface: interface.clone(), gateway, denied: args.denied_source })
     });
     let targets: Vec<SocketAddr> = std::iter::once(args.target).chain(args.target6).collect();
     let lanes = args.threads as f64 * targets.len() as f64;
@@ -223,6 +229,7 @@ fn options(args: &UdpArgs) -> anyhow::Result<Options> {
         late_bound: args.late_bound,
         drain_max: args.drain,
         ads: args.ads,
+        unsigned: !args.unsigned_refused,
         progress: !args.quiet,
     })
 }

@@ -19,6 +19,8 @@ use zerocopy::IntoBytes;
 
 const LATENESS_MS: u64 = 10 * 60_000;
 const AHEAD_MS: u64 = 60_000;
+/// Issue times are whole seconds.
+const GRACE_MS: u64 = 1000;
 const LIFETIME_S: u64 = 24 * 3600;
 const BUFFER: usize = 2048;
 /// How long the thread waits for a datagram before it looks whether to stop.
@@ -183,7 +185,7 @@ impl MockEdge {
         let reason = self.refusal(now_ms, click);
         if reason != Reason::None {
             self.books.count(Outcome::Refused, reason, 1);
-            return AckStatus::Created;
+            return AckStatus::Malformed; // refused for good: not to be sent again
         }
         let (outcome, reason) = self.decide(now_ms, click);
         self.books.count(outcome, reason, 1);
@@ -198,18 +200,16 @@ impl MockEdge {
             return Reason::None;
         }
         let id = click.impression;
+        let (issued_s, now_s) = (u64::from(id.issued_at_s()), now_ms / 1000);
+        if issued_s + LIFETIME_S < now_s {
+            return Reason::Expired;
+        }
+        if issued_s > now_s + AHEAD_MS / 1000 {
+            return Reason::NotYetIssued;
+        }
         let key = self.keys.iter().find(|(issuer, key, _)| (*issuer, *key) == (id.issuer(), id.key()));
         let Some((_, _, key)) = key else { return Reason::UnknownKey };
-        let (issued_s, now_s) = (u64::from(id.issued_at_s()), now_ms / 1000);
-        if click.tag.get() != click.expected_tag(key) {
-            Reason::BadTag
-        } else if issued_s + LIFETIME_S < now_s {
-            Reason::Expired
-        } else if issued_s > now_s + AHEAD_MS / 1000 {
-            Reason::NotYetIssued
-        } else {
-            Reason::None
-        }
+        if click.tag.get() == click.expected_tag(key) { Reason::None } else { Reason::BadTag }
     }
 
     fn decide(&mut self, now_ms: u64, click: &Click) -> (Outcome, Reason) {
@@ -221,7 +221,9 @@ impl MockEdge {
         *seen |= bit;
         let clicked_ms = click.clicked_at_ms.get();
         let issued_ms = if click.is_foreign() { 0 } else { u64::from(click.impression.issued_at_s()) * 1000 };
-        let suspect = clicked_ms < issued_ms || clicked_ms > now_ms + AHEAD_MS;
+        let suspect = clicked_ms + GRACE_MS < issued_ms
+            || clicked_ms > now_ms + AHEAD_MS
+            || clicked_ms + LIFETIME_S * 1000 < now_ms;
         self.books.clock_suspect += u64::from(suspect);
         if !suspect && clicked_ms + LATENESS_MS < now_ms {
             return (Outcome::Late, Reason::None);

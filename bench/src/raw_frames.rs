@@ -40,6 +40,8 @@ pub struct Link {
     pub interface: String,
     /// The next hop's address; `None` asks the kernel's neighbour table.
     pub gateway: Option<[u8; 6]>,
+    /// A source that the node's XDP program denies, if it has one.
+    pub denied: Option<Ipv4Addr>,
 }
 
 /// Builds and sends raw frames.
@@ -48,6 +50,7 @@ pub struct RawFrames {
     gateway: [u8; 6],
     v4: Option<Flow<Ipv4Addr>>,
     v6: Option<Flow<Ipv6Addr>>,
+    denied: Ipv4Addr,
     /// Frames the kernel did not take.
     pub send_failures: u64,
 }
@@ -88,7 +91,8 @@ impl RawFrames {
             (None, Some(flow)) => resolve(flow.target)?,
             (None, None) => bail!("with IPv6 alone the neighbour cannot be looked up: give --gateway-mac"),
         };
-        Ok(Self { socket, gateway, v4, v6, send_failures: 0 })
+        let denied = link.denied.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Ok(Self { socket, gateway, v4, v6, denied, send_failures: 0 })
     }
 
     /// Sends a frame of this kind around the payload. Says whether the kernel took it.
@@ -96,7 +100,7 @@ impl RawFrames {
         let frame = if kind.needs_ipv6() {
             self.v6.map(|flow| frame_v6(kind, &flow, payload))
         } else {
-            self.v4.map(|flow| frame_v4(kind, &flow, payload))
+            self.v4.map(|flow| frame_v4(kind, &flow, self.denied, payload))
         };
         let Some(mut frame) = frame else { return false };
         frame[..6].copy_from_slice(&self.gateway);
@@ -159,7 +163,7 @@ fn udp(source_port: u16, target_port: u16, len: u16) -> [u8; 8] {
     header
 }
 
-fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
+fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, denied: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let tags = match kind {
         Kind::Vlan1 => 1,
         Kind::Vlan2 => 2,
@@ -172,7 +176,8 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
     // A kernel strips any number of priority tags, but delivers nothing from a VLAN it has not.
     let vlan_id = u8::from(kind == Kind::VlanTooDeep);
     let mut frame = ethernet(tags, vlan_id, ethertype);
-    let options: &[u8] = if kind == Kind::Ipv4Options { &[1; 8] } else { &[] }; // no operation
+    let with_options = matches!(kind, Kind::Ipv4Options | Kind::FrameTruncated);
+    let options: &[u8] = if with_options { &[1; 8] } else { &[] }; // no operation
     let udp_len = 8 + payload.len() as u16;
     let ip_len = 20 + options.len() as u16 + udp_len;
 
@@ -192,6 +197,7 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
         Kind::NotUdp => ip[9] = PROTOCOL_ICMP,
         Kind::OtherAddress => ip[16..20].copy_from_slice(&OTHER_ADDRESS.octets()),
         Kind::OtherPort => target_port = OTHER_PORT,
+        Kind::DeniedSource => ip[12..16].copy_from_slice(&denied.octets()),
         Kind::UdpLength => udp_claims += 4,
         _ => {}
     }
@@ -210,7 +216,8 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
         frame.extend(payload);
     }
     if kind == Kind::FrameTruncated {
-        frame.truncate(ETHERNET + 10);
+        // Inside the options: who reads the fixed part knows that the packet is ours.
+        frame.truncate(ETHERNET + 24);
     }
     frame
 }
@@ -293,10 +300,12 @@ mod tests {
         target_port: 4500,
     };
 
+    const DENIED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
     #[test]
     fn an_ipv4_header_with_and_without_options_sums_to_its_checksum() {
         for (kind, words) in [(Kind::OtherPort, 5), (Kind::Ipv4Options, 7)] {
-            let frame = frame_v4(kind, &FLOW, b"payload");
+            let frame = frame_v4(kind, &FLOW, DENIED, b"payload");
             assert_eq!(frame[ETHERNET] & 15, words);
             let header = &frame[ETHERNET..ETHERNET + usize::from(words) * 4];
             assert_eq!(sum(header, 0), 0xffff);
@@ -306,9 +315,9 @@ mod tests {
 
     #[test]
     fn vlan_tags_stand_before_the_packet_as_often_as_the_kind_says() {
-        let plain = frame_v4(Kind::OtherPort, &FLOW, b"x").len();
+        let plain = frame_v4(Kind::OtherPort, &FLOW, DENIED, b"x").len();
         for (kind, tags) in [(Kind::Vlan1, 1), (Kind::Vlan4, 4), (Kind::VlanTooDeep, 5)] {
-            let frame = frame_v4(kind, &FLOW, b"x");
+            let frame = frame_v4(kind, &FLOW, DENIED, b"x");
             assert_eq!(frame.len(), plain + 4 * tags);
             assert_eq!(frame[12..14], [0x81, 0]);
             assert_eq!(frame[12 + 4 * tags..14 + 4 * tags], [8, 0]);

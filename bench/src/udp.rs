@@ -68,6 +68,8 @@ pub struct Options {
     pub drain_max: Duration,
     /// Number of ads.
     pub ads: u32,
+    /// Whether the node takes unsigned traffic.
+    pub unsigned: bool,
     /// Whether to print a line each second on stderr.
     pub progress: bool,
 }
@@ -243,6 +245,8 @@ impl<'a> Loader<'a> {
             packet_socket: frames.is_some(),
             ipv4: options.targets.iter().any(SocketAddr::is_ipv4),
             ipv6: options.targets.iter().any(SocketAddr::is_ipv6),
+            denied_source: options.link.as_ref().is_some_and(|link| link.denied.is_some()),
+            unsigned: options.unsigned,
         };
         let rate = options.rate / threads as f64;
         Ok(Self {

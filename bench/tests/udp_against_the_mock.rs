@@ -39,6 +39,7 @@ fn options() -> Options {
         late_bound: Duration::from_secs(5),
         drain_max: Duration::from_secs(20),
         ads: 100,
+        unsigned: true,
         progress: false,
     }
 }

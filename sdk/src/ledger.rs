@@ -18,7 +18,7 @@ pub struct Ledger {
     pub refused_malformed: u64,
     /// Not taken by the sender: with this extension the click fits no datagram.
     pub refused_too_long: u64,
-    /// Dropped: the node called the click malformed.
+    /// Dropped: the node will never take the click, malformed or refused for good.
     pub dropped_malformed: u64,
     /// Dropped: sent as often as allowed without a final answer. Such a click may or may not have
     /// been counted.

@@ -31,7 +31,7 @@ pub enum Fate {
     Created,
     /// It was there before; durable.
     Exists,
-    /// The node called it malformed; dropped.
+    /// The node will never take it: malformed, or refused for good; dropped.
     Malformed,
     /// No final answer after the last attempt; dropped.
     GaveUp,

@@ -17,5 +17,7 @@ pub mod malformed;
 pub mod mock_edge;
 pub mod packet_socket;
 pub mod raw_frames;
+pub mod recvmmsg;
 pub mod report;
+pub mod sink;
 pub mod udp;

@@ -14,6 +14,7 @@ use weir_bench::kind::Profile;
 use weir_bench::mock_edge::{Faults, MockEdge};
 use weir_bench::raw_frames::{Link, parse_mac};
 use weir_bench::report::Report;
+use weir_bench::sink;
 use weir_bench::udp::{self, Options};
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
@@ -41,7 +42,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Clicks over UDP at a planned rate, each tracked to its ack
-    Udp(UdpArgs),
+    Udp(Box<UdpArgs>),
+    /// A plain recvmmsg sink under the same load: what the daemon's io_uring path is compared with
+    RecvmmsgBaseline(SinkArgs),
     /// A stand-in node that acknowledges by the rules of the protocol
     Mock(MockArgs),
 }
@@ -132,6 +135,28 @@ struct UdpArgs {
 }
 
 #[derive(Args)]
+struct SinkArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:4500")]
+    listen: SocketAddr,
+    /// Answer every datagram as if its clicks were durable
+    #[arg(long)]
+    ack: bool,
+    /// Stop when no datagram has come for so long, once there was one
+    #[arg(long, value_parser = parse_duration, default_value = "1s")]
+    idle: Duration,
+    /// Size of the socket's receive buffer, as far as the system allows
+    #[arg(long, default_value_t = MOCK_RECEIVE_BUFFER)]
+    socket_buffer: usize,
+    /// Core to pin the receiving thread to
+    #[arg(long)]
+    core: Option<usize>,
+    /// Write what was counted here
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct MockArgs {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:4500")]
@@ -155,6 +180,7 @@ struct MockArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Udp(args) => run_udp(&args),
+        Command::RecvmmsgBaseline(args) => run_sink(&args),
         Command::Mock(args) => run_mock(&args),
     };
     match result {
@@ -250,6 +276,32 @@ fn run_mock(args: &MockArgs) -> anyhow::Result<bool> {
     }
     if let Some(path) = &args.json {
         write_json(path, &edge.books)?;
+    }
+    Ok(true)
+}
+
+fn run_sink(args: &SinkArgs) -> anyhow::Result<bool> {
+    if let Some(id) = args.core {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+    let socket = UdpSocket::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(args.socket_buffer).context("receive buffer")?;
+    let report = sink::run(&socket, args.ack, args.idle)?;
+    eprintln!(
+        "recvmmsg: {} datagrams, {} clicks, {} malformed, {} dropped by the kernel\n\
+         {:.0} datagrams/s over {:.2} s, {:.0} per CPU second ({:.2} s), {:.1} a call",
+        report.datagrams,
+        report.clicks,
+        report.malformed,
+        report.kernel_drops,
+        report.datagrams_per_s,
+        report.busy_s,
+        report.datagrams_per_cpu_s,
+        report.cpu_s,
+        report.datagrams as f64 / report.batches.max(1) as f64
+    );
+    if let Some(path) = &args.json {
+        write_json(path, &report)?;
     }
     Ok(true)
 }

@@ -1,7 +1,7 @@
 //! A packet socket (packet(7)): whole Ethernet frames, as they are, out of one interface.
 //!
-//! The only file of this crate's sending side with `unsafe`: no safe crate in use can name a link
-//! layer address. It sends only; bound to protocol 0 it receives nothing.
+//! Holds this crate's `unsafe` for it, and nothing else: no safe crate in use can name a link layer
+//! address. It sends only; bound to protocol 0 it receives nothing.
 
 use std::io;
 

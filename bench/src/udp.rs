@@ -446,7 +446,7 @@ impl<'a> Loader<'a> {
 }
 
 /// CPU time of this thread in seconds, 0 where the kernel does not tell.
-fn thread_cpu_s() -> f64 {
+pub(crate) fn thread_cpu_s() -> f64 {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let ns: Option<f64> = schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok());
     ns.unwrap_or(0.0) / 1e9

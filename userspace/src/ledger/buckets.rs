@@ -8,8 +8,8 @@ use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
 use weir_common::row::row_flags;
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
-use zerocopy::IntoBytes;
-use zerocopy::byteorder::little_endian::U64;
+use zerocopy::transmute;
+use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
 use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
@@ -29,7 +29,7 @@ const RESERVE_PER_MINUTE: usize = 2;
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Line {
-    key: BucketKey,
+    key: KeyWords,
     cost_micros: u64,
     accepted: u32,
     repeat: u32,
@@ -38,14 +38,15 @@ pub(super) struct Line {
     /// Number of this bucket's carried totals within its minute plus one; 0 for none.
     carried: u32,
     used: bool,
-    spilled: bool,
     changed: bool,
+    /// A bit for each kind of bucket that went on to the next line.
+    spilled: u16,
 }
 
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Group for Line {
-    type Key = BucketKey;
+    type Key = KeyWords;
     type Entry = LineEntry;
 
     const SLOTS: usize = 1;
@@ -58,7 +59,12 @@ impl Group for Line {
     }
 
     #[inline]
-    fn find(&self, key: &BucketKey) -> Option<usize> {
+    fn may_hold(&self, key: &KeyWords) -> bool {
+        self.key == *key
+    }
+
+    #[inline]
+    fn find(&self, key: &KeyWords) -> Option<usize> {
         (self.used && self.key == *key).then_some(0)
     }
 
@@ -92,13 +98,13 @@ impl Group for Line {
     }
 
     #[inline]
-    fn has_spilled(&self) -> bool {
-        self.spilled
+    fn may_have_spilled(&self, bit: u32) -> bool {
+        self.spilled >> (bit & 15) & 1 != 0
     }
 
     #[inline]
-    fn mark_spilled(&mut self) {
-        self.spilled = true;
+    fn mark_spilled(&mut self, bit: u32) {
+        self.spilled |= 1 << (bit & 15);
     }
 
     #[inline]
@@ -110,7 +116,7 @@ impl Group for Line {
 /// A bucket on its way from an old page to a new one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LineEntry {
-    key: BucketKey,
+    key: KeyWords,
     cost_micros: u64,
     counts: [u32; 4],
     carried: u32,
@@ -118,7 +124,7 @@ pub(super) struct LineEntry {
 }
 
 impl LineEntry {
-    fn new(key: BucketKey) -> Self {
+    fn new(key: KeyWords) -> Self {
         Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: false }
     }
 }
@@ -132,18 +138,30 @@ pub(super) struct Addend {
     pub(super) price_micros: u64,
 }
 
-/// A bucket's key and its hash.
+/// A [`BucketKey`] as four words, which compare and hash at once.
+type KeyWords = [u64; 4];
+
+/// A bucket's key, minute and hash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
-    key: BucketKey,
+    key: KeyWords,
+    minute: Minute,
     hash: u64,
 }
 
 /// Where a bucket stands; valid until the next insertion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    minute: usize,
-    place: Place,
+    /// Its minute's slot.
+    minute: u32,
+    line: u32,
+}
+
+impl Found {
+    #[inline]
+    const fn new(minute: usize, place: Place) -> Self {
+        Self { minute: minute as u32, line: place.group }
+    }
 }
 
 /// The buckets of one minute.
@@ -216,8 +234,9 @@ impl Buckets {
     }
 
     #[inline]
-    pub(super) fn name(&self, key: BucketKey) -> Name {
-        Name { key, hash: self.hasher.of_bucket(words(&key)) }
+    pub(super) fn name(&self, key: &BucketKey) -> Name {
+        let words = words(key);
+        Name { key: words, minute: Minute(key.minute.get()), hash: self.hasher.of_bucket(words) }
     }
 
     #[inline]
@@ -225,84 +244,90 @@ impl Buckets {
         minute.0 as usize & (self.minutes.len() - 1)
     }
 
+    /// The line a look-up begins at; `None` where there is nothing to look up.
     #[inline]
-    fn minute_of(name: &Name) -> Minute {
-        Minute(name.key.minute.get())
+    pub(super) fn home(&self, name: &Name) -> Option<usize> {
+        self.minutes[self.slot(name.minute)].table.home(name.hash)
     }
 
-    /// Brings in the cache line a look-up will need.
+    /// Brings in the cache line of a bucket.
     #[inline]
-    pub(super) fn touch(&self, name: &Name) -> u64 {
-        self.minutes[self.slot(Self::minute_of(name))].table.touch(&self.lines, name.hash)
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        self.lines.touch(home)
+    }
+
+    /// Brings in the line after it, should the look-up have to go on.
+    #[inline]
+    pub(super) fn touch_next(&self, home: usize, name: &Name) -> u64 {
+        self.lines.touch_next(home, &name.key)
     }
 
     /// The bucket of this key, or, when there is no room for it, the [`OTHER_AD`] bucket of its
     /// minute: the totals of a minute stay right whatever happens. Born if need be.
     ///
-    /// # Errors
-    /// `table_full` when the minute is closed, or has to wait until an older one was taken.
+    /// `None` when the minute is closed, or has to wait until an older one was taken.
     #[inline]
-    pub(super) fn find_or_open(&mut self, name: &Name, now: UnixMs) -> Result<Found, Reason> {
-        let minute = Self::minute_of(name);
+    pub(super) fn find_or_open(&mut self, name: &Name, now: UnixMs) -> Option<Found> {
+        let minute = name.minute;
         let slot = self.slot(minute);
         if self.minutes[slot].minute != Some(minute) {
             self.open_minute(slot, minute, now)?;
         }
         if let Some(place) = self.minutes[slot].table.find(&self.lines, name.hash, &name.key) {
-            return Ok(Found { minute: slot, place });
+            return Some(Found::new(slot, place));
         }
         self.open_new(slot, name)
     }
 
     #[cold]
-    fn open_minute(&mut self, slot: usize, minute: Minute, now: UnixMs) -> Result<(), Reason> {
+    fn open_minute(&mut self, slot: usize, minute: Minute, now: UnixMs) -> Option<()> {
         // After a quiet time an old minute may be in the way that was taken but not over then.
         if !self.minutes[slot].changed {
             self.close_if_over(slot, now);
         }
         if minute < self.closed_before || self.minutes[slot].minute.is_some() {
-            return Err(Reason::TableFull);
+            return None;
         }
         self.minutes[slot].minute = Some(minute);
-        Ok(())
+        Some(())
     }
 
     #[cold]
-    fn open_new(&mut self, slot: usize, name: &Name) -> Result<Found, Reason> {
+    fn open_new(&mut self, slot: usize, name: &Name) -> Option<Found> {
         if self.open < self.limits.capacity
             && let Ok(found) = self.insert(slot, name)
         {
-            return Ok(found);
+            return Some(found);
         }
         let key = BucketKey {
             ad: U64::new(OTHER_AD),
-            minute: name.key.minute,
-            rules: name.key.rules,
+            minute: U32::new(name.minute.0),
+            rules: key_of(&name.key).rules,
             ..BucketKey::default()
         };
-        let other = self.name(key);
+        let other = self.name(&key);
         match self.minutes[slot].table.find(&self.lines, other.hash, &other.key) {
-            Some(place) => Ok(Found { minute: slot, place }),
-            None => self.insert(slot, &other).map_err(|OutOfPages| Reason::TableFull),
+            Some(place) => Some(Found::new(slot, place)),
+            None => self.insert(slot, &other).ok(),
         }
     }
 
     fn insert(&mut self, slot: usize, name: &Name) -> Result<Found, OutOfPages> {
         let (table, hasher) = (&mut self.minutes[slot], &self.hasher);
-        table.table.make_room(&mut self.lines, name.hash, |entry| hasher.of_bucket(words(&entry.key)))?;
+        table.table.make_room(&mut self.lines, name.hash, |entry| hasher.of_bucket(entry.key))?;
         let entry = LineEntry::new(name.key);
         let place = table.table.insert(&mut self.lines, name.hash, entry).ok_or(OutOfPages)?;
         table.len += 1;
         self.open += 1;
-        Ok(Found { minute: slot, place })
+        Ok(Found::new(slot, place))
     }
 
     /// Counts one click.
     #[inline]
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
-        let line = self.lines.group_mut(at.place.group);
+        let line = self.lines.group_mut(at.line);
         line.changed = true;
-        self.minutes[at.minute].changed = true;
+        self.minutes[at.minute as usize].changed = true;
         let counter = match addend.outcome {
             Outcome::Accepted => {
                 line.cost_micros = line.cost_micros.wrapping_add(addend.price_micros);
@@ -324,7 +349,7 @@ impl Buckets {
 
     #[cold]
     fn count_filtered(&mut self, at: Found, addend: &Addend) {
-        let line = self.lines.group_mut(at.place.group);
+        let line = self.lines.group_mut(at.line);
         if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
             line.clock_suspect += 1;
         }
@@ -344,19 +369,19 @@ impl Buckets {
     /// Moves a line's small counters to its 64-bit ones.
     #[cold]
     fn carry(&mut self, at: Found) {
-        let line = self.lines.group(at.place.group);
+        let line = self.lines.group(at.line);
         let small = line.small_totals();
         if let Some(totals) = self.carried_mut(at) {
             totals.merge(&small);
-            let line = self.lines.group_mut(at.place.group);
+            let line = self.lines.group_mut(at.line);
             (line.accepted, line.repeat, line.late, line.clock_suspect, line.cost_micros) = (0, 0, 0, 0, 0);
         }
     }
 
     /// The 64-bit totals of a bucket, born if need be. There is room for those of every bucket.
     fn carried_mut(&mut self, at: Found) -> Option<&mut BucketTotals> {
-        let line = self.lines.group_mut(at.place.group);
-        let table = &mut self.minutes[at.minute];
+        let line = self.lines.group_mut(at.line);
+        let table = &mut self.minutes[at.minute as usize];
         if line.carried == 0 {
             if table.carried_len as usize == table.carried_pages.len() * PAGE_GROUPS {
                 table.carried_pages.push(self.carried.take()?);
@@ -394,7 +419,7 @@ impl Buckets {
                     let page = table.carried_pages[index / PAGE_GROUPS];
                     totals.merge(&self.carried.page(page)[index % PAGE_GROUPS]);
                 }
-                out.push((line.key, totals));
+                out.push((key_of(&line.key), totals));
             }
         }
     }
@@ -437,13 +462,13 @@ impl Line {
     }
 }
 
-/// A key as four words.
 #[inline]
-fn words(key: &BucketKey) -> [u64; 4] {
-    let bytes = key.as_bytes();
-    core::array::from_fn(|word| {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&bytes[8 * word..8 * word + 8]);
-        u64::from_le_bytes(eight)
-    })
+fn words(key: &BucketKey) -> KeyWords {
+    let words: [U64; 4] = transmute!(*key);
+    words.map(U64::get)
+}
+
+#[inline]
+fn key_of(words: &KeyWords) -> BucketKey {
+    transmute!(words.map(U64::new))
 }

@@ -18,7 +18,7 @@ use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
 use super::verdict::State;
 
 /// Bytes of table for each impression that the capacity promises: 18.3 bytes a slot at a load
-/// that swings between 3/4 and 7/8.
+/// that swings between 3/4 and 15/16.
 const BYTES_PER_IMPRESSION: usize = 24;
 /// Slices of issue time a lifetime is cut into: 1 h each at the default of 24 h. More would waste
 /// partly filled pages, fewer would keep the dead longer.
@@ -27,35 +27,36 @@ const ISSUED_SLICES_PER_LIFETIME: u64 = 24;
 /// foreign id one look-up.
 const FOREIGN_SLICES_PER_LIFETIME: u64 = 4;
 /// No slice is narrower, whatever the lifetime, so that their number is bounded by the slack.
-const MIN_SLICE_MS: u64 = 60_000;
+const MIN_SLICE_S: u64 = 60;
 /// Issued ids stay this much longer than their signature: rows of several workers are replayed in
 /// the order of their blocks, so time may seem to step back by as much as a block is old.
 const EXPIRY_SLACK_MS: u64 = 600_000;
 /// A segment is cut so that, were all impressions in one slice, it held about this many: growing
-/// it then takes well below a millisecond.
-const SEGMENT_IMPRESSIONS: usize = 65_536;
+/// it then takes about a millisecond.
+const SEGMENT_IMPRESSIONS: usize = 131_072;
 
-/// Seven impressions in two cache lines: ids in two halves, so that the compiler compares all
-/// seven at once, then states.
+/// Seven impressions in two cache lines. The first line alone tells most ids apart: the
+/// high word of an issued id is its sequence.
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(128))]
 pub(super) struct IdGroup {
-    lows: [u64; 7],
-    len: u8,
-    spilled: bool,
     highs: [u64; 7],
     states: [State; 7],
+    len: u8,
+    lows: [u64; 7],
+    /// A bit for each kind of entry that went on to the next group.
+    spilled: u64,
 }
 
-const _: () = assert!(size_of::<IdGroup>() == 128);
+const _: () = assert!(size_of::<IdGroup>() == 128 && core::mem::offset_of!(IdGroup, lows) == 64);
 
 impl Group for IdGroup {
     type Key = [u64; 2];
     type Entry = ([u64; 2], State);
 
     const SLOTS: usize = 7;
-    const MAX_LOAD_16THS: usize = 14;
-    const GROWTH_DIVISOR: usize = 7;
+    const MAX_LOAD_16THS: usize = 15;
+    const GROWTH_DIVISOR: usize = 4;
 
     #[inline]
     fn len(&self) -> usize {
@@ -63,14 +64,26 @@ impl Group for IdGroup {
     }
 
     #[inline]
+    fn may_hold(&self, _: &[u64; 2]) -> bool {
+        // Looking is as dear as a line read in vain, and full groups are the lesser part.
+        false
+    }
+
+    #[inline]
     fn find(&self, key: &[u64; 2]) -> Option<usize> {
         let mut equal = 0_u32;
-        for slot in 0..Self::SLOTS {
-            let differs = (self.lows[slot] ^ key[0]) | (self.highs[slot] ^ key[1]);
-            equal |= u32::from(differs == 0) << slot;
+        for (slot, high) in self.highs.iter().enumerate() {
+            equal |= u32::from(*high == key[1]) << slot;
         }
-        equal &= (1 << self.len) - 1;
-        if equal == 0 { None } else { Some(equal.trailing_zeros() as usize) }
+        equal &= (1 << self.len()) - 1;
+        while equal != 0 {
+            let slot = equal.trailing_zeros() as usize;
+            if self.lows[slot] == key[0] {
+                return Some(slot);
+            }
+            equal &= equal - 1;
+        }
+        None
     }
 
     #[inline]
@@ -87,18 +100,18 @@ impl Group for IdGroup {
     }
 
     #[inline]
-    fn has_spilled(&self) -> bool {
-        self.spilled
+    fn may_have_spilled(&self, bit: u32) -> bool {
+        self.spilled >> bit & 1 != 0
     }
 
     #[inline]
-    fn mark_spilled(&mut self) {
-        self.spilled = true;
+    fn mark_spilled(&mut self, bit: u32) {
+        self.spilled |= 1 << bit;
     }
 
     #[inline]
     fn touch(&self) -> u64 {
-        self.lows[0] ^ self.highs[6]
+        self.highs[0] ^ self.spilled
     }
 }
 
@@ -106,7 +119,7 @@ impl Group for IdGroup {
 #[derive(Debug)]
 struct Slice {
     /// Which span, counted from the epoch in widths; `None` when the slot is free.
-    number: Option<u64>,
+    number: Option<u32>,
     table: Table,
     len: usize,
 }
@@ -114,39 +127,43 @@ struct Slice {
 /// Slices of one width, each in the slot of its number.
 #[derive(Debug)]
 struct Slices {
-    width_ms: u64,
+    /// Whole seconds, as issue times are: dividing 32 bits is much cheaper than 64.
+    width_s: u32,
     /// How long after its end a slice is kept.
     keep_ms: u64,
     ring: Vec<Slice>,
 }
 
 impl Slices {
-    fn new(width_ms: u64, keep_ms: u64, ahead_ms: u64, segment_bits: u32) -> Self {
-        let spans = (keep_ms.saturating_add(ahead_ms) / width_ms + 3) as usize;
+    fn new(width_s: u32, keep_ms: u64, ahead_ms: u64, segment_bits: u32) -> Self {
+        let spans = keep_ms.saturating_add(ahead_ms) / (u64::from(width_s) * 1000) + 3;
         let slice = |_| Slice { number: None, table: Table::new(segment_bits), len: 0 };
-        Self { width_ms, keep_ms, ring: (0..spans).map(slice).collect() }
+        Self { width_s, keep_ms, ring: (0..spans.next_power_of_two()).map(slice).collect() }
     }
 
-    const fn number_of(&self, at: UnixMs) -> u64 {
-        at.0 / self.width_ms
+    #[inline]
+    const fn number_of(&self, at_s: u32) -> u32 {
+        at_s / self.width_s
     }
 
-    const fn expires_at(&self, number: u64) -> UnixMs {
-        UnixMs(number.saturating_add(1).saturating_mul(self.width_ms).saturating_add(self.keep_ms))
+    const fn expires_at(&self, number: u32) -> UnixMs {
+        let end_ms = (number as u64 + 1) * self.width_s as u64 * 1000;
+        UnixMs(end_ms.saturating_add(self.keep_ms))
     }
 
-    fn slot(&self, number: u64) -> usize {
-        (number % self.ring.len() as u64) as usize
+    #[inline]
+    fn slot(&self, number: u32) -> usize {
+        number as usize & (self.ring.len() - 1)
     }
 
     /// The live slice of this number.
     #[inline]
-    fn live(&self, number: u64) -> Option<&Slice> {
+    fn live(&self, number: u32) -> Option<&Slice> {
         Some(&self.ring[self.slot(number)]).filter(|slice| slice.number == Some(number))
     }
 
     /// The slice of this number, born if its slot is free.
-    fn open(&mut self, number: u64) -> Option<&mut Slice> {
+    fn open(&mut self, number: u32) -> Option<&mut Slice> {
         let slot = self.slot(number);
         let slice = &mut self.ring[slot];
         if slice.number.is_none() {
@@ -187,11 +204,11 @@ pub(super) struct Limits {
 pub(super) struct Name {
     words: [u64; 2],
     hash: u64,
-    /// Of an issued id: when it was issued.
-    issued_at: Option<UnixMs>,
+    /// Of an issued id: when it was issued, in seconds, and the number of its slice.
+    issued: Option<(u32, u32)>,
 }
 
-/// Where an impression stands; valid until the next insertion.
+/// Where an impression stands, as long as [`Impressions::moves`] stays the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found(Place);
 
@@ -204,6 +221,8 @@ pub(super) struct Impressions {
     now: UnixMs,
     next_expiry: UnixMs,
     live: usize,
+    /// How often places changed: by growth or expiry.
+    moves: u64,
     limits: Limits,
 }
 
@@ -211,8 +230,12 @@ impl Impressions {
     pub(super) fn new(limits: Limits, key: &SipKey) -> Self {
         let segments = (limits.capacity / SEGMENT_IMPRESSIONS).max(1);
         let segment_bits = segments.ilog2();
-        let issued_width = (limits.lifetime_ms / ISSUED_SLICES_PER_LIFETIME).max(MIN_SLICE_MS);
-        let foreign_width = (limits.lifetime_ms / FOREIGN_SLICES_PER_LIFETIME).max(MIN_SLICE_MS);
+        let width_s = |slices: u64| {
+            let width_s = (limits.lifetime_ms / 1000 / slices).max(MIN_SLICE_S);
+            u32::try_from(width_s).unwrap_or(u32::MAX)
+        };
+        let issued_width = width_s(ISSUED_SLICES_PER_LIFETIME);
+        let foreign_width = width_s(FOREIGN_SLICES_PER_LIFETIME);
         let keep_issued = limits.lifetime_ms.saturating_add(EXPIRY_SLACK_MS);
         let ahead = limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
         let issued = Slices::new(issued_width, keep_issued, ahead, segment_bits);
@@ -231,12 +254,18 @@ impl Impressions {
             now: UnixMs(0),
             next_expiry: UnixMs(u64::MAX),
             live: 0,
+            moves: 0,
             limits,
         }
     }
 
     pub(super) const fn live(&self) -> usize {
         self.live
+    }
+
+    /// Changes whenever a [`Found`] is no longer where it was.
+    pub(super) const fn moves(&self) -> u64 {
+        self.moves
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
@@ -258,54 +287,75 @@ impl Impressions {
         let (next_foreign, gone_foreign) = self.foreign.expire(self.now, &mut self.pool);
         self.next_expiry = next_issued.min(next_foreign);
         self.live -= gone_issued + gone_foreign;
+        self.moves += 1;
     }
 
     /// The name of the impression a click is on.
     #[inline]
     pub(super) fn name(&self, click: &Click) -> Name {
         let id: ImpressionId = click.impression;
-        let issued_at =
-            if click.is_foreign() { None } else { Some(UnixMs(u64::from(id.issued_at_s()) * 1000)) };
-        Name { words: id.words(), hash: self.hasher.of_id(id.words()), issued_at }
+        let issued = (!click.is_foreign()).then(|| {
+            let issued_at_s = id.issued_at_s();
+            (issued_at_s, self.issued.number_of(issued_at_s))
+        });
+        Name { words: id.words(), hash: self.hasher.of_id(id.words()), issued }
     }
 
-    /// Brings in the cache lines a look-up will need.
+    /// The group a look-up of an issued id begins at; `None` where there is nothing to look up.
     #[inline]
-    pub(super) fn touch(&self, name: &Name) -> u64 {
-        let touch = |slice: &Slice| slice.table.touch(&self.pool, name.hash);
-        match name.issued_at {
-            Some(issued_at) => self.issued.live(self.issued.number_of(issued_at)).map_or(0, touch),
-            None => {
-                self.foreign_numbers().filter_map(|n| self.foreign.live(n)).map(touch).fold(0, |a, b| a ^ b)
-            }
-        }
+    pub(super) fn home(&self, name: &Name) -> Option<usize> {
+        let (_, number) = name.issued?;
+        self.issued.live(number)?.table.home(name.hash)
     }
 
-    /// Numbers of the foreign slices that may be live, newest first.
-    fn foreign_numbers(&self) -> impl Iterator<Item = u64> {
-        let newest = self.foreign.number_of(self.now);
-        let oldest = newest.saturating_sub(self.foreign.ring.len() as u64 - 1);
-        (oldest..=newest).rev()
+    /// Brings in the cache lines of a group.
+    #[inline]
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        self.pool.touch(home)
+    }
+
+    /// Brings in the group after it, should a look-up have to go on.
+    #[inline]
+    pub(super) fn touch_next(&self, home: usize, name: &Name) -> u64 {
+        self.pool.touch_next(home, &name.words)
+    }
+
+    /// Brings in the cache lines a look-up of a foreign id will need, in every live slice.
+    #[inline]
+    pub(super) fn touch_foreign(&self, name: &Name) -> u64 {
+        if name.issued.is_some() {
+            return 0;
+        }
+        let homes = self.foreign_slices().filter_map(|slice| slice.table.home(name.hash));
+        homes.fold(0, |sum, home| sum ^ self.pool.touch(home))
+    }
+
+    /// The live slices of foreign ids, newest first.
+    #[inline]
+    fn foreign_slices(&self) -> impl Iterator<Item = &Slice> {
+        let newest = self.foreign.number_of(self.now.seconds());
+        let oldest = newest.saturating_sub(self.foreign.ring.len() as u32 - 1);
+        (oldest..=newest).rev().filter_map(|number| self.foreign.live(number))
     }
 
     #[inline]
     pub(super) fn find(&self, name: &Name) -> Option<Found> {
         let look = |slice: &Slice| slice.table.find(&self.pool, name.hash, &name.words);
-        match name.issued_at {
-            Some(issued_at) => self.issued.live(self.issued.number_of(issued_at)).and_then(look),
-            None => self.foreign_numbers().filter_map(|n| self.foreign.live(n)).find_map(look),
+        match name.issued {
+            Some((_, number)) => self.issued.live(number).and_then(look),
+            None => self.foreign_slices().find_map(look),
         }
         .map(Found)
     }
 
     #[inline]
     pub(super) fn state(&self, at: Found) -> State {
-        self.pool.group(at.0.group).states[at.0.slot]
+        self.pool.group(at.0.group).states[at.0.slot as usize]
     }
 
     #[inline]
     pub(super) fn set_state(&mut self, at: Found, state: State) {
-        self.pool.group_mut(at.0.group).states[at.0.slot] = state;
+        self.pool.group_mut(at.0.group).states[at.0.slot as usize] = state;
     }
 
     /// Makes sure that this impression, which is not here, can be inserted.
@@ -317,21 +367,23 @@ impl Impressions {
     pub(super) fn make_room(&mut self, name: &Name) -> Result<(), Reason> {
         let number = self.number_for(name)?;
         let hasher = &self.hasher;
-        let slices = if name.issued_at.is_some() { &mut self.issued } else { &mut self.foreign };
+        let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
         let expires_at = slices.expires_at(number);
         let slice = slices.open(number).ok_or(Reason::TableFull)?;
         self.next_expiry = self.next_expiry.min(expires_at);
-        slice
-            .table
-            .make_room(&mut self.pool, name.hash, |(words, _)| hasher.of_id(*words))
-            .map_err(|OutOfPages| Reason::TableFull)
+        let room = slice.table.make_room(&mut self.pool, name.hash, |(words, _)| hasher.of_id(*words));
+        match room {
+            Ok(grown) => self.moves += u64::from(grown),
+            Err(OutOfPages) => return Err(Reason::TableFull),
+        }
+        Ok(())
     }
 
     /// Inserts an impression that is not here. Only after [`Impressions::make_room`] for it.
     #[inline]
     pub(super) fn insert(&mut self, name: &Name, state: State) -> Option<Found> {
         let number = self.number_for(name).ok()?;
-        let slices = if name.issued_at.is_some() { &mut self.issued } else { &mut self.foreign };
+        let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
         let slice = slices.open(number)?;
         let place = slice.table.insert(&mut self.pool, name.hash, (name.words, state))?;
         slice.len += 1;
@@ -340,14 +392,15 @@ impl Impressions {
     }
 
     #[inline]
-    fn number_for(&self, name: &Name) -> Result<u64, Reason> {
-        let Some(issued_at) = name.issued_at else { return Ok(self.foreign.number_of(self.now)) };
-        let number = self.issued.number_of(issued_at);
+    fn number_for(&self, name: &Name) -> Result<u32, Reason> {
+        let Some((issued_at_s, number)) = name.issued else {
+            return Ok(self.foreign.number_of(self.now.seconds()));
+        };
         if self.issued.expires_at(number) < self.now {
             return Err(Reason::Expired);
         }
-        let ahead = self.limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
-        if issued_at.0 > self.now.0.saturating_add(ahead) {
+        let ahead_ms = self.limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
+        if u64::from(issued_at_s) * 1000 > self.now.0.saturating_add(ahead_ms) {
             return Err(Reason::NotYetIssued);
         }
         Ok(number)

@@ -119,14 +119,25 @@ pub struct Ledger {
     impressions: Impressions,
     buckets: Buckets,
     now: UnixMs,
+    /// Reused from call to call.
+    plans: Vec<Plan>,
 }
 
 /// What is worked out of a click before its turn.
 #[derive(Clone, Copy)]
 struct Plan {
     impression: impressions::Name,
-    bucket: buckets::Name,
+    /// Where both look-ups begin, as far as known before the clicks ahead of this one are decided.
+    impression_home: usize,
+    bucket_home: usize,
+    /// Where the impression was seen to stand.
+    found: Option<impressions::Found>,
+    /// Left out for what looks like a duplicate.
+    bucket: Option<buckets::Name>,
 }
+
+/// The home of what has none yet; no table has a group of this number.
+const NOWHERE: usize = usize::MAX;
 
 impl Ledger {
     /// An empty ledger. Address space for its tables is reserved here; memory is used as they
@@ -143,6 +154,7 @@ impl Ledger {
             impressions: Impressions::new(impressions, &settings.hash_key),
             buckets: Buckets::new(buckets, &settings.hash_key),
             now: UnixMs(0),
+            plans: Vec::with_capacity(LOOKAHEAD),
         }
     }
 
@@ -152,32 +164,70 @@ impl Ledger {
     /// minute is already closed, so that a resend is judged anew; `ordinal_limit`, `expired` and
     /// `not_yet_issued` for what admission would not have passed.
     pub fn apply(&mut self, entries: &[Entry], decisions: &mut Vec<Decision>) {
+        let mut plans = core::mem::take(&mut self.plans);
+        decisions.reserve(entries.len());
         for chunk in entries.chunks(LOOKAHEAD) {
-            let mut plans = [None; LOOKAHEAD];
-            for (plan, entry) in plans.iter_mut().zip(chunk) {
-                *plan = Some(self.plan(entry.admitted.minute, entry.click));
+            plans.clear();
+            plans.extend(chunk.iter().map(|entry| self.plan(entry.click)));
+            self.bring_impressions(&plans);
+            self.look_ahead(chunk, &mut plans);
+            self.bring_buckets(&plans);
+            let moves = self.impressions.moves();
+            for (plan, entry) in plans.iter().zip(chunk) {
+                decisions.push(self.decide(entry, plan, moves));
             }
-            self.touch(&plans);
-            for (plan, entry) in plans.iter().flatten().zip(chunk) {
-                decisions.push(self.decide(entry, plan));
+        }
+        self.plans = plans;
+    }
+
+    #[inline]
+    fn plan(&self, click: &Click) -> Plan {
+        let impression = self.impressions.name(click);
+        let impression_home = self.impressions.home(&impression).unwrap_or(NOWHERE);
+        Plan { impression, impression_home, bucket_home: NOWHERE, found: None, bucket: None }
+    }
+
+    /// Reads a word of every cache line the impressions will need. Nothing waits for any of these
+    /// loads, and few instructions stand between them, so the core has many under way at once.
+    #[inline]
+    fn bring_impressions(&self, plans: &[Plan]) {
+        let impressions = &self.impressions;
+        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(plan.impression_home));
+        let nexts = plans.iter().fold(0, |sum, plan| {
+            sum ^ impressions.touch_next(plan.impression_home, &plan.impression)
+                ^ impressions.touch_foreign(&plan.impression)
+        });
+        core::hint::black_box(homes ^ nexts);
+    }
+
+    /// Finds the impressions that are there, and the buckets of all clicks that look new.
+    #[inline]
+    fn look_ahead(&self, entries: &[Entry], plans: &mut [Plan]) {
+        for (plan, entry) in plans.iter_mut().zip(entries) {
+            plan.found = self.impressions.find(&plan.impression);
+            let seen = |found| self.impressions.state(found).has_seen(Ordinal(entry.click.ordinal));
+            if !plan.found.is_some_and(seen) {
+                let bucket = self.bucket_of(entry.admitted.minute, entry.click);
+                plan.bucket_home = self.buckets.home(&bucket).unwrap_or(NOWHERE);
+                plan.bucket = Some(bucket);
             }
         }
     }
 
     #[inline]
-    fn plan(&self, minute: Minute, click: &Click) -> Plan {
-        let key = self.dimensions.key(minute.0, click, self.rules_version);
-        Plan { impression: self.impressions.name(click), bucket: self.buckets.name(key) }
+    fn bucket_of(&self, minute: Minute, click: &Click) -> buckets::Name {
+        self.buckets.name(&self.dimensions.key(minute.0, click, self.rules_version))
     }
 
-    /// Reads a word of every cache line the plans will need. Nothing waits for any of these
-    /// loads, so the core has many of them under way at once.
+    /// As [`Ledger::bring_impressions`], for the buckets.
     #[inline]
-    fn touch(&self, plans: &[Option<Plan>]) {
-        let touched = plans.iter().flatten().fold(0, |sum, plan| {
-            sum ^ self.impressions.touch(&plan.impression) ^ self.buckets.touch(&plan.bucket)
+    fn bring_buckets(&self, plans: &[Plan]) {
+        let homes = plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch(plan.bucket_home));
+        let nexts = plans.iter().fold(0, |sum, plan| match &plan.bucket {
+            Some(bucket) => sum ^ self.buckets.touch_next(plan.bucket_home, bucket),
+            None => sum,
         });
-        core::hint::black_box(touched);
+        core::hint::black_box(homes ^ nexts);
     }
 
     #[inline]
@@ -189,10 +239,10 @@ impl Ledger {
     }
 
     #[inline]
-    fn decide(&mut self, entry: &Entry, plan: &Plan) -> Decision {
+    fn decide(&mut self, entry: &Entry, plan: &Plan, moves: u64) -> Decision {
         self.advance(entry.received_at);
         let ordinal = Ordinal(entry.click.ordinal);
-        match self.judge(entry, plan, ordinal) {
+        match self.judge(entry, plan, moves, ordinal) {
             Ok(outcome) => {
                 let reason = if outcome == Outcome::Filtered { entry.admitted.filter } else { Reason::None };
                 Decision { outcome, reason }
@@ -202,12 +252,23 @@ impl Ledger {
     }
 
     #[inline]
-    fn judge(&mut self, entry: &Entry, plan: &Plan, ordinal: Ordinal) -> Result<Outcome, Reason> {
+    fn judge(
+        &mut self,
+        entry: &Entry,
+        plan: &Plan,
+        moves: u64,
+        ordinal: Ordinal,
+    ) -> Result<Outcome, Reason> {
         if ordinal.0 >= ORDINALS {
             return Err(Reason::OrdinalLimit);
         }
         let Admitted { filter, late, row_flags, .. } = entry.admitted;
-        let found = self.impressions.find(&plan.impression);
+        // What was found ahead stays where it is until something moves; what was not there may
+        // have come since, with a click of the same chunk.
+        let found = match plan.found {
+            Some(found) if moves == self.impressions.moves() => Some(found),
+            _ => self.impressions.find(&plan.impression),
+        };
         let state = found.map_or(State::default(), |found| self.impressions.state(found));
         let outcome = state.judge(ordinal, filter, late);
         if outcome == Outcome::Duplicate {
@@ -217,7 +278,8 @@ impl Ledger {
         if found.is_none() {
             self.impressions.make_room(&plan.impression)?;
         }
-        let bucket = self.buckets.find_or_open(&plan.bucket, self.now)?;
+        let bucket = plan.bucket.unwrap_or_else(|| self.bucket_of(entry.admitted.minute, entry.click));
+        let bucket = self.buckets.find_or_open(&bucket, self.now).ok_or(Reason::TableFull)?;
         self.remember(plan, found, state.after(ordinal, outcome));
         let price_micros = entry.click.price_micros.get();
         self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
@@ -244,14 +306,15 @@ impl Ledger {
         let (click, ordinal) = (&row.click, Ordinal(row.click.ordinal));
         let Some((outcome, filter)) = recorded(row) else { return Agreement::NotARow };
         self.advance(UnixMs(row.received_at_ms.get()));
-        let plan = self.plan(Minute(row.minute.get()), click);
+        let plan = self.plan(click);
         let found = self.impressions.find(&plan.impression);
         let room = if found.is_some() { Ok(()) } else { self.impressions.make_room(&plan.impression) };
         let state = found.map_or(State::default(), |found| self.impressions.state(found));
         if room.is_ok() {
             self.remember(&plan, found, state.after(ordinal, outcome));
         }
-        let Ok(bucket) = self.buckets.find_or_open(&plan.bucket, self.now) else {
+        let bucket = self.bucket_of(Minute(row.minute.get()), click);
+        let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else {
             return Agreement::NotCounted;
         };
         let price_micros = click.price_micros.get();

@@ -24,16 +24,18 @@ pub(super) trait Group: Clone + Default {
 
     /// Entries held.
     fn len(&self) -> usize;
+    /// Whether the group seems to hold this key; for a guess.
+    fn may_hold(&self, key: &Self::Key) -> bool;
     /// Where the entry with this key stands.
     fn find(&self, key: &Self::Key) -> Option<usize>;
     /// The entry in a slot below `len`.
     fn entry(&self, slot: usize) -> Self::Entry;
     /// Adds an entry and says where; there is room.
     fn push(&mut self, entry: Self::Entry) -> usize;
-    /// Whether an entry that belongs here had to go on to a later group.
-    fn has_spilled(&self) -> bool;
-    /// Notes that one had to.
-    fn mark_spilled(&mut self);
+    /// Whether an entry of this [`spill_bit`] that belongs here may have gone on to a later group.
+    fn may_have_spilled(&self, bit: u32) -> bool;
+    /// Notes that one did.
+    fn mark_spilled(&mut self, bit: u32);
     /// A word from each cache line, so that reading it brings the lines in.
     fn touch(&self) -> u64;
 }
@@ -42,6 +44,14 @@ pub(super) trait Group: Clone + Default {
 /// hundred little segments waste little, large enough that page lists stay in the nearest caches.
 pub(super) const PAGE_GROUPS: usize = 64;
 const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
+
+/// Which of 64 marks a full group sets for an entry that goes on. Most look-ups for what is not
+/// there so end at their home, even in a table that is nearly full. Bits that place nothing: a
+/// segment has fewer than 2^26 groups.
+#[inline]
+const fn spill_bit(within: u64) -> u32 {
+    (within >> 32) as u32 & 63
+}
 
 /// All pages of one kind: taken and given back one by one, never more than the budget.
 #[derive(Debug)]
@@ -55,7 +65,7 @@ pub(super) struct Pool<G> {
 impl<G: Clone + Default> Pool<G> {
     /// A pool of `pages_max` pages. Address space is reserved at once, memory as pages are taken.
     pub(super) fn new(pages_max: usize) -> Self {
-        let pages_max = pages_max.min(u32::MAX as usize);
+        let pages_max = pages_max.min(u32::MAX as usize >> PAGE_SHIFT);
         Self { groups: Vec::with_capacity(pages_max * PAGE_GROUPS), free: Vec::new(), pages_max }
     }
 
@@ -96,22 +106,43 @@ impl<G: Clone + Default> Pool<G> {
         &mut self.groups[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
     }
 
+    /// A word of each cache line of a group, or nothing for a group that is not there: brings
+    /// the lines in.
     #[inline]
-    pub(super) fn group(&self, at: usize) -> &G {
-        &self.groups[at]
+    pub(super) fn touch(&self, at: usize) -> u64
+    where
+        G: Group,
+    {
+        self.groups.get(at).map_or(0, Group::touch)
+    }
+
+    /// The same for the group after this one, should this one be full and not hold the key. No
+    /// branch, for none could be predicted; at the end of a page it reads a stranger in vain.
+    #[inline]
+    pub(super) fn touch_next(&self, at: usize, key: &G::Key) -> u64
+    where
+        G: Group,
+    {
+        let goes_on = self.groups.get(at).is_some_and(|group| group.len() == G::SLOTS && !group.may_hold(key));
+        self.touch(at.saturating_add(usize::from(goes_on)))
     }
 
     #[inline]
-    pub(super) fn group_mut(&mut self, at: usize) -> &mut G {
-        &mut self.groups[at]
+    pub(super) fn group(&self, at: u32) -> &G {
+        &self.groups[at as usize]
+    }
+
+    #[inline]
+    pub(super) fn group_mut(&mut self, at: u32) -> &mut G {
+        &mut self.groups[at as usize]
     }
 }
 
 /// Where an entry stands, valid until its segment grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) group: usize,
-    pub(super) slot: usize,
+    pub(super) group: u32,
+    pub(super) slot: u32,
 }
 
 /// There is no page left for a segment to grow into.
@@ -121,56 +152,78 @@ pub(super) struct OutOfPages;
 /// A hash table whose groups live in a pool that is passed to every call.
 #[derive(Debug)]
 pub(super) struct Table {
-    segments: Vec<Segment>,
     segment_bits: u32,
+    /// Pages and entries of each segment.
+    segments: Vec<Segment>,
+    /// The pages of all segments, `stride` to each: one short load from hash to page.
+    directory: Vec<u32>,
+    stride: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Segment {
-    pages: Vec<u32>,
-    len: usize,
+    pages: u32,
+    len: u32,
 }
+
+/// A segment while it is looked at: its pages and the pool they are in.
+#[derive(Clone, Copy)]
+struct Pages<'a>(&'a [u32]);
 
 impl Table {
     /// An empty table of `2^segment_bits` segments; it holds no page yet.
     pub(super) fn new(segment_bits: u32) -> Self {
-        Self { segments: vec![Segment::default(); 1 << segment_bits], segment_bits }
+        let segments = vec![Segment::default(); 1 << segment_bits];
+        Self { segment_bits, segments, directory: Vec::new(), stride: 0 }
     }
 
     /// Segment of a hash, and what is left of the hash to place it within.
     #[inline]
-    fn split(&self, hash: u64) -> (usize, u64) {
-        let segment = (u128::from(hash) << self.segment_bits) >> 64;
+    const fn split(&self, hash: u64) -> (usize, u64) {
+        let segment = ((hash as u128) << self.segment_bits) >> 64;
         (segment as usize, hash << self.segment_bits)
     }
 
-    /// A word of the group this hash belongs to first: brings its cache lines in.
     #[inline]
-    pub(super) fn touch<G: Group>(&self, pool: &Pool<G>, hash: u64) -> u64 {
+    fn pages_of(&self, segment: usize) -> Pages<'_> {
+        Pages(&self.directory[segment * self.stride..][..self.segments[segment].pages as usize])
+    }
+
+    /// The group this hash belongs to first, in the pool's count; `None` before the first insert.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> Option<usize> {
         let (segment, within) = self.split(hash);
-        let segment = &self.segments[segment];
-        if segment.pages.is_empty() { 0 } else { pool.group(segment.home(within)).touch() }
+        let pages = self.pages_of(segment);
+        if pages.0.is_empty() { None } else { Some(pages.at(pages.home_index(within)) as usize) }
     }
 
     /// Where the entry of this key stands.
     #[inline]
     pub(super) fn find<G: Group>(&self, pool: &Pool<G>, hash: u64, key: &G::Key) -> Option<Place> {
         let (segment, within) = self.split(hash);
-        self.segments[segment].find(pool, within, key)
+        self.pages_of(segment).find(pool, within, key)
     }
 
-    /// Makes sure that one more entry of this hash can be inserted.
+    /// Makes sure that one more entry of this hash can be inserted; whether entries moved for it.
     #[inline]
     pub(super) fn make_room<G: Group>(
         &mut self,
         pool: &mut Pool<G>,
         hash: u64,
         hash_of: impl Fn(&G::Entry) -> u64,
-    ) -> Result<(), OutOfPages> {
-        let bits = self.segment_bits;
+    ) -> Result<bool, OutOfPages> {
         let (segment, _) = self.split(hash);
-        let segment = &mut self.segments[segment];
-        if segment.has_room::<G>() { Ok(()) } else { segment.grow(pool, |entry| hash_of(entry) << bits) }
+        if self.has_room::<G>(segment) {
+            return Ok(false);
+        }
+        self.grow(pool, segment, hash_of)?;
+        Ok(true)
+    }
+
+    #[inline]
+    fn has_room<G: Group>(&self, segment: usize) -> bool {
+        let Segment { pages, len } = self.segments[segment];
+        16 * (len as usize + 1) <= G::MAX_LOAD_16THS * G::SLOTS * PAGE_GROUPS * pages as usize
     }
 
     /// Inserts an entry that is not in the table. Only after [`Table::make_room`] for this hash;
@@ -183,66 +236,100 @@ impl Table {
         entry: G::Entry,
     ) -> Option<Place> {
         let (segment, within) = self.split(hash);
-        let segment = &mut self.segments[segment];
-        let place = segment.insert(pool, within, entry)?;
-        segment.len += 1;
+        let place = self.pages_of(segment).insert(pool, within, entry)?;
+        self.segments[segment].len += 1;
         Some(place)
+    }
+
+    /// Streams a segment into one with more pages.
+    #[cold]
+    fn grow<G: Group>(
+        &mut self,
+        pool: &mut Pool<G>,
+        segment: usize,
+        hash_of: impl Fn(&G::Entry) -> u64,
+    ) -> Result<(), OutOfPages> {
+        let old = self.pages_of(segment).0.to_vec();
+        let count = old.len() + (old.len() / G::GROWTH_DIVISOR).max(1);
+        if pool.available() < count {
+            return Err(OutOfPages);
+        }
+        let new: Option<Vec<u32>> = (0..count).map(|_| pool.take()).collect();
+        let new = new.ok_or(OutOfPages)?;
+        for page in old {
+            for index in 0..PAGE_GROUPS {
+                let group = pool.page(page)[index].clone();
+                for slot in 0..group.len() {
+                    let entry = group.entry(slot);
+                    Pages(&new).insert(pool, hash_of(&entry) << self.segment_bits, entry);
+                }
+            }
+            pool.give(page);
+        }
+        if count > self.stride {
+            self.widen(count);
+        }
+        self.directory[segment * self.stride..][..count].copy_from_slice(&new);
+        self.segments[segment].pages = count as u32;
+        Ok(())
+    }
+
+    /// Makes the directory hold more pages for each segment.
+    fn widen(&mut self, pages: usize) {
+        let stride = pages + pages / 2;
+        let mut directory = vec![0; stride * self.segments.len()];
+        for segment in 0..self.segments.len() {
+            let pages = self.pages_of(segment).0;
+            directory[segment * stride..][..pages.len()].copy_from_slice(pages);
+        }
+        (self.directory, self.stride) = (directory, stride);
     }
 
     /// Gives every page back.
     pub(super) fn clear<G: Group>(&mut self, pool: &mut Pool<G>) {
-        for segment in &mut self.segments {
-            segment.pages.drain(..).for_each(|page| pool.give(page));
-            segment.len = 0;
-        }
+        self.pages().for_each(|page| pool.give(page));
+        self.segments.fill(Segment::default());
+        (self.directory, self.stride) = (Vec::new(), 0);
     }
 
     /// All pages of the table.
     pub(super) fn pages(&self) -> impl Iterator<Item = u32> + '_ {
-        self.segments.iter().flat_map(|segment| segment.pages.iter().copied())
+        (0..self.segments.len()).flat_map(|segment| self.pages_of(segment).0.iter().copied())
     }
 }
 
-impl Segment {
-    const fn groups(&self) -> usize {
-        self.pages.len() << PAGE_SHIFT
+impl Pages<'_> {
+    const fn groups(self) -> usize {
+        self.0.len() << PAGE_SHIFT
     }
 
     /// The group within the segment a hash belongs to; order-preserving.
     #[inline]
-    const fn home_index(&self, within: u64) -> usize {
+    const fn home_index(self, within: u64) -> usize {
         ((within as u128 * self.groups() as u128) >> 64) as usize
     }
 
     /// The pool's index of a group of this segment.
     #[inline]
-    fn at(&self, index: usize) -> usize {
-        (self.pages[index >> PAGE_SHIFT] as usize) << PAGE_SHIFT | index & (PAGE_GROUPS - 1)
+    fn at(self, index: usize) -> u32 {
+        self.0[index >> PAGE_SHIFT] << PAGE_SHIFT | (index & (PAGE_GROUPS - 1)) as u32
     }
 
     #[inline]
-    fn home(&self, within: u64) -> usize {
-        self.at(self.home_index(within))
-    }
-
-    const fn next(&self, index: usize) -> usize {
+    const fn next(self, index: usize) -> usize {
         if index + 1 == self.groups() { 0 } else { index + 1 }
     }
 
-    const fn has_room<G: Group>(&self) -> bool {
-        16 * (self.len + 1) <= G::MAX_LOAD_16THS * G::SLOTS * self.groups()
-    }
-
     #[inline]
-    fn find<G: Group>(&self, pool: &Pool<G>, within: u64, key: &G::Key) -> Option<Place> {
+    fn find<G: Group>(self, pool: &Pool<G>, within: u64, key: &G::Key) -> Option<Place> {
         let mut index = self.home_index(within);
         for _ in 0..self.groups() {
             let at = self.at(index);
             let group = pool.group(at);
             if let Some(slot) = group.find(key) {
-                return Some(Place { group: at, slot });
+                return Some(Place { group: at, slot: slot as u32 });
             }
-            if !group.has_spilled() {
+            if !group.may_have_spilled(spill_bit(within)) {
                 return None;
             }
             index = self.next(index);
@@ -250,48 +337,19 @@ impl Segment {
         None
     }
 
-    /// Puts an entry into its home group or the nearest after it. `None` when every group is full
-    /// or, while the segment grows, when the way leads to a page it does not have yet.
+    /// Puts an entry into its home group or the nearest after it. `None` when all are full.
     #[inline]
-    fn insert<G: Group>(&self, pool: &mut Pool<G>, within: u64, entry: G::Entry) -> Option<Place> {
+    fn insert<G: Group>(self, pool: &mut Pool<G>, within: u64, entry: G::Entry) -> Option<Place> {
         let mut index = self.home_index(within);
         for _ in 0..self.groups() {
             let at = self.at(index);
             let group = pool.group_mut(at);
             if group.len() < G::SLOTS {
-                return Some(Place { group: at, slot: group.push(entry) });
+                return Some(Place { group: at, slot: group.push(entry) as u32 });
             }
-            group.mark_spilled();
+            group.mark_spilled(spill_bit(within));
             index = self.next(index);
         }
         None
-    }
-
-    /// Streams the segment into one with more pages.
-    #[cold]
-    fn grow<G: Group>(
-        &mut self,
-        pool: &mut Pool<G>,
-        within: impl Fn(&G::Entry) -> u64,
-    ) -> Result<(), OutOfPages> {
-        let more = (self.pages.len() / G::GROWTH_DIVISOR).max(1);
-        let pages = self.pages.len() + more;
-        if pool.available() < pages {
-            return Err(OutOfPages);
-        }
-        let new_pages: Option<Vec<u32>> = (0..pages).map(|_| pool.take()).collect();
-        let grown = Self { pages: new_pages.ok_or(OutOfPages)?, len: self.len };
-        for &page in &self.pages {
-            for index in 0..PAGE_GROUPS {
-                let group = pool.page(page)[index].clone();
-                for slot in 0..group.len() {
-                    let entry = group.entry(slot);
-                    grown.insert(pool, within(&entry), entry);
-                }
-            }
-            pool.give(page);
-        }
-        *self = grown;
-        Ok(())
     }
 }

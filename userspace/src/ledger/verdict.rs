@@ -20,7 +20,7 @@ impl State {
     /// reconciliation, so what follows it is a repeat.
     #[inline]
     pub(super) const fn judge(self, ordinal: Ordinal, filter: Reason, late: bool) -> Outcome {
-        if self.0 & 1 << ordinal.0 != 0 {
+        if self.has_seen(ordinal) {
             Outcome::Duplicate
         } else if !matches!(filter, Reason::None) {
             Outcome::Filtered
@@ -31,6 +31,12 @@ impl State {
         } else {
             Outcome::Repeat
         }
+    }
+
+    /// Whether a click with this ordinal was here. An ordinal that cannot be told apart was not.
+    #[inline]
+    pub(super) const fn has_seen(self, ordinal: Ordinal) -> bool {
+        ordinal.0 < ORDINALS && self.0 >> ordinal.0 & 1 != 0
     }
 
     /// The state after a click with this ordinal met this outcome.

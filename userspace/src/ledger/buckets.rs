@@ -12,7 +12,7 @@ use zerocopy::transmute;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
-use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
+use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
 
 /// The ad of the bucket that takes what no other bucket has room for.
 pub const OTHER_AD: u64 = u64::MAX;
@@ -244,22 +244,22 @@ impl Buckets {
         minute.0 as usize & (self.minutes.len() - 1)
     }
 
-    /// The line a look-up begins at; `None` where there is nothing to look up.
+    /// Where a look-up will go.
     #[inline]
-    pub(super) fn home(&self, name: &Name) -> Option<usize> {
-        self.minutes[self.slot(name.minute)].table.home(name.hash)
+    pub(super) fn way(&self, name: &Name) -> Way {
+        self.minutes[self.slot(name.minute)].table.way(name.hash)
     }
 
-    /// Brings in the cache line of a bucket.
+    /// Brings in the first line of a way.
     #[inline]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        self.lines.touch(home)
+    pub(super) fn touch(&self, way: Way) -> u64 {
+        self.lines.touch(way.first)
     }
 
-    /// Brings in the line after it, should the look-up have to go on.
+    /// Brings in the second, should the look-up have to go on.
     #[inline]
-    pub(super) fn touch_next(&self, home: usize, name: &Name) -> u64 {
-        self.lines.touch_next(home, &name.key)
+    pub(super) fn touch_second(&self, way: Way, name: &Name) -> u64 {
+        self.lines.touch_second(way, &name.key)
     }
 
     /// The bucket of this key, or, when there is no room for it, the [`OTHER_AD`] bucket of its

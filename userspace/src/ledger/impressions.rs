@@ -14,7 +14,7 @@ use weir_common::time::UnixMs;
 use weir_common::wire::Click;
 
 use super::hash::Hasher;
-use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
+use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
 use super::verdict::State;
 
 /// Bytes of table for each impression that the capacity promises: 18.3 bytes a slot at a load
@@ -301,23 +301,23 @@ impl Impressions {
         Name { words: id.words(), hash: self.hasher.of_id(id.words()), issued }
     }
 
-    /// The group a look-up of an issued id begins at; `None` where there is nothing to look up.
+    /// Where a look-up of an issued id will go.
     #[inline]
-    pub(super) fn home(&self, name: &Name) -> Option<usize> {
-        let (_, number) = name.issued?;
-        self.issued.live(number)?.table.home(name.hash)
+    pub(super) fn way(&self, name: &Name) -> Way {
+        let slice = name.issued.and_then(|(_, number)| self.issued.live(number));
+        slice.map_or(Way::NOWHERE, |slice| slice.table.way(name.hash))
     }
 
-    /// Brings in the cache lines of a group.
+    /// Brings in the cache lines of the first group of a way.
     #[inline]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        self.pool.touch(home)
+    pub(super) fn touch(&self, way: Way) -> u64 {
+        self.pool.touch(way.first)
     }
 
-    /// Brings in the group after it, should a look-up have to go on.
+    /// Brings in the second, should a look-up have to go on.
     #[inline]
-    pub(super) fn touch_next(&self, home: usize, name: &Name) -> u64 {
-        self.pool.touch_next(home, &name.words)
+    pub(super) fn touch_second(&self, way: Way, name: &Name) -> u64 {
+        self.pool.touch_second(way, &name.words)
     }
 
     /// Brings in the cache lines a look-up of a foreign id will need, in every live slice.
@@ -326,8 +326,8 @@ impl Impressions {
         if name.issued.is_some() {
             return 0;
         }
-        let homes = self.foreign_slices().filter_map(|slice| slice.table.home(name.hash));
-        homes.fold(0, |sum, home| sum ^ self.pool.touch(home))
+        let ways = self.foreign_slices().map(|slice| slice.table.way(name.hash));
+        ways.fold(0, |sum, way| sum ^ self.pool.touch(way.first))
     }
 
     /// The live slices of foreign ids, newest first.
@@ -346,6 +346,14 @@ impl Impressions {
             None => self.foreign_slices().find_map(look),
         }
         .map(Found)
+    }
+
+    /// Entries of the home of an issued id that was not found there; `None` where a look-up goes
+    /// further than its home. As long as [`Impressions::moves`] and this number stay the same, the
+    /// impression is still not here.
+    #[inline]
+    pub(super) fn absent_at(&self, way: Way) -> Option<usize> {
+        self.pool.len_with_room(way.first)
     }
 
     #[inline]
@@ -379,13 +387,18 @@ impl Impressions {
         Ok(())
     }
 
-    /// Inserts an impression that is not here. Only after [`Impressions::make_room`] for it.
+    /// Inserts an impression that is not here; at its home, if that is known to have room still.
+    /// Only after [`Impressions::make_room`] for it.
     #[inline]
-    pub(super) fn insert(&mut self, name: &Name, state: State) -> Option<Found> {
+    pub(super) fn insert(&mut self, name: &Name, home: Option<usize>, state: State) -> Option<Found> {
         let number = self.number_for(name).ok()?;
         let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
         let slice = slices.open(number)?;
-        let place = slice.table.insert(&mut self.pool, name.hash, (name.words, state))?;
+        let (pool, entry) = (&mut self.pool, (name.words, state));
+        let place = match home {
+            Some(home) => slice.table.insert_at(pool, name.hash, home, entry),
+            None => slice.table.insert(pool, name.hash, entry)?,
+        };
         slice.len += 1;
         self.live += 1;
         Some(Found(place))

@@ -2,9 +2,9 @@
 //!
 //! A [`Table`] is cut by the top bits of the hash into segments of bounded size. A segment is a
 //! list of pages; its groups are open-addressed in the order of the hash, so growing a segment
-//! streams it once from its old pages into new ones, freeing the old as it goes. The pause is
-//! that of one segment, the memory needed meanwhile a page or two. Nothing is removed from a
-//! table: all of it goes at once, back to the [`Pool`].
+//! streams it once from its old pages into new ones. The pause is that of one segment, and so is
+//! the memory needed meanwhile. Nothing is removed from a table: all of it goes at once, back to
+//! the [`Pool`].
 //!
 //! The tables know no meaning: what a group holds is its own affair.
 
@@ -116,15 +116,25 @@ impl<G: Clone + Default> Pool<G> {
         self.groups.get(at).map_or(0, Group::touch)
     }
 
-    /// The same for the group after this one, should this one be full and not hold the key. No
-    /// branch, for none could be predicted; at the end of a page it reads a stranger in vain.
+    /// The same for the second group of a way, should the first be full and not hold the key. No
+    /// branch, for none could be predicted.
     #[inline]
-    pub(super) fn touch_next(&self, at: usize, key: &G::Key) -> u64
+    pub(super) fn touch_second(&self, way: Way, key: &G::Key) -> u64
     where
         G: Group,
     {
-        let goes_on = self.groups.get(at).is_some_and(|group| group.len() == G::SLOTS && !group.may_hold(key));
-        self.touch(at.saturating_add(usize::from(goes_on)))
+        let goes_on =
+            self.groups.get(way.first).is_some_and(|group| group.len() == G::SLOTS && !group.may_hold(key));
+        self.touch(if goes_on { way.second } else { way.first })
+    }
+
+    /// Entries of a group that has room for more; `None` for one that is full or not there.
+    #[inline]
+    pub(super) fn len_with_room(&self, at: usize) -> Option<usize>
+    where
+        G: Group,
+    {
+        self.groups.get(at).map(Group::len).filter(|&len| len < G::SLOTS)
     }
 
     #[inline]
@@ -143,6 +153,18 @@ impl<G: Clone + Default> Pool<G> {
 pub(super) struct Place {
     pub(super) group: u32,
     pub(super) slot: u32,
+}
+
+/// The first two groups a look-up goes to, in the pool's count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) first: usize,
+    pub(super) second: usize,
+}
+
+impl Way {
+    /// The way of what has none yet; no pool has a group of this number.
+    pub(super) const NOWHERE: Self = Self { first: usize::MAX, second: usize::MAX };
 }
 
 /// There is no page left for a segment to grow into.
@@ -166,9 +188,21 @@ struct Segment {
     len: u32,
 }
 
-/// A segment while it is looked at: its pages and the pool they are in.
+/// The pages of a segment while it is looked at.
 #[derive(Clone, Copy)]
 struct Pages<'a>(&'a [u32]);
+
+/// A point on the way of one hash through the groups of a segment.
+#[derive(Clone, Copy)]
+struct Probe {
+    index: usize,
+    step: usize,
+    leaps: usize,
+}
+
+/// Leaps before a probe goes on step by step: at the greatest load, one entry in a thousand
+/// needs more.
+const LEAPS: usize = 12;
 
 impl Table {
     /// An empty table of `2^segment_bits` segments; it holds no page yet.
@@ -189,12 +223,16 @@ impl Table {
         Pages(&self.directory[segment * self.stride..][..self.segments[segment].pages as usize])
     }
 
-    /// The group this hash belongs to first, in the pool's count; `None` before the first insert.
+    /// Where a look-up of this hash will go.
     #[inline]
-    pub(super) fn home(&self, hash: u64) -> Option<usize> {
+    pub(super) fn way(&self, hash: u64) -> Way {
         let (segment, within) = self.split(hash);
         let pages = self.pages_of(segment);
-        if pages.0.is_empty() { None } else { Some(pages.at(pages.home_index(within)) as usize) }
+        if pages.0.is_empty() {
+            return Way::NOWHERE;
+        }
+        let probe = pages.probe(within);
+        Way { first: pages.at(probe.index) as usize, second: pages.at(pages.next(probe).index) as usize }
     }
 
     /// Where the entry of this key stands.
@@ -239,6 +277,21 @@ impl Table {
         let place = self.pages_of(segment).insert(pool, within, entry)?;
         self.segments[segment].len += 1;
         Some(place)
+    }
+
+    /// Inserts an entry into the group a look-up of it has just ended at: its home, not full.
+    /// Only after [`Table::make_room`] for this hash made no entry move.
+    #[inline]
+    pub(super) fn insert_at<G: Group>(
+        &mut self,
+        pool: &mut Pool<G>,
+        hash: u64,
+        home: usize,
+        entry: G::Entry,
+    ) -> Place {
+        let (segment, _) = self.split(hash);
+        self.segments[segment].len += 1;
+        Place { group: home as u32, slot: pool.group_mut(home as u32).push(entry) as u32 }
     }
 
     /// Streams a segment into one with more pages.
@@ -316,15 +369,29 @@ impl Pages<'_> {
     }
 
     #[inline]
-    const fn next(self, index: usize) -> usize {
-        if index + 1 == self.groups() { 0 } else { index + 1 }
+    fn probe(self, within: u64) -> Probe {
+        // Bits that neither place nor mark; never 0, so that the second group is another one.
+        let step = ((within & u64::from(u32::MAX)) * (self.groups() as u64 - 1)) >> 32;
+        Probe { index: self.home_index(within), step: step as usize + 1, leaps: LEAPS }
+    }
+
+    /// The group to look at after this one. A few leaps as wide as the hash says keep full groups
+    /// from growing into clusters; single steps after them are sure to meet every group.
+    #[inline]
+    const fn next(self, probe: Probe) -> Probe {
+        let Probe { index, step, leaps } = probe;
+        let (ahead, leaps) = if leaps > 0 { (index + step, leaps - 1) } else { (index + 1, 0) };
+        Probe { index: if ahead < self.groups() { ahead } else { ahead - self.groups() }, step, leaps }
     }
 
     #[inline]
     fn find<G: Group>(self, pool: &Pool<G>, within: u64, key: &G::Key) -> Option<Place> {
-        let mut index = self.home_index(within);
-        for _ in 0..self.groups() {
-            let at = self.at(index);
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut probe = self.probe(within);
+        for _ in 0..self.groups() + LEAPS {
+            let at = self.at(probe.index);
             let group = pool.group(at);
             if let Some(slot) = group.find(key) {
                 return Some(Place { group: at, slot: slot as u32 });
@@ -332,23 +399,26 @@ impl Pages<'_> {
             if !group.may_have_spilled(spill_bit(within)) {
                 return None;
             }
-            index = self.next(index);
+            probe = self.next(probe);
         }
         None
     }
 
-    /// Puts an entry into its home group or the nearest after it. `None` when all are full.
+    /// Puts an entry into the first group on its way that is not full. `None` when all are.
     #[inline]
     fn insert<G: Group>(self, pool: &mut Pool<G>, within: u64, entry: G::Entry) -> Option<Place> {
-        let mut index = self.home_index(within);
-        for _ in 0..self.groups() {
-            let at = self.at(index);
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut probe = self.probe(within);
+        for _ in 0..self.groups() + LEAPS {
+            let at = self.at(probe.index);
             let group = pool.group_mut(at);
             if group.len() < G::SLOTS {
                 return Some(Place { group: at, slot: group.push(entry) as u32 });
             }
             group.mark_spilled(spill_bit(within));
-            index = self.next(index);
+            probe = self.next(probe);
         }
         None
     }

@@ -23,6 +23,10 @@ use super::writer::GROUP_BLOCKS_MAX;
 /// what one failed segment can hold of blocks that were written again.
 const REMEMBERED: usize = 2 * GROUP_BLOCKS_MAX;
 
+/// Segments that can be given up one after the other before a group is durable: the journal
+/// halts after fewer failures.
+pub const GIVEN_UP_MAX: usize = 8;
+
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
@@ -267,8 +271,13 @@ impl BlockStream {
         // Without a position, the first block of a stream whose older segments are trimmed says
         // where it begins.
         let is_first = !self.first_known && id.segment.0 > 1;
-        let gap =
-            (!is_first && sequence.0 > last.0 + 1).then(|| (BlockSeq(last.0 + 1), BlockSeq(sequence.0 - 1)));
+        let expected = BlockSeq(last.0 + 1);
+        if (is_first || sequence > expected) && self.is_written_again(expected, sequence) {
+            // This segment was given up with a group in it of which only a part arrived.
+            self.scan = None;
+            return false;
+        }
+        let gap = (!is_first && sequence > expected).then(|| (expected, BlockSeq(sequence.0 - 1)));
         self.settle(id, gap);
         if gap.is_none() && !is_first {
             let chained = self.recent.back().map(|&(_, known_crc)| known_crc);
@@ -284,6 +293,25 @@ impl BlockStream {
         self.first_known = true;
         self.position = Position { last: sequence, segment: id.segment, offset: end };
         true
+    }
+
+    /// Whether one of the next segments begins with blocks from `first` to before `end`: then
+    /// this one was given up, and what is found of that group here is not to be used, or the
+    /// whole group there would pass for a repetition.
+    fn is_written_again(&self, first: BlockSeq, end: BlockSeq) -> bool {
+        let Ok(ids) = segment_ids(&self.folder) else { return false };
+        let later = ids.into_iter().filter(|id| {
+            id.epoch == self.epoch && id.worker == self.worker && id.segment > self.last_segment
+        });
+        later.take(GIVEN_UP_MAX).any(|id| {
+            let Ok(file) = File::open(self.folder.join(id.file_name())) else { return false };
+            let Ok(mut scan) = SegmentScan::new(file, id, self.node, self.incarnation) else { return false };
+            (0..GROUP_BLOCKS_MAX)
+                .map_while(|_| scan.next_found().map(|found| (found, sequence_of(scan.block()))))
+                .any(|(found, sequence)| {
+                    matches!(found, Found::Block(_)) && first <= sequence && sequence < end
+                })
+        })
     }
 
     /// Says of damage before this block what it cost.
@@ -312,6 +340,10 @@ impl BlockStream {
             });
         }
     }
+}
+
+fn sequence_of(block: &[u8]) -> BlockSeq {
+    BlockHeader::ref_from_prefix(block).map_or(BlockSeq(0), |(header, _)| BlockSeq(header.sequence.get()))
 }
 
 fn io_text(error: &io::Error) -> String {

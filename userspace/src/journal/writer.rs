@@ -28,6 +28,7 @@ use super::operation::{Completion, Operation, SegmentNo};
 use super::segment::{
     FIRST_GROUP, GROUP_ALIGN, SEGMENT_BYTES_DEFAULT, SegmentHeader, SegmentId, group_start,
 };
+use super::stream::GIVEN_UP_MAX;
 
 /// Blocks of one group at the most: what a ring can hold of writes without waiting.
 pub const GROUP_BLOCKS_MAX: usize = 64;
@@ -66,9 +67,10 @@ impl JournalConfig {
         }
     }
 
-    /// Raises what is too small to work: a segment must hold several times what can wait, or a
+    /// Corrects what cannot work: a segment must hold several times what can wait, or a
     /// group that has to be written again might not fit the next one.
     fn sound(mut self) -> Self {
+        self.failures_max = self.failures_max.clamp(1, GIVEN_UP_MAX as u32);
         self.queue_bytes_max = self.queue_bytes_max.max(2 * self.block_bytes_max);
         let waiting = (2 * self.queue_bytes_max + self.block_bytes_max) as u64;
         self.segment_bytes = group_start(self.segment_bytes.max(2 * waiting + 4 * GROUP_ALIGN));

@@ -8,6 +8,8 @@
 
 /// Decode, verify, limits, traffic flags: pure functions over batches of clicks.
 pub mod admission;
+/// Recounts what the embedded store holds, from its raw batches.
+pub mod audit;
 /// The command line of the binary.
 pub mod cli;
 /// The config file: read, checked once, then trusted.

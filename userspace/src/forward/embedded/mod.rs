@@ -213,6 +213,21 @@ impl Store {
         Ok(checkpoint)
     }
 
+    /// The raw files that no transaction named.
+    ///
+    /// # Errors
+    /// When the store or the folder cannot be read.
+    pub fn orphans(&self) -> Result<Vec<RawId>, StoreError> {
+        let io_error = |source| StoreError::Io { path: self.raw.clone(), source };
+        let mut orphans = Vec::new();
+        for id in raw::list(&self.raw).map_err(io_error)? {
+            if !self.manifest.contains_key(keys::raw_id(id))? {
+                orphans.push(id);
+            }
+        }
+        Ok(orphans)
+    }
+
     /// Looks at the raw files that no transaction named. One is deleted when `is_kept` says that
     /// the journal still has its blocks; else it may be the only copy, and stays.
     ///
@@ -224,11 +239,8 @@ impl Store {
     ) -> Result<Vec<Orphan>, StoreError> {
         let io_error = |source| StoreError::Io { path: self.raw.clone(), source };
         let mut orphans = Vec::new();
-        for id in raw::list(&self.raw).map_err(io_error)? {
-            if self.manifest.contains_key(keys::raw_id(id))? {
-                continue;
-            }
-            let removed = self.has_no_other_copy_to_lose(id, &mut is_kept);
+        for id in self.orphans()? {
+            let removed = self.is_in_journal(id, &mut is_kept);
             if removed {
                 fs::remove_file(self.raw.join(id.file_name())).map_err(io_error)?;
             }
@@ -237,7 +249,7 @@ impl Store {
         Ok(orphans)
     }
 
-    fn has_no_other_copy_to_lose(
+    fn is_in_journal(
         &self,
         id: RawId,
         is_kept: &mut impl FnMut(Incarnation, Epoch, WorkerId, BlockSeq) -> bool,

@@ -164,6 +164,12 @@ impl RawBlocks {
         check_block(&self.block).map(Some).map_err(|found| fault(&self.path, found))
     }
 
+    /// The block read last, header and rows.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
+
     /// Bytes read so far and their CRC-32C.
     #[must_use]
     pub const fn read_so_far(&self) -> (u64, u32) {

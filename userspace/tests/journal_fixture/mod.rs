@@ -9,6 +9,7 @@ use weir::journal::{BlockBuilder, Disk, DiskBudget, Folder, Journal, JournalConf
 use weir::ledger::Decision;
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::row::Row;
 use weir_common::time::{MS_PER_MINUTE, UnixMs};
 use weir_common::wire::Click;
 
@@ -44,6 +45,21 @@ pub(crate) fn decision(n: u64) -> Decision {
         0 => Decision { outcome: Outcome::Filtered, reason: Reason::Prefetch },
         1 => Decision { outcome: Outcome::Repeat, reason: Reason::None },
         _ => Decision { outcome: Outcome::Accepted, reason: Reason::None },
+    }
+}
+
+/// The row of click number `n` received at `at`.
+pub(crate) fn row(at: UnixMs, n: u64) -> Row {
+    let decision = decision(n);
+    let filtered = decision.outcome == Outcome::Filtered;
+    Row {
+        received_at_ms: at.0.into(),
+        minute: at.minute().0.into(),
+        outcome: decision.outcome as u8,
+        reason: if filtered { decision.reason as u8 } else { 0 },
+        flags: 0,
+        reserved: 0,
+        click: click(n, &[]),
     }
 }
 

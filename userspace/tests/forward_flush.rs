@@ -1,0 +1,409 @@
+//! From the journal to a sink: every acknowledged click once, every bucket a recount.
+
+mod forward_fixture;
+mod journal_fixture;
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use forward_fixture::{Fault, MemorySink, Node, flush_config, store, store_path};
+use journal_fixture::number;
+use proptest::prelude::*;
+use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
+use weir::forward::ForwarderConfig;
+use weir::forward::embedded::Store;
+use weir::forward::forwarder::StartError;
+use weir_common::id::Incarnation;
+
+fn clicks(range: std::ops::Range<u64>) -> Vec<u64> {
+    range.collect()
+}
+
+fn audited(dir: &std::path::Path) -> (AuditReport, Vec<u64>) {
+    let store = Store::open(&store_path(dir), Incarnation(0)).unwrap();
+    let report = audit(&store, &AuditConfig::default()).unwrap();
+    let mut found: Vec<_> = RowIter::new(&store).unwrap().map(|(_, row)| number(&row.click)).collect();
+    found.sort_unstable();
+    (report, found)
+}
+
+#[test]
+fn a_flush_takes_blocks_and_buckets_of_all_workers_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 3, |_| MemorySink::default());
+    for n in 0..30 {
+        node.write(n % 3, &clicks(n as u64 * 10..n as u64 * 10 + 10));
+    }
+    node.flush();
+    node.forwarder.sink().check(clicks(0..300));
+    assert_eq!((node.stats.rows.get(), node.stats.blocks.get(), node.stats.flushes.get()), (300, 30, 1));
+    assert_eq!(node.stats.buckets.get(), node.forwarder.sink().buckets().len() as u64);
+}
+
+#[test]
+fn later_flushes_carry_only_what_is_new_with_a_higher_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, |_| MemorySink::default());
+    node.write(0, &[1, 2, 3]);
+    node.flush();
+    node.write(1, &[52]);
+    node.flush();
+    node.flush();
+    let sink = node.forwarder.sink();
+    sink.check(vec![1, 2, 3, 52]);
+    let sizes: Vec<_> =
+        sink.committed.values().map(|(batch, blocks)| (batch.buckets.len(), blocks.len())).collect();
+    assert_eq!(sizes, [(3, 1), (1, 1)], "an empty flush is no transaction");
+}
+
+#[test]
+fn no_flush_goes_out_without_every_workers_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, |_| MemorySink::default());
+    node.write(0, &[0]);
+    node.workers[1].submit(node.now.wall, &[1]);
+    node.forwarder.begin_flush(node.now);
+    for _ in 0..20 {
+        // Worker 1 is asked, but its block is not durable yet.
+        node.workers.iter_mut().for_each(|worker| worker.turn());
+        node.forwarder.poll(node.now);
+    }
+    assert!(node.forwarder.sink().offered.is_empty());
+    node.flush();
+    node.forwarder.sink().check(vec![0, 1]);
+}
+
+#[test]
+fn a_commit_that_failed_is_offered_again_byte_for_byte_and_workers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = vec![Fault::Refuse, Fault::LoseAnswer, Fault::Refuse];
+    let sink = MemorySink { faults: RefCell::new(faults), ..MemorySink::default() };
+    let mut node = Node::start(dir.path(), 2, |_| sink);
+    node.write(0, &clicks(0..10));
+    node.forwarder.begin_flush(node.now);
+    while node.forwarder.last_error().is_none() {
+        node.workers.iter_mut().for_each(|worker| worker.turn());
+        node.forwarder.poll(node.now);
+    }
+    node.write(1, &clicks(10..20));
+    node.flush();
+    let offered = &node.forwarder.sink().offered;
+    assert_eq!(offered.len(), 4);
+    assert!(offered.iter().all(|offer| *offer == offered[0]));
+    assert_eq!(node.stats.flush_failures.get(), 3);
+    node.flush();
+    node.forwarder.sink().check(clicks(0..20));
+}
+
+#[test]
+fn retries_back_off_instead_of_hammering() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = MemorySink { faults: RefCell::new(vec![Fault::Refuse; 8]), ..MemorySink::default() };
+    let mut node = Node::start(dir.path(), 1, |_| sink);
+    node.write(0, &[1]);
+    let began = node.now.ms;
+    node.flush();
+    let waited = node.now.ms - began;
+    assert!((10_000..60_000).contains(&waited), "{waited} ms");
+}
+
+#[test]
+fn a_long_backlog_goes_out_in_parts_and_the_last_has_the_buckets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, |_| MemorySink::default());
+    for n in 0..40 {
+        node.write(n % 2, &clicks(n as u64 * 10..n as u64 * 10 + 10));
+    }
+    node.flush();
+    let sink = node.forwarder.sink();
+    sink.check(clicks(0..400));
+    let buckets: Vec<_> = sink.committed.values().map(|(batch, _)| batch.buckets.len()).collect();
+    let (last, others) = buckets.split_last().unwrap();
+    assert!(others.len() > 3 && others.iter().all(|&count| count == 0) && *last > 0, "{buckets:?}");
+}
+
+#[test]
+fn a_start_with_another_number_of_workers_goes_on_where_the_sink_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    let mut expected_rows = 0;
+    for (workers, flushed) in [(2_u16, true), (5, false), (1, true), (3, false)] {
+        let mut node = Node::start(dir.path(), workers, store(dir.path()));
+        for worker in 0..workers {
+            node.write(worker.into(), &clicks(next..next + 7));
+            next += 7;
+        }
+        if flushed {
+            node.flush();
+            expected_rows = next;
+        }
+        drop(node);
+        let (report, found) = audited(dir.path());
+        assert!(report.sound, "{report}");
+        assert_eq!(found, clicks(0..expected_rows));
+    }
+    let mut node = Node::start(dir.path(), 4, store(dir.path()));
+    node.flush();
+    drop(node);
+    let (report, found) = audited(dir.path());
+    assert!(report.sound, "{report}");
+    assert_eq!(found, clicks(0..next));
+    assert!(report.to_string().lines().count() < 30);
+    assert!(serde_json::to_string(&report).unwrap().contains("\"sound\":true"));
+}
+
+#[test]
+fn a_crash_between_raw_file_and_transaction_leaves_nothing_counted_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    node.write(0, &clicks(0..10));
+    node.flush();
+    node.write(0, &clicks(10..20));
+    drop(node);
+    // The file of flush 2 as the crash left it, and a half-written one beside it.
+    let journal = fs::read(dir.path().join("journal/00000001-0000-00000001.wseg")).unwrap();
+    let at = journal.windows(4).rposition(|window| window == b"WBLK").unwrap();
+    let (header, _) = weir::journal::block::check_block(&journal[at..]).unwrap();
+    let block = &journal[at..at + 128 + header.body_len.get() as usize];
+    let raw = store_path(dir.path()).join("raw");
+    fs::write(raw.join("0000000000000002-000000.wraw"), block).unwrap();
+    fs::write(raw.join("0000000000000002-000001.new"), b"WBLK").unwrap();
+    let (report, found) = audited(dir.path());
+    assert!(report.sound, "{report}");
+    assert_eq!((report.orphans, found), (1, clicks(0..10)));
+
+    let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    node.flush();
+    drop(node);
+    let (report, found) = audited(dir.path());
+    assert!(report.sound && report.orphans == 0, "{report}");
+    assert_eq!(found, clicks(0..20));
+}
+
+#[test]
+fn an_orphan_is_deleted_only_while_the_journal_has_its_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    node.write(0, &clicks(0..10));
+    node.flush();
+    drop(node);
+    let raw = store_path(dir.path()).join("raw");
+    let named = raw.join("0000000000000001-000000.wraw");
+    let orphan = raw.join("0000000000000099-000000.wraw");
+    for (kept, damage) in [(false, false), (true, true), (true, false)] {
+        let mut bytes = fs::read(&named).unwrap();
+        if damage {
+            bytes[200] ^= 1;
+        }
+        fs::write(&orphan, bytes).unwrap();
+        let store = Store::open(&store_path(dir.path()), Incarnation(0)).unwrap();
+        let orphans = store.resolve_orphans(|_, _, _, _| kept).unwrap();
+        assert_eq!(orphans.len(), 1);
+        assert_eq!(orphans[0].removed, kept && !damage);
+        assert_eq!(orphan.exists(), !(kept && !damage));
+        assert!(named.exists());
+    }
+}
+
+#[test]
+fn a_block_lost_to_a_bad_disk_is_a_known_gap_and_the_rest_is_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    for n in 0..5 {
+        node.write(0, &clicks(n * 10..n * 10 + 10));
+    }
+    drop(node);
+    let path = dir.path().join("journal/00000001-0000-00000001.wseg");
+    let bytes = fs::read(&path).unwrap();
+    let third =
+        bytes.windows(4).enumerate().filter(|(_, window)| *window == b"WBLK").nth(2).unwrap().0 as u64;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"!", third + 300).unwrap();
+
+    let mut node = Node::start(dir.path(), 2, store(dir.path()));
+    assert_eq!(node.recovery.report.lost_blocks, 1);
+    node.flush();
+    drop(node);
+    let (report, found) = audited(dir.path());
+    assert!(report.sound && report.known_lost_blocks == 1, "{report}");
+    assert_eq!(found, [clicks(0..20), clicks(30..50)].concat());
+}
+
+#[test]
+fn trimming_keeps_final_buckets_whole_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || ForwarderConfig { horizon_ms: 30 * 60_000, trim_every_ms: 1, ..flush_config() };
+    let mut node = Node::try_start(dir.path(), 1, config(), store(dir.path())).unwrap();
+    let mut next = 0;
+    for _ in 0..60 {
+        node.write(0, &clicks(next..next + 9));
+        next += 9;
+        node.pass_ms(60_000);
+        node.flush();
+    }
+    let before = fs::read_dir(dir.path().join("journal")).unwrap().count();
+    assert!(node.forwarder.trim().unwrap() > 0);
+    let after = fs::read_dir(dir.path().join("journal")).unwrap().count();
+    assert!(after < before && after > 0);
+    let wall = node.now.wall;
+    drop(node);
+
+    let mut node = Node::try_start(dir.path(), 3, config(), store(dir.path())).unwrap();
+    assert!(node.recovery.report.rows < next, "the test wants rows that are gone");
+    node.now.wall = wall;
+    node.write(1, &[next]);
+    node.flush();
+    drop(node);
+    let (report, found) = audited(dir.path());
+    assert!(report.sound, "{report}");
+    assert_eq!(found, clicks(0..next + 1));
+}
+
+#[test]
+fn a_copied_folder_does_not_forward_under_the_same_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |folder: &std::path::Path| Node::try_start(folder, 1, flush_config(), store(dir.path()));
+    let mut node = start(dir.path()).unwrap();
+    node.write(0, &[1]);
+    node.flush();
+    drop(node);
+    fs::write(dir.path().join("epoch"), "0").unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    let error = start(dir.path()).err().unwrap();
+    assert!(matches!(error, StartError::Behind { sink: 1, journal: 1 }), "{error}");
+}
+
+#[test]
+fn damage_to_the_store_never_passes_the_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, store(dir.path()));
+    for n in 0..6 {
+        node.write(n % 2, &clicks(n as u64 * 5..n as u64 * 5 + 5));
+    }
+    node.flush();
+    drop(node);
+    assert!(audited(dir.path()).0.sound);
+    let raw = store_path(dir.path()).join("raw/0000000000000001-000000.wraw");
+    let whole = fs::read(&raw).unwrap();
+    for bit in (0..whole.len() * 8).step_by(997) {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&raw, bytes).unwrap();
+        let (report, _) = audited(dir.path());
+        assert!(!report.sound, "bit {bit}");
+    }
+    for cut in [0, 1, 127, 128, whole.len() / 2, whole.len() - 1] {
+        fs::write(&raw, &whole[..cut]).unwrap();
+        assert!(!audited(dir.path()).0.sound, "cut at {cut}");
+    }
+    let again = [&whole[..], &whole[..]].concat();
+    fs::write(&raw, again).unwrap();
+    let (report, _) = audited(dir.path());
+    assert!(
+        report.clicks_twice > 0 && report.bucket_mismatches > 0 && report.sequence_faults > 0,
+        "{report}"
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { worker: usize, clicks: u64, durable: bool },
+    Turn(usize),
+    Poll,
+    Pass(u64),
+    Fail(bool),
+    Restart(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (any::<usize>(), 1..12_u64, any::<bool>())
+            .prop_map(|(worker, clicks, durable)| Step::Write { worker, clicks, durable }),
+        8 => any::<usize>().prop_map(Step::Turn),
+        10 => Just(Step::Poll),
+        4 => (1..90_000_u64).prop_map(Step::Pass),
+        2 => any::<bool>().prop_map(Step::Fail),
+        1 => (1..5_u16).prop_map(Step::Restart),
+    ]
+}
+
+/// Runs the steps, at the end one whole flush. The clicks written.
+fn run<S: weir::forward::Sink>(
+    node: &mut Option<Node<S>>,
+    steps: Vec<Step>,
+    mut fail: impl FnMut(&mut Node<S>, bool),
+    mut restart: impl FnMut(Node<S>, u16) -> Node<S>,
+) -> u64 {
+    let mut next = 0;
+    for step in steps {
+        let running = node.as_mut().unwrap();
+        let workers = running.workers.len();
+        match step {
+            Step::Write { worker, clicks: count, durable } => {
+                let worker = &mut running.workers[worker % workers];
+                if worker.writer.journal.has_room() {
+                    worker.submit(running.now.wall, &clicks(next..next + count));
+                    next += count;
+                }
+                if durable {
+                    worker.writer.commit();
+                }
+            }
+            Step::Turn(worker) => running.workers[worker % workers].turn(),
+            Step::Poll => drop(running.forwarder.poll(running.now)),
+            Step::Pass(ms) => running.pass_ms(ms),
+            Step::Fail(answer_lost) => fail(running, answer_lost),
+            Step::Restart(workers) => {
+                running.workers.iter_mut().for_each(|worker| worker.writer.commit());
+                let wall = running.now.wall;
+                let mut started = restart(node.take().unwrap(), workers);
+                started.now.wall = wall;
+                *node = Some(started);
+            }
+        }
+    }
+    let running = node.as_mut().unwrap();
+    running.flush();
+    running.flush();
+    next
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn buckets_are_a_recount_after_any_interleaving(steps in prop::collection::vec(step(), 1..150)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Some(Node::start(dir.path(), 2, |_| MemorySink::default()));
+        let fail = |node: &mut Node<MemorySink>, answer_lost| {
+            let fault = if answer_lost { Fault::LoseAnswer } else { Fault::Refuse };
+            node.forwarder.sink().faults.borrow_mut().push(fault);
+        };
+        let written = run(&mut node, steps, fail, |node, workers| {
+            let Node { forwarder, folder, workers: old, .. } = node;
+            drop((folder, old));
+            let sink = forwarder.into_sink();
+            Node::start(dir.path(), workers, |_| sink)
+        });
+        node.unwrap().forwarder.sink().check(clicks(0..written));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_passes_its_audit_after_any_interleaving(steps in prop::collection::vec(step(), 1..80)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Some(Node::start(dir.path(), 2, store(dir.path())));
+        let written = run(&mut node, steps, |_, _| {}, |node, workers| {
+            drop(node);
+            Node::start(dir.path(), workers, store(dir.path()))
+        });
+        drop(node);
+        let (report, found) = audited(dir.path());
+        prop_assert!(report.sound, "{}", report);
+        prop_assert_eq!(found, clicks(0..written));
+    }
+}

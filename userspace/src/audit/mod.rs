@@ -4,12 +4,16 @@
 //! those that recovery reported; that no block and no click stands twice; that rows and outcome
 //! counts agree; and that the buckets are a recount of the rows, to the unit, in both directions.
 //!
-//! Memory is bounded: ids and buckets are looked at in passes, each over a share of them
-//! by hash, and every pass streams all rows. An id costs about 40 bytes of a pass, a bucket 350.
+//! Memory is bounded: ids and buckets are looked at in passes, each over a share of them by hash,
+//! and every pass streams all rows. An id costs about 40 bytes of a pass, a bucket 350.
 //!
 //! Nothing is changed. The store must not be open elsewhere: stop the daemon first.
 //!
-//! Start reading at [`audit`]; [`report`] is what it says, [`rows`] hands out the rows.
+//! Start reading at [`audit()`]); [`report`] is what it says, [`rows`] hands out the rows.
+//!
+//! [`audit()`]: crate::audit::audit(
+//! [`report`]: crate::audit::report
+//! [`rows`]: crate::audit::rows
 
 mod recount;
 pub mod report;

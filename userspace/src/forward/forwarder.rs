@@ -149,10 +149,10 @@ impl<S: Sink> Forwarder<S> {
         (budget, stats): (Arc<DiskBudget>, Arc<ForwardStats>),
     ) -> Result<Self, StartError> {
         let mut checkpoint = sink.checkpoint()?;
-        if let Some((&(epoch, _), _)) = checkpoint.positions.last_key_value() {
-            if epoch >= folder.epoch() {
-                return Err(StartError::Behind { sink: epoch.0, journal: folder.epoch().0 });
-            }
+        if let Some((&(epoch, _), _)) = checkpoint.positions.last_key_value()
+            && epoch >= folder.epoch()
+        {
+            return Err(StartError::Behind { sink: epoch.0, journal: folder.epoch().0 });
         }
         // Streams without a segment are done with; their positions would pile up.
         checkpoint.positions.retain(|writer, _| recovery.ends.contains_key(writer));

@@ -3,14 +3,19 @@
 //! Every interval the forwarder asks all workers for a flush; each answers with the buckets that
 //! changed and the last block they cover, once that block is durable. The forwarder merges the
 //! shares, reads the blocks back from the journal and commits both with a checkpoint in one
-//! transaction of its [`Sink`]. So the sink's buckets are at every moment a recount of the
-//! sink's blocks.
+//! transaction of its [`Sink`]. So after each flush the sink's buckets are a recount of the sink's
+//! blocks.
 //!
 //! Workers never wait for any of this: a full ring makes them try again later, a failed commit
 //! makes nothing but the forwarder wait. The journal is the buffer.
 //!
 //! Start reading at [`mailbox`] for the worker's side, at [`forwarder`] for the flush, at
 //! [`sink`] for what a sink must do.
+//!
+//! [`Sink`]: crate::forward::Sink
+//! [`mailbox`]: crate::forward::mailbox
+//! [`forwarder`]: crate::forward::forwarder
+//! [`sink`]: crate::forward::sink
 
 pub mod batch;
 pub mod embedded;

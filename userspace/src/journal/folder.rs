@@ -293,7 +293,9 @@ mod tests {
         let segment = open().unwrap().segments().join("00000041-0000-00000001.wseg");
         for text in [None, Some("garbage"), Some("-1")] {
             fs::remove_file(&path).unwrap();
-            text.map(|text| fs::write(&path, text).unwrap());
+            if let Some(text) = text {
+                fs::write(&path, text).unwrap();
+            }
             assert!(matches!(open().unwrap_err(), FolderError::NoEpoch { .. }), "{text:?}");
             fs::write(&path, "40").unwrap();
         }

@@ -8,8 +8,17 @@
 //! The journal never deletes what was not forwarded, never retries a failed write or sync on the
 //! same descriptor, and never waits. It does not know what a click means: blocks are bytes.
 //!
-//! Start reading at [`writer`] for the rules of group commit, at [`recovery`] for what happens
-//! at a start, at [`segment`] for the bytes of a file.
+//! Start reading at [`writer`] for the rules of group commit, at [`recovery`] for what happens at
+//! a start, at [`segment`] for the bytes of a file.
+//!
+//! [`BlockBuilder`]: crate::journal::BlockBuilder
+//! [`Journal`]: crate::journal::Journal
+//! [`Operation`]: crate::journal::Operation
+//! [`Completion`]: crate::journal::Completion
+//! [`Journal::durable`]: crate::journal::Journal::durable
+//! [`writer`]: crate::journal::writer
+//! [`recovery`]: crate::journal::recovery
+//! [`segment`]: crate::journal::segment
 
 pub mod block;
 pub mod budget;
@@ -18,11 +27,9 @@ pub mod folder;
 pub mod operation;
 pub mod recovery;
 pub mod scan;
-
 pub mod segment;
 pub mod stream;
 pub mod trim;
-
 pub mod writer;
 
 pub use block::{BlockBuilder, BlockFull, BlockIdentity, SealedBlock};

@@ -281,10 +281,10 @@ impl Journal {
         if matches!(self.state, JournalState::Halted(_)) {
             return None;
         }
-        if self.wants_segment() {
-            if let Some(operation) = self.create_segment() {
-                return Some(operation);
-            }
+        if self.wants_segment()
+            && let Some(operation) = self.create_segment()
+        {
+            return Some(operation);
         }
         if self.group.is_none() && !self.queue.is_empty() {
             self.form_group();

@@ -51,17 +51,17 @@ impl Worker {
 
     /// What a worker does of forwarding in each turn of its loop.
     pub(crate) fn turn(&mut self) {
-        if self.share.is_none() {
-            if let Some(flush) = self.mailbox.requested() {
-                let changed = std::mem::take(&mut self.changed);
-                self.share = Some(Share {
-                    worker: self.mailbox.worker(),
-                    flush,
-                    upto: self.writer.journal.submitted(),
-                    changed: changed.into_iter().map(|key| (key, self.totals[&key])).collect(),
-                    oldest_received_at: self.oldest.take(),
-                });
-            }
+        if self.share.is_none()
+            && let Some(flush) = self.mailbox.requested()
+        {
+            let changed = std::mem::take(&mut self.changed);
+            self.share = Some(Share {
+                worker: self.mailbox.worker(),
+                flush,
+                upto: self.writer.journal.submitted(),
+                changed: changed.into_iter().map(|key| (key, self.totals[&key])).collect(),
+                oldest_received_at: self.oldest.take(),
+            });
         }
         if let Some(share) = self.share.take_if(|share| share.upto <= self.writer.journal.durable()) {
             self.share = self.mailbox.answer(share).err();

@@ -6,15 +6,17 @@ mod journal_fixture;
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicBool;
 
 use forward_fixture::{Fault, MemorySink, Node, flush_config, store, store_path};
-use journal_fixture::number;
+use journal_fixture::{START, number};
 use proptest::prelude::*;
 use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
 use weir::forward::ForwarderConfig;
 use weir::forward::embedded::Store;
 use weir::forward::forwarder::StartError;
 use weir_common::id::Incarnation;
+use weir_common::time::Minute;
 
 fn clicks(range: std::ops::Range<u64>) -> Vec<u64> {
     range.collect()
@@ -304,6 +306,78 @@ fn damage_to_the_store_never_passes_the_audit() {
         report.clicks_twice > 0 && report.bucket_mismatches > 0 && report.sequence_faults > 0,
         "{report}"
     );
+}
+
+#[test]
+fn the_store_answers_by_ad_and_by_minute_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    for n in 0..3 {
+        node.write(0, &clicks(n * 20..n * 20 + 20));
+        node.flush();
+        node.pass_ms(60_000);
+    }
+    let store = node.forwarder.sink();
+    let mut by_minute = Vec::new();
+    for minute in START.minute().0..START.minute().0 + 3 {
+        by_minute.extend(store.minute(Minute(minute)).map(Result::unwrap));
+    }
+    let mut by_ad: Vec<_> =
+        store.buckets().map(Result::unwrap).map(|(life, _, found)| (life, found)).collect();
+    for (life, found) in &by_ad {
+        assert_eq!(store.bucket(&found.key, *life).unwrap(), Some(found.totals));
+    }
+    assert!(by_ad.is_sorted_by_key(|(_, found)| (found.key.ad, found.key.minute)));
+    by_ad.sort_by_key(|(_, found)| (found.key.minute, found.key));
+    by_minute.sort_by_key(|(_, found)| (found.key.minute, found.key));
+    assert!(by_ad.len() > 50);
+    assert_eq!(by_ad, by_minute);
+}
+
+#[test]
+fn the_thread_makes_a_last_flush_of_everything_before_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, |_| MemorySink::default());
+    for n in 0..10 {
+        node.write(n % 2, &clicks(n as u64 * 3..n as u64 * 3 + 3));
+    }
+    let Node { forwarder, mut workers, folder, .. } = node;
+    let stop = AtomicBool::new(true);
+    let ended = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| forwarder.run(&stop));
+        while !thread.is_finished() {
+            workers.iter_mut().for_each(|worker| worker.turn());
+            std::thread::yield_now();
+        }
+        thread.join().unwrap()
+    });
+    ended.sink().check(clicks(0..30));
+    drop(folder);
+}
+
+#[test]
+fn the_thread_ends_when_the_sink_is_away_and_a_start_forwards_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = MemorySink { faults: RefCell::new(vec![Fault::Refuse; 1000]), ..MemorySink::default() };
+    let mut node = Node::start(dir.path(), 1, |_| sink);
+    node.write(0, &[1, 2, 3]);
+    let Node { forwarder, mut workers, folder, .. } = node;
+    let stop = AtomicBool::new(true);
+    let ended = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| forwarder.run(&stop));
+        while !thread.is_finished() {
+            workers.iter_mut().for_each(|worker| worker.turn());
+            std::thread::yield_now();
+        }
+        thread.join().unwrap()
+    });
+    assert!(!ended.is_idle());
+    drop((workers, folder));
+    let sink = ended.into_sink();
+    sink.faults.borrow_mut().clear();
+    let mut node = Node::start(dir.path(), 1, |_| sink);
+    node.flush();
+    node.forwarder.sink().check(vec![1, 2, 3]);
 }
 
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use journal_fixture::{START, Writer, open, recovered};
-use weir::journal::Finding;
-use weir_common::id::BlockSeq;
+use journal_fixture::{START, Writer, admitted, click, decision, open, recovered};
+use weir::journal::{BlockBuilder, BlockIdentity, Finding, SealedBlock};
+use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::time::UnixMs;
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -203,6 +203,80 @@ fn trimmed_segments_at_the_front_are_no_loss() {
     let (numbers, recovery) = recovered(&folder);
     assert!(numbers.len() < 60 && numbers.last() == Some(&59));
     assert_eq!(recovery.report.findings, []);
+}
+
+/// A sealed block of one click, chained as told.
+fn block(folder: &weir::journal::Folder, sequence: u64, previous_crc: u32, n: u64) -> SealedBlock {
+    let mut builder = BlockBuilder::new(4096);
+    let identity = BlockIdentity { sequence: BlockSeq(sequence), ..folder.writer(WorkerId(0)) };
+    builder.begin(identity, at(n));
+    builder.push(at(n), &admitted(at(n)), &decision(n), &click(n, &[]), &[]).unwrap();
+    builder.seal(previous_crc).unwrap()
+}
+
+/// Puts blocks one after the other where the first block of the segment was.
+fn forge(dir: &Path, blocks: &[SealedBlock]) {
+    let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.bytes.clone()).collect();
+    let file = fs::OpenOptions::new().write(true).open(&segments(dir)[0]).unwrap();
+    file.write_all_at(&bytes, 4096).unwrap();
+}
+
+#[test]
+fn a_block_that_does_not_chain_is_reported_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    drop(Writer::new(&folder, 0));
+    let first = block(&folder, 1, 0, 0);
+    let second = block(&folder, 2, first.header_crc ^ 1, 1);
+    forge(dir.path(), &[first.clone(), second]);
+    let (numbers, recovery) = recovered(&folder);
+    assert_eq!(numbers, [0, 1]);
+    let expected = 4096 + first.bytes.len() as u64;
+    let [Finding::ChainBroken { offset, sequence: BlockSeq(2), .. }] = recovery.report.findings[..] else {
+        panic!("{}", recovery.report)
+    };
+    assert_eq!(offset, expected);
+}
+
+#[test]
+fn a_block_written_twice_counts_once_and_another_under_its_number_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    drop(Writer::new(&folder, 0));
+    let first = block(&folder, 1, 0, 0);
+    let second = block(&folder, 2, first.header_crc, 1);
+    forge(dir.path(), &[first.clone(), second.clone(), first.clone(), second]);
+    let (numbers, recovery) = recovered(&folder);
+    assert_eq!((numbers, recovery.report.findings), (vec![0, 1], vec![]));
+
+    forge(dir.path(), &[first.clone(), block(&folder, 1, 0, 7)]);
+    let (numbers, recovery) = recovered(&folder);
+    assert_eq!(numbers[0], 0);
+    assert!(!numbers.contains(&7));
+    assert!(matches!(recovery.report.findings[0], Finding::Conflict { sequence: BlockSeq(1), .. }));
+}
+
+#[test]
+fn a_block_of_another_writer_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    drop(Writer::new(&folder, 0));
+    let mut builder = BlockBuilder::new(4096);
+    let own = folder.writer(WorkerId(0));
+    for foreign in [
+        BlockIdentity { incarnation: Incarnation(own.incarnation.0 ^ 1), ..own },
+        BlockIdentity { node: NodeId(own.node.0 ^ 1), ..own },
+        BlockIdentity { epoch: Epoch(own.epoch.0 ^ 1), ..own },
+        BlockIdentity { worker: WorkerId(1), ..own },
+        BlockIdentity { sequence: BlockSeq(0), ..own },
+    ] {
+        builder.begin(foreign, at(0));
+        builder.push(at(0), &admitted(at(0)), &decision(3), &click(3, &[]), &[]).unwrap();
+        forge(dir.path(), &[builder.seal(0).unwrap()]);
+        let (numbers, recovery) = recovered(&folder);
+        assert_eq!(numbers, [] as [u64; 0], "{foreign:?}");
+        assert_eq!(recovery.report.findings_total, 1);
+    }
 }
 
 #[test]

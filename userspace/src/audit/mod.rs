@@ -9,9 +9,11 @@
 //!
 //! Nothing is changed. The store must not be open elsewhere: stop the daemon first.
 //!
-//! Start reading at [`audit()`]); [`report`] is what it says, [`rows`] hands out the rows.
+//! Start reading at [`audit()`]; [`report`] is what it says, [`rows`] hands out the rows.
 //!
-//! [`audit()`]: crate::audit::audit(
+//! [`audit()`]: crate::audit::audit()
+//! [`report`]: crate::audit::report
+//! [`rows`]: crate::audit::rows
 //! [`report`]: crate::audit::report
 //! [`rows`]: crate::audit::rows
 

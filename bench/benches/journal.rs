@@ -1,0 +1,284 @@
+//! Sustained group commit beside a plain sequential writer, in one run on one disk.
+//!
+//! Both write the same bytes with the same number of bytes between two `fdatasync`s. The journal
+//! makes its bytes from clicks (two copies and a CRC each) and rotates segments that a helper
+//! thread prepares; the plain writers write ready buffers to one file, once preallocated and
+//! once growing. Rounds alternate, so that a noisy disk is noisy for all.
+//!
+//! `cargo bench -p weir-bench --bench journal [-- MIB_PER_ROUND]`
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use weir::admission::Admitted;
+use weir::journal::disk::create_segment;
+use weir::journal::{
+    BlockBuilder, Completion, DiskBudget, Folder, Journal, JournalConfig, Operation, SegmentNo, recover,
+};
+use weir::ledger::Decision;
+use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
+use weir_common::reason::{Outcome, Reason};
+use weir_common::time::{Minute, UnixMs};
+use weir_common::wire::Click;
+
+/// Bytes between two syncs: what a worker gathers in 5 ms at 1, 13 and 100 MB/s.
+const GROUP_BYTES: [usize; 3] = [8 << 10, 64 << 10, 512 << 10];
+const BLOCK_BYTES: usize = 128 << 10;
+const ROUNDS: usize = 5;
+const MIB_PER_ROUND_DEFAULT: usize = 128;
+/// A round ends after this long, however slow the disk is.
+const ROUND_MAX: Duration = Duration::from_secs(10);
+
+/// What one round did.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    bytes: usize,
+    took: Duration,
+    syncs: usize,
+}
+
+impl Round {
+    fn mb_per_s(self) -> f64 {
+        self.bytes as f64 / 1e6 / self.took.as_secs_f64()
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let bytes = arguments.unwrap_or(MIB_PER_ROUND_DEFAULT) << 20;
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("journal-{}", std::process::id()));
+    fs::create_dir_all(&dir).context("creating the folder of the benchmark")?;
+    let result = run(&dir, bytes);
+    fs::remove_dir_all(&dir).context("removing the folder of the benchmark")?;
+    result
+}
+
+fn run(dir: &Path, bytes: usize) -> Result<()> {
+    filling();
+    println!("group commit, {ROUNDS} rounds of at most {} MiB, medians", bytes >> 20);
+    println!(
+        "{:>10} {:>22} {:>22} {:>22} {:>8}",
+        "group", "journal", "plain preallocated", "plain growing", "ratio"
+    );
+    for group in GROUP_BYTES {
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        for round in 0..ROUNDS {
+            let folder = dir.join(format!("{group}-{round}"));
+            rounds[0].push(journal(&folder, group, bytes)?);
+            rounds[1].push(plain(&folder.join("preallocated"), group, bytes, true)?);
+            rounds[2].push(plain(&folder.join("growing"), group, bytes, false)?);
+            fs::remove_dir_all(&folder)?;
+        }
+        let medians = rounds.map(median);
+        let show = |round: Round| {
+            let sync_ms = round.took.as_secs_f64() * 1e3 / round.syncs as f64;
+            format!("{:.1} MB/s {:.2} ms/sync", round.mb_per_s(), sync_ms)
+        };
+        let ratio = medians[0].mb_per_s() / medians[1].mb_per_s();
+        let [journal, preallocated, growing] = medians.map(show);
+        println!("{group:>10} {journal:>22} {preallocated:>22} {growing:>22} {ratio:>8.2}");
+    }
+    recovery(dir, bytes)
+}
+
+fn median(mut rounds: Vec<Round>) -> Round {
+    rounds.sort_by(|one, two| one.mb_per_s().total_cmp(&two.mb_per_s()));
+    rounds[rounds.len() / 2]
+}
+
+fn click(n: u64) -> Click {
+    Click {
+        impression: ImpressionId::issued(Issuer(1), KeyId(1), 1_700_000_000, n),
+        ad: (n % 1000).into(),
+        ..Click::zeroed()
+    }
+}
+
+const ACCEPTED: Decision = Decision { outcome: Outcome::Accepted, reason: Reason::None };
+const ADMITTED: Admitted =
+    Admitted { minute: Minute(28_333_333), row_flags: 0, filter: Reason::None, late: false };
+const AT: UnixMs = UnixMs(1_700_000_000_000);
+
+/// How fast blocks are filled and sealed, without a disk.
+fn filling() {
+    let mut builder = BlockBuilder::new(BLOCK_BYTES);
+    let identity = weir::journal::BlockIdentity {
+        incarnation: weir_common::id::Incarnation(1),
+        node: NodeId(1),
+        epoch: weir_common::id::Epoch(1),
+        worker: WorkerId(0),
+        sequence: weir_common::id::BlockSeq(1),
+    };
+    let clicks = 5_000_000;
+    let sample = click(1);
+    let (mut bytes, mut crc) = (0, 0);
+    builder.begin(identity, AT);
+    let began = Instant::now();
+    for _ in 0..clicks {
+        if builder.push(AT, &ADMITTED, &ACCEPTED, &sample, &[]).is_err() {
+            let Some(sealed) = builder.seal(crc) else { continue };
+            crc = sealed.header_crc;
+            bytes += sealed.bytes.len();
+            builder.recycle(sealed.bytes);
+            builder.begin(identity, AT);
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "filling and sealing blocks: {:.1} million rows/s, {:.0} MB/s",
+        f64::from(clicks) / 1e6 / took,
+        bytes as f64 / 1e6 / took
+    );
+}
+
+/// Creations run elsewhere, as in the daemon.
+struct Helper {
+    asked: mpsc::Sender<Operation>,
+    done: mpsc::Receiver<(SegmentNo, std::io::Result<File>)>,
+}
+
+impl Helper {
+    fn new() -> Self {
+        let (asked, work) = mpsc::channel();
+        let (finished, done) = mpsc::channel();
+        std::thread::spawn(move || {
+            for operation in work {
+                if let Operation::CreateSegment { segment, path, bytes, header } = operation
+                    && finished.send((segment, create_segment(&path, bytes, &header))).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self { asked, done }
+    }
+}
+
+/// One worker's journal at full speed.
+struct Writer {
+    journal: Journal,
+    builder: BlockBuilder,
+    helper: Helper,
+    files: HashMap<SegmentNo, File>,
+    syncs: usize,
+    next: u64,
+}
+
+fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
+    let folder = Folder::open(folder, NodeId(1))?;
+    let config = JournalConfig {
+        block_bytes_max: BLOCK_BYTES,
+        ..JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(0)))
+    };
+    let mut writer = Writer {
+        journal: Journal::new(config, Arc::new(DiskBudget::new(u64::MAX, 0))),
+        builder: BlockBuilder::new(BLOCK_BYTES),
+        helper: Helper::new(),
+        files: HashMap::new(),
+        syncs: 0,
+        next: 0,
+    };
+    writer.run_operations()?;
+    let began = Instant::now();
+    let mut written = 0;
+    while written < bytes && began.elapsed() < ROUND_MAX {
+        while !writer.journal.has_room() {
+            writer.run_operations()?;
+        }
+        written += writer.submit_group(group)?;
+        writer.run_operations()?;
+    }
+    while !writer.journal.is_idle() {
+        writer.run_operations()?;
+    }
+    Ok(Round { bytes: written, took: began.elapsed(), syncs: writer.syncs })
+}
+
+impl Writer {
+    /// Submits blocks of `group` bytes altogether.
+    fn submit_group(&mut self, group: usize) -> Result<usize> {
+        let mut written = 0;
+        while written < group {
+            self.builder.begin(self.journal.next_identity(), AT);
+            let rows = (group - written).min(BLOCK_BYTES).saturating_sub(128) / 113;
+            for _ in 0..rows.max(1) {
+                if self.builder.push(AT, &ADMITTED, &ACCEPTED, &click(self.next), &[]).is_err() {
+                    break;
+                }
+                self.next += 1;
+            }
+            let block = self.builder.seal(self.journal.previous_crc()).context("a block is open")?;
+            written += block.bytes.len().next_multiple_of(256);
+            let taken = self.journal.submit(block);
+            anyhow::ensure!(taken.is_ok(), "the journal has no room for a group");
+        }
+        Ok(written)
+    }
+
+    fn run_operations(&mut self) -> Result<()> {
+        while let Ok((segment, created)) = self.helper.done.try_recv() {
+            let result = created.map(|file| drop(self.files.insert(segment, file)));
+            self.journal.complete(Completion::Created { segment, result });
+        }
+        while let Some(operation) = self.journal.next_operation(0) {
+            match operation {
+                Operation::CreateSegment { .. } => self.helper.asked.send(operation)?,
+                Operation::Write { segment, offset, buffer, from } => {
+                    let result = self.files[&segment].write_at(&buffer[from..], offset);
+                    self.journal.complete(Completion::Written { segment, offset, buffer, result });
+                }
+                Operation::Sync { segment } => {
+                    self.syncs += 1;
+                    let result = self.files[&segment].sync_data();
+                    self.journal.complete(Completion::Synced { segment, result });
+                }
+                Operation::Close { segment } | Operation::Remove { segment, .. } => {
+                    self.files.remove(&segment);
+                }
+            }
+        }
+        while let Some(buffer) = self.journal.reclaim() {
+            self.builder.recycle(buffer);
+        }
+        Ok(())
+    }
+}
+
+/// Ready buffers to one file.
+fn plain(path: &Path, group: usize, bytes: usize, preallocated: bool) -> Result<Round> {
+    let file = if preallocated { create_segment(path, bytes as u64, &[])? } else { File::create(path)? };
+    let buffer: Vec<u8> = (0..group).map(|n| (n * 31) as u8).collect();
+    let (mut written, mut syncs) = (0, 0);
+    let began = Instant::now();
+    while written + group <= bytes && began.elapsed() < ROUND_MAX {
+        file.write_all_at(&buffer, written as u64)?;
+        file.sync_data()?;
+        written += group;
+        syncs += 1;
+    }
+    Ok(Round { bytes: written, took: began.elapsed(), syncs })
+}
+
+/// How fast a start reads the journal back.
+fn recovery(dir: &Path, bytes: usize) -> Result<()> {
+    let path = dir.join("recovery");
+    journal(&path, 512 << 10, bytes)?;
+    let folder = Folder::open(&path, NodeId(1))?;
+    let mut sum = 0_u64;
+    let began = Instant::now();
+    let recovery = recover(&folder, |_, row, _| sum = sum.wrapping_add(row.click.ad.get()))?;
+    let took = began.elapsed().as_secs_f64();
+    let rows = recovery.report.rows;
+    anyhow::ensure!(recovery.report.findings.is_empty(), "{}", recovery.report);
+    println!(
+        "recovery from the page cache: {rows} rows in {took:.2} s, {:.1} million rows/s, {:.0} MB/s (sum {sum})",
+        rows as f64 / 1e6 / took,
+        recovery.report.bytes as f64 / 1e6 / took,
+    );
+    Ok(())
+}

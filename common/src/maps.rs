@@ -244,3 +244,5 @@ pub const fn key_index(issuer: u16, key: u16) -> u32 {
 pub const XDP_PROGRAM: &str = "weir";
 /// The name of the reuseport program in the object.
 pub const REUSEPORT_PROGRAM: &str = "weir_reuseport";
+/// The name of the program that drops everything, against which the benchmark measures.
+pub const NULL_PROGRAM: &str = "weir_null";

@@ -20,7 +20,7 @@ mod tag;
 mod verdict;
 mod vlan;
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{sk_reuseport, xdp};
 use aya_ebpf::programs::{SkReuseportContext, XdpContext};
 use weir_common::maps::Policy;
@@ -58,6 +58,12 @@ fn admit(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<(), Reason> 
 #[sk_reuseport]
 fn weir_reuseport(ctx: SkReuseportContext) -> u32 {
     reuseport::select(&ctx)
+}
+
+/// Drops everything: the zero of the benchmark's scale. The daemon never loads it.
+#[xdp]
+fn weir_null(_: XdpContext) -> u32 {
+    XDP_DROP
 }
 
 /// The loop is on purpose: the verifier refuses a program in which it can be reached, so what

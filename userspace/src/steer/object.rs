@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use serde::{Deserialize, Serialize};
 use weir_common::id::{Issuer, KeyId, SHARDS};
 use weir_common::maps::{
-    MAX_CPUS, MAX_KEYS, MAX_WORKERS, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM, XDP_PROGRAM, key_index,
+    MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM, XDP_PROGRAM, key_index,
 };
 use weir_common::reason::{Class, Reason};
 use weir_common::siphash::SipKey;
@@ -75,7 +75,7 @@ impl Object {
         let mut object = Self { ebpf, prefix_slot: 0 };
         object.set_policy(policy)?;
         let verify = |name| move |error| SteerError::Verify(name, Box::new(error));
-        object.xdp_mut()?.load().map_err(verify(XDP_PROGRAM))?;
+        object.xdp_mut(XDP_PROGRAM)?.load().map_err(verify(XDP_PROGRAM))?;
         object.reuseport_mut()?.load().map_err(verify(REUSEPORT_PROGRAM))?;
         Ok(object)
     }
@@ -89,9 +89,19 @@ impl Object {
         program.try_into().map_err(|error| SteerError::Verify(XDP_PROGRAM, Box::new(error)))
     }
 
-    fn xdp_mut(&mut self) -> Result<&mut Xdp, SteerError> {
-        let program = self.ebpf.program_mut(XDP_PROGRAM).ok_or_else(|| missing(XDP_PROGRAM))?;
-        program.try_into().map_err(|error| SteerError::Verify(XDP_PROGRAM, Box::new(error)))
+    /// A program that drops everything, for benchmarks to measure against. May be asked for once.
+    ///
+    /// # Errors
+    /// The kernel does not take it, or has it already.
+    pub fn null(&mut self) -> Result<&Xdp, SteerError> {
+        let program = self.xdp_mut(NULL_PROGRAM)?;
+        program.load().map_err(|error| SteerError::Verify(NULL_PROGRAM, Box::new(error)))?;
+        Ok(program)
+    }
+
+    fn xdp_mut(&mut self, name: &'static str) -> Result<&mut Xdp, SteerError> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+        program.try_into().map_err(|error| SteerError::Verify(name, Box::new(error)))
     }
 
     fn reuseport_mut(&mut self) -> Result<&mut SkReuseport, SteerError> {
@@ -101,7 +111,7 @@ impl Object {
 
     /// Attaches the XDP program.
     pub(super) fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<XdpLinkId, SteerError> {
-        self.xdp_mut()?.attach(interface, mode).map_err(|source| SteerError::Attach {
+        self.xdp_mut(XDP_PROGRAM)?.attach(interface, mode).map_err(|source| SteerError::Attach {
             interface: interface.to_owned(),
             source: Box::new(source),
         })
@@ -217,17 +227,21 @@ impl Object {
     /// # Errors
     /// The kernel does not give the counters.
     pub fn frames(&self) -> Result<Vec<FrameCount>, SteerError> {
+        let reasons = Reason::ALL.iter().filter(|reason| is_met_by_frames(**reason));
+        reasons.map(|&reason| self.count(reason)).collect()
+    }
+
+    /// Packets and bytes of one reason, over all CPUs.
+    ///
+    /// # Errors
+    /// The kernel does not give the counter.
+    pub fn count(&self, reason: Reason) -> Result<FrameCount, SteerError> {
         let map = |error| map_error("COUNTERS", error);
         let counters = self.ebpf.map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters: PerCpuArray<_, [u64; 2]> = counters.try_into().map_err(map)?;
-        let reasons = Reason::ALL.iter().filter(|reason| is_met_by_frames(**reason));
-        reasons
-            .map(|&reason| {
-                let cpus = counters.get(&(reason as u32), 0).map_err(map)?;
-                let sum = |field: usize| cpus.iter().map(|cpu| cpu[field]).sum();
-                Ok(FrameCount { reason, packets: sum(0), bytes: sum(1) })
-            })
-            .collect()
+        let cpus = counters.get(&(reason as u32), 0).map_err(map)?;
+        let sum = |field: usize| cpus.iter().map(|cpu| cpu[field]).sum();
+        Ok(FrameCount { reason, packets: sum(0), bytes: sum(1) })
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, SteerError> {

@@ -80,7 +80,7 @@ pub(crate) fn run_cut(
 
 /// Packets counted for `reason`.
 pub(crate) fn packets(object: &Object, reason: Reason) -> u64 {
-    object.frames().unwrap().iter().find(|frame| frame.reason == reason).map_or(0, |frame| frame.packets)
+    object.count(reason).unwrap().packets
 }
 
 /// The reasons that count packets, with their counts.
@@ -239,4 +239,10 @@ pub(crate) fn clicks(count: u8, shard: u16, shared_bits: u8) -> Vec<u8> {
         payload.extend(click.as_bytes());
     }
     payload
+}
+
+/// Runs the program once; returns its action only.
+pub(crate) fn run_blind(object: &Object, frame: &[u8]) -> u32 {
+    let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
+    object.xdp().unwrap().test_run(options).unwrap().return_value
 }

@@ -13,7 +13,7 @@ use journal_fixture::{START, number};
 use proptest::prelude::*;
 use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
 use weir::forward::ForwarderConfig;
-use weir::forward::embedded::Store;
+use weir::forward::embedded::{Orphan, Store};
 use weir::forward::forwarder::StartError;
 use weir_common::id::Incarnation;
 use weir_common::time::Minute;
@@ -176,6 +176,11 @@ fn a_crash_between_raw_file_and_transaction_leaves_nothing_counted_twice() {
     assert_eq!((report.orphans, found), (1, clicks(0..10)));
 
     let mut node = Node::start(dir.path(), 1, store(dir.path()));
+    let recovery = &node.recovery;
+    let has = |_, epoch, worker, sequence| recovery.has_block(epoch, worker, sequence);
+    let orphans = node.forwarder.sink().resolve_orphans(has).unwrap();
+    assert!(matches!(orphans[..], [Orphan { removed: true, .. }]));
+    assert_eq!(fs::read_dir(&raw).unwrap().count(), 1, "the leftover is gone too");
     node.flush();
     drop(node);
     let (report, found) = audited(dir.path());
@@ -239,8 +244,11 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
     let mut node = Node::try_start(dir.path(), 1, config(), store(dir.path())).unwrap();
     let mut next = 0;
     for _ in 0..60 {
-        node.write(0, &clicks(next..next + 9));
-        next += 9;
+        // Minutes must not end where segments do: one then is trimmed in part.
+        for _ in 0..4 {
+            node.write(0, &clicks(next..next + 9));
+            next += 9;
+        }
         node.pass_ms(60_000);
         node.flush();
     }
@@ -330,7 +338,7 @@ fn the_store_answers_by_ad_and_by_minute_alike() {
     assert!(by_ad.is_sorted_by_key(|(_, found)| (found.key.ad, found.key.minute)));
     by_ad.sort_by_key(|(_, found)| (found.key.minute, found.key));
     by_minute.sort_by_key(|(_, found)| (found.key.minute, found.key));
-    assert!(by_ad.len() > 50);
+    assert_eq!(by_ad.len(), 3 * 6, "three minutes of 3 ads and 2 devices");
     assert_eq!(by_ad, by_minute);
 }
 
@@ -396,7 +404,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(worker, clicks, durable)| Step::Write { worker, clicks, durable }),
         8 => any::<usize>().prop_map(Step::Turn),
         10 => Just(Step::Poll),
-        4 => (1..90_000_u64).prop_map(Step::Pass),
+        4 => prop_oneof![4 => 1..3000_u64, 1 => 1..90_000_u64].prop_map(Step::Pass),
         2 => any::<bool>().prop_map(Step::Fail),
         1 => (1..5_u16).prop_map(Step::Restart),
     ]

@@ -85,6 +85,13 @@ pub struct Now {
     pub wall: UnixMs,
 }
 
+impl Now {
+    const fn after(self, took: Duration) -> Self {
+        let took_ms = took.as_millis() as u64;
+        Self { ms: self.ms + took_ms, wall: UnixMs(self.wall.0 + took_ms) }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Idle { until_ms: u64 },
@@ -295,7 +302,9 @@ impl<S: Sink> Forwarder<S> {
             self.failed(now, Some(planned), &error);
             return;
         }
-        self.stats.flush_latency.record(started.elapsed().as_nanos() as u64, 1);
+        let took = started.elapsed();
+        self.stats.flush_latency.record(took.as_nanos() as u64, 1);
+        let now = now.after(took);
         self.committed(&planned);
         if planned.is_last {
             self.stats.flushes.add(1);

@@ -9,6 +9,9 @@ use std::path::Path;
 use super::operation::{Completion, Operation, SegmentNo};
 use super::writer::Journal;
 
+/// Zeros written at once.
+const ZEROS: usize = 1 << 20;
+
 /// Creates a segment file that will survive a crash: allocates it, writes its header, syncs the
 /// file and its folder. Leaves nothing behind when it fails, as far as the disk lets it.
 ///
@@ -17,7 +20,7 @@ use super::writer::Journal;
 pub fn create_segment(path: &Path, bytes: u64, header: &[u8]) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
     let filled = || -> io::Result<()> {
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        allocate(&file, bytes)?;
         file.write_all_at(header, 0)?;
         file.sync_all()?;
         sync_folder(path.parent().unwrap_or(Path::new(".")))
@@ -28,6 +31,24 @@ pub fn create_segment(path: &Path, bytes: u64, header: &[u8]) -> io::Result<File
         return Err(error);
     }
     Ok(file)
+}
+
+/// Reserves the file's blocks on the disk, as zeros: with `fallocate` where the filesystem has it,
+/// else by writing them.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(file, bytes),
+        result => Ok(result?),
+    }
+}
+
+fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS];
+    for offset in (0..bytes).step_by(ZEROS) {
+        let len = (bytes - offset).min(ZEROS as u64) as usize;
+        file.write_all_at(&zeros[..len], offset)?;
+    }
+    Ok(())
 }
 
 /// Makes the names in a folder durable.
@@ -89,5 +110,37 @@ impl Disk {
             }
         }
         operations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_zeros_are_as_many_as_allocated_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        for bytes in [0, 1, 4096, ZEROS as u64 + 5] {
+            let path = dir.path().join(bytes.to_string());
+            let file = File::create(&path).unwrap();
+            write_zeros(&file, bytes).unwrap();
+            let found = std::fs::read(&path).unwrap();
+            assert_eq!(found.len() as u64, bytes);
+            assert!(found.iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_segment_is_never_created_over_another_and_a_failure_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        create_segment(&path, 8192, b"first").unwrap();
+        let error = create_segment(&path, 8192, b"second").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((&bytes[..5], bytes.len()), (&b"first"[..], 8192));
+        let too_large = dir.path().join("large");
+        assert!(create_segment(&too_large, 1 << 62, b"").is_err());
+        assert!(!too_large.exists());
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
-use weir_common::id::{Epoch, WorkerId};
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::row::{Row, Rows};
 use weir_common::time::UnixMs;
 use zerocopy::FromBytes;
@@ -115,9 +115,7 @@ fn merge(
         let limit = others.map(|(_, cursor)| head(cursor)).min().unwrap_or(u64::MAX);
         let cursor = &mut cursors[best];
         // The cursor goes on alone while it is the earliest: most of the time a whole block.
-        while cursor.head.is_some_and(|head| head <= limit) {
-            cursor.emit(recovery, on_row)?;
-        }
+        cursor.emit_until(limit, recovery, on_row)?;
     }
 }
 
@@ -130,22 +128,28 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Hands out the head row and moves to the next.
-    fn emit(
+    /// Hands out the rows of this block that were received at `limit` or before, up to the
+    /// first later one; then goes on to the next block, if there is none.
+    fn emit_until(
         &mut self,
+        limit: u64,
         recovery: &mut Recovery,
         on_row: &mut impl FnMut(&BlockHeader, &Row, &[u8]),
     ) -> Result<(), FolderError> {
         let block = self.stream.block();
+        let Ok((header, _)) = BlockHeader::ref_from_prefix(block) else { return Ok(()) };
         let mut rows = Rows::new(&block[self.at..]);
-        if let (Some((row, extension)), Ok((header, _))) = (rows.next(), BlockHeader::ref_from_prefix(block))
-        {
+        loop {
+            let at = block.len() - rows.rest().len();
+            let Some((row, extension)) = rows.next() else { break };
+            if row.received_at_ms.get() > limit {
+                (self.at, self.head) = (at, Some(row.received_at_ms.get()));
+                return Ok(());
+            }
             on_row(header, row, extension);
             recovery.report.rows += 1;
         }
-        self.at = block.len() - rows.rest().len();
-        self.look();
-        if self.head.is_none() { self.next_block(recovery) } else { Ok(()) }
+        self.next_block(recovery)
     }
 
     fn look(&mut self) {
@@ -173,6 +177,19 @@ impl Cursor {
 }
 
 impl Recovery {
+    /// Whether the journal certainly has this block: a segment without damage spans it.
+    #[must_use]
+    pub fn has_block(&self, epoch: Epoch, worker: WorkerId, sequence: BlockSeq) -> bool {
+        self.segments.iter().any(|found| {
+            let of_stream = found.id.epoch == epoch && found.id.worker == worker;
+            of_stream
+                && !found.damaged
+                && found.blocks > 0
+                && found.first <= sequence
+                && sequence <= found.last
+        })
+    }
+
     fn note_block(&mut self, block: &[u8]) {
         let Ok((header, _)) = BlockHeader::ref_from_prefix(block) else { return };
         let at = UnixMs(header.received_at_ms.get());

@@ -92,6 +92,8 @@ pub struct SegmentSummary {
     pub bytes: u64,
     /// Sound blocks in it.
     pub blocks: u64,
+    /// The first of them; 0 when there are none.
+    pub first: BlockSeq,
     /// The last of them; 0 when there are none.
     pub last: BlockSeq,
     /// The newest receive time in it.
@@ -234,6 +236,7 @@ impl BlockStream {
                     id,
                     bytes: scan.size(),
                     blocks: 0,
+                    first: BlockSeq(0),
                     last: BlockSeq(0),
                     newest: UnixMs(0),
                     damaged: false,
@@ -257,6 +260,9 @@ impl BlockStream {
         let newest = UnixMs(header.received_at_ms.get());
         if let Some(summary) = self.summaries.last_mut() {
             summary.blocks += 1;
+            if summary.first.0 == 0 {
+                summary.first = sequence;
+            }
             summary.last = summary.last.max(sequence);
             summary.newest = summary.newest.max(newest);
         }

@@ -80,6 +80,7 @@ mod tests {
             id: SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: SegmentNo(segment) },
             bytes: 1,
             blocks: 1,
+            first: BlockSeq(last),
             last: BlockSeq(last),
             newest: UnixMs(Minute(newest_minute).start().0),
             damaged: false,

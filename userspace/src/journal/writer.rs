@@ -50,6 +50,8 @@ pub struct JournalConfig {
     pub failures_max: u32,
     /// How long to wait before asking for a segment again when there was no space.
     pub retry_ms: u64,
+    /// When the daemon started: the least creation time of a segment.
+    pub started_at: UnixMs,
 }
 
 impl JournalConfig {
@@ -64,6 +66,7 @@ impl JournalConfig {
             queue_bytes_max: 4 << 20,
             failures_max: 3,
             retry_ms: 1000,
+            started_at: UnixMs(0),
         }
     }
 
@@ -168,10 +171,10 @@ impl Journal {
         let config = config.sound();
         Self {
             next_sequence: BlockSeq(1),
+            newest: config.started_at,
             config,
             budget,
             previous_crc: 0,
-            newest: UnixMs(0),
             durable: BlockSeq(0),
             queue: VecDeque::with_capacity(2 * GROUP_BLOCKS_MAX),
             queue_bytes: 0,
@@ -370,6 +373,9 @@ impl Journal {
             self.farewells.push_back(Operation::Close { segment: full.number });
         }
         self.next = NextSegment::Absent;
+        if self.state == JournalState::NoSpace {
+            self.state = JournalState::Running;
+        }
         self.active = Some(OpenSegment { number, used: FIRST_GROUP, holds_durable: false });
         true
     }

@@ -17,14 +17,14 @@ pub(crate) const NODE: NodeId = NodeId(7);
 /// Some minute of 2023; the exact one means nothing.
 pub(crate) const START: UnixMs = UnixMs(28_333_333 * MS_PER_MINUTE);
 
-/// Click number `n`: its own impression, one of 50 ads.
+/// Click number `n`: its own impression, one of 3 ads, so that buckets fill.
 pub(crate) fn click(n: u64, extension: &[u8]) -> Click {
     Click {
         impression: ImpressionId::issued(Issuer(1), KeyId(1), START.seconds(), n),
-        ad: (n % 50).into(),
+        ad: (n % 3).into(),
         price_micros: (1000 + n).into(),
         country: *b"PL",
-        device: (n % 3) as u8,
+        device: (n % 2) as u8,
         extension_len: (extension.len() as u16).into(),
         ..Click::zeroed()
     }

@@ -238,6 +238,7 @@ impl Store {
         mut is_kept: impl FnMut(Incarnation, Epoch, WorkerId, BlockSeq) -> bool,
     ) -> Result<Vec<Orphan>, StoreError> {
         let io_error = |source| StoreError::Io { path: self.raw.clone(), source };
+        raw::remove_leftovers(&self.raw).map_err(io_error)?;
         let mut orphans = Vec::new();
         for id in self.orphans()? {
             let removed = self.is_in_journal(id, &mut is_kept);

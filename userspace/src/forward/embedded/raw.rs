@@ -78,21 +78,26 @@ pub(super) fn write(folder: &Path, id: RawId, blocks: &mut BatchBlocks) -> Resul
     Ok(RawSummary { blocks, rows, bytes, crc })
 }
 
-/// The raw files in a folder, in order. Leftovers of interrupted writes are deleted: they never
-/// had a name that counts.
+/// The raw files in a folder, in order.
 pub(super) fn list(folder: &Path) -> io::Result<Vec<RawId>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".new") {
-            fs::remove_file(entry.path())?;
-        }
-        ids.extend(RawId::parse(name));
+        let name = entry?.file_name();
+        ids.extend(name.to_str().and_then(RawId::parse));
     }
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Deletes the leftovers of interrupted writes: they never had a name that counts.
+pub(super) fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Why a raw file cannot be read to its end.

@@ -241,8 +241,10 @@ fn a_block_lost_to_a_bad_disk_is_a_known_gap_and_the_rest_is_exact() {
 fn trimming_keeps_final_buckets_whole_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let config = || ForwarderConfig { horizon_ms: 30 * 60_000, trim_every_ms: 1, ..flush_config() };
-    let mut node = Node::try_start(dir.path(), 1, config(), store(dir.path())).unwrap();
-    let mut next = 0;
+    let mut node = Node::try_start(dir.path(), 2, config(), store(dir.path())).unwrap();
+    let mut next = 9;
+    // Worker 1 is idle after its first block, so all of its open segment grows old.
+    node.write(1, &clicks(0..9));
     for _ in 0..60 {
         // Minutes must not end where segments do: one then is trimmed in part.
         for _ in 0..4 {
@@ -256,18 +258,19 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
     assert!(node.forwarder.trim().unwrap() > 0);
     let after = fs::read_dir(dir.path().join("journal")).unwrap().count();
     assert!(after < before && after > 0);
+    node.write(1, &[next]);
     let wall = node.now.wall;
     drop(node);
 
     let mut node = Node::try_start(dir.path(), 3, config(), store(dir.path())).unwrap();
     assert!(node.recovery.report.rows < next, "the test wants rows that are gone");
     node.now.wall = wall;
-    node.write(1, &[next]);
+    node.write(1, &[next + 1]);
     node.flush();
     drop(node);
     let (report, found) = audited(dir.path());
     assert!(report.sound, "{report}");
-    assert_eq!(found, clicks(0..next + 1));
+    assert_eq!(found, clicks(0..next + 2));
 }
 
 #[test]
@@ -314,6 +317,47 @@ fn damage_to_the_store_never_passes_the_audit() {
         report.clicks_twice > 0 && report.bucket_mismatches > 0 && report.sequence_faults > 0,
         "{report}"
     );
+}
+
+#[test]
+fn an_audit_in_many_passes_says_what_one_in_one_pass_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, store(dir.path()));
+    for n in 0..10 {
+        node.write(n % 2, &clicks(n as u64 * 9..n as u64 * 9 + 9));
+    }
+    node.flush();
+    drop(node);
+    let raw = store_path(dir.path()).join("raw/0000000000000001-000000.wraw");
+    let whole = fs::read(&raw).unwrap();
+    for bytes in [whole.clone(), [&whole[..], &whole[..]].concat()] {
+        fs::write(&raw, bytes).unwrap();
+        let store = Store::open(&store_path(dir.path()), Incarnation(0)).unwrap();
+        let audited = |rows_per_pass| {
+            let mut report = audit(&store, &AuditConfig { rows_per_pass, ..AuditConfig::default() }).unwrap();
+            let passes = std::mem::take(&mut report.passes);
+            let mut findings: Vec<_> =
+                std::mem::take(&mut report.findings).iter().map(ToString::to_string).collect();
+            findings.sort();
+            (passes, report, findings)
+        };
+        let (one, many) = (audited(1 << 20), audited(7));
+        assert!(one.0 == 1 && many.0 > 10);
+        assert_eq!((one.1, one.2), (many.1, many.2));
+    }
+}
+
+#[test]
+fn the_time_from_click_to_bucket_is_that_of_the_oldest_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2, |_| MemorySink::default());
+    node.write(0, &[1]);
+    node.pass_ms(3000);
+    node.write(1, &[2]);
+    node.flush();
+    let latency = node.stats.click_to_bucket.snapshot();
+    assert_eq!(latency.count(), 1);
+    assert!((3_000_000_000..4_000_000_000).contains(&latency.max_ns), "{}", latency.max_ns);
 }
 
 #[test]

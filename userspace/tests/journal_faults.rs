@@ -107,7 +107,7 @@ impl SimulatedDisk {
             for (at, written) in &file.written {
                 let part = written.len() * (survives() as usize % 5) / 4;
                 bytes[*at..at + part].copy_from_slice(&written[..part]);
-                if part < written.len() && survives() % 2 == 0 {
+                if part < written.len() && survives().is_multiple_of(2) {
                     let page = (at + part) / 4096 * 4096;
                     bytes[page..page + 4096].fill(0xa5);
                 }

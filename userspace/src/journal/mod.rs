@@ -24,6 +24,7 @@ pub mod block;
 pub mod budget;
 pub mod disk;
 pub mod folder;
+pub mod group;
 pub mod operation;
 pub mod recovery;
 pub mod scan;

@@ -14,10 +14,10 @@ use weir_common::time::UnixMs;
 use zerocopy::FromBytes;
 
 use super::folder::{FolderError, segment_ids};
+use super::group::GROUP_BLOCKS_MAX;
 use super::operation::SegmentNo;
 use super::scan::{Damage, Fault, Found, SegmentScan};
 use super::segment::SegmentId;
-use super::writer::GROUP_BLOCKS_MAX;
 
 /// Blocks whose CRCs are remembered, to tell a block written twice from another with its number:
 /// what one failed segment can hold of blocks that were written again.

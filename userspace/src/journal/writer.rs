@@ -24,14 +24,12 @@ use zerocopy::IntoBytes;
 
 use super::block::{BlockIdentity, SealedBlock};
 use super::budget::DiskBudget;
+use super::group::{GROUP_BLOCKS_MAX, Group};
 use super::operation::{Completion, Operation, SegmentNo};
 use super::segment::{
     FIRST_GROUP, GROUP_ALIGN, SEGMENT_BYTES_DEFAULT, SegmentHeader, SegmentId, group_start,
 };
 use super::stream::GIVEN_UP_MAX;
-
-/// Blocks of one group at the most: what a ring can hold of writes without waiting.
-pub const GROUP_BLOCKS_MAX: usize = 64;
 
 /// How one worker's journal is kept.
 #[derive(Clone, Debug)]
@@ -107,38 +105,6 @@ enum NextSegment {
     Absent,
     Creating(SegmentNo),
     Ready(SegmentNo),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WriteState {
-    Wanted,
-    Running,
-    Done,
-}
-
-#[derive(Debug)]
-struct Placed {
-    /// Its bytes are with the shell while the write runs.
-    block: SealedBlock,
-    len: usize,
-    offset: u64,
-    from: usize,
-    state: WriteState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Writing,
-    SyncWanted,
-    Syncing,
-}
-
-#[derive(Debug)]
-struct Group {
-    segment: SegmentNo,
-    blocks: Vec<Placed>,
-    phase: Phase,
-    failure: Option<io::Error>,
 }
 
 /// The journal of one worker.
@@ -350,8 +316,8 @@ impl Journal {
         }
         let Some(active) = self.active.as_mut() else { return };
         let mut offset = group_start(active.used);
-        let mut blocks = Vec::with_capacity(self.queue.len().min(GROUP_BLOCKS_MAX));
-        while blocks.len() < GROUP_BLOCKS_MAX {
+        let mut group = Group::new(active.number, self.queue.len());
+        while group.len() < GROUP_BLOCKS_MAX {
             let Some(block) = self.queue.pop_front() else { break };
             let len = block.bytes.len();
             if offset + len as u64 > self.config.segment_bytes {
@@ -359,11 +325,11 @@ impl Journal {
                 break;
             }
             self.queue_bytes -= len;
-            blocks.push(Placed { block, len, offset, from: 0, state: WriteState::Wanted });
+            group.place(block, offset);
             offset += len as u64;
         }
         active.used = offset;
-        self.group = Some(Group { segment: active.number, blocks, phase: Phase::Writing, failure: None });
+        self.group = Some(group);
     }
 
     /// Goes on to the next segment, if it is ready.
@@ -412,7 +378,7 @@ impl Journal {
     }
 
     fn written(&mut self, segment: SegmentNo, offset: u64, buffer: Vec<u8>, result: io::Result<usize>) {
-        let Some(group) = self.group.as_mut().filter(|group| group.segment == segment) else {
+        let Some(group) = self.group.as_mut().filter(|group| group.segment() == segment) else {
             debug_assert!(false, "no group is being written to {segment:?}");
             return;
         };
@@ -421,13 +387,12 @@ impl Journal {
     }
 
     fn synced(&mut self, segment: SegmentNo, result: io::Result<()>) {
-        let syncing = |group: &Group| group.segment == segment && group.phase == Phase::Syncing;
-        let Some(mut group) = self.group.take_if(|group| syncing(group)) else {
+        let Some(mut group) = self.group.take_if(|group| group.is_syncing(segment)) else {
             debug_assert!(false, "{segment:?} was not being synced");
             return;
         };
         if let Err(error) = result {
-            group.failure = Some(error);
+            group.fail(error);
             self.group = Some(group);
             self.abandon_failed_group();
             return;
@@ -436,10 +401,10 @@ impl Journal {
         if let Some(active) = self.active.as_mut() {
             active.holds_durable = true;
         }
-        for placed in group.blocks {
-            self.durable = placed.block.sequence;
+        for block in group.into_blocks() {
+            self.durable = block.sequence;
             if self.spares.len() < GROUP_BLOCKS_MAX {
-                self.spares.push(placed.block.bytes);
+                self.spares.push(block.bytes);
             }
         }
     }
@@ -447,17 +412,13 @@ impl Journal {
     /// Gives up the segment of a group that failed, once none of its writes is still running;
     /// the group waits for another segment, before everything submitted later.
     fn abandon_failed_group(&mut self) {
-        let ended = |group: &Group| {
-            group.failure.is_some() && group.blocks.iter().all(|placed| placed.state != WriteState::Running)
-        };
-        let Some(group) = self.group.take_if(|group| ended(group)) else { return };
-        for placed in group.blocks.into_iter().rev() {
-            self.queue_bytes += placed.len;
-            self.queue.push_front(placed.block);
+        let Some(mut group) = self.group.take_if(|group| group.has_failed()) else { return };
+        let (segment, error) = (group.segment(), group.take_failure());
+        for block in group.into_blocks().rev() {
+            self.queue_bytes += block.bytes.len();
+            self.queue.push_front(block);
         }
-        let error = group.failure.unwrap_or_else(|| io::ErrorKind::Other.into());
         if let Some(active) = self.active.take() {
-            let segment = active.number;
             // Without a durable block nothing acknowledged is in it, and on a full disk an
             // empty file for each attempt would keep the disk full.
             if is_no_space(&error) && !active.holds_durable {
@@ -467,7 +428,7 @@ impl Journal {
                 self.farewells.push_back(Operation::Close { segment });
             }
         }
-        self.failed("writing", group.segment, &error);
+        self.failed("writing", segment, &error);
     }
 
     fn failed(&mut self, doing: &str, segment: SegmentNo, error: &io::Error) {
@@ -492,53 +453,4 @@ impl Journal {
 /// Whether an error says that the disk or a quota is full.
 fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-impl Group {
-    fn next_operation(&mut self) -> Option<Operation> {
-        if self.failure.is_some() {
-            return None;
-        }
-        if self.phase == Phase::SyncWanted {
-            self.phase = Phase::Syncing;
-            return Some(Operation::Sync { segment: self.segment });
-        }
-        let wanted = |placed: &&mut Placed| placed.state == WriteState::Wanted;
-        let placed = self.blocks.iter_mut().find(wanted)?;
-        placed.state = WriteState::Running;
-        Some(Operation::Write {
-            segment: self.segment,
-            offset: placed.offset + placed.from as u64,
-            buffer: std::mem::take(&mut placed.block.bytes),
-            from: placed.from,
-        })
-    }
-
-    fn written(&mut self, offset: u64, buffer: Vec<u8>, result: io::Result<usize>) {
-        let asked = |placed: &&mut Placed| {
-            placed.state == WriteState::Running && placed.offset + placed.from as u64 == offset
-        };
-        let Some(placed) = self.blocks.iter_mut().find(asked) else {
-            debug_assert!(false, "no write at {offset} was running");
-            return;
-        };
-        debug_assert_eq!(buffer.len(), placed.len, "the buffer that was given comes back");
-        placed.block.bytes = buffer;
-        placed.state = WriteState::Wanted;
-        match result {
-            Ok(count) if count > 0 && count <= placed.len - placed.from => {
-                // A short write is no failure: the kernel took these bytes. Each one makes the
-                // rest smaller, so this ends.
-                placed.from += count;
-                if placed.from == placed.len {
-                    placed.state = WriteState::Done;
-                }
-            }
-            Ok(_) => self.failure = Some(io::ErrorKind::WriteZero.into()),
-            Err(error) => self.failure = Some(error),
-        }
-        if self.failure.is_none() && self.blocks.iter().all(|placed| placed.state == WriteState::Done) {
-            self.phase = Phase::SyncWanted;
-        }
-    }
 }

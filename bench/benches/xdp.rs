@@ -18,7 +18,7 @@ use weir_common::wire::{self, Click};
 use xdp_lab::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-const ROUNDS: usize = 61;
+const ROUNDS: usize = 31;
 /// Packets of one round and row: about 10 ms, short against what disturbs a machine, long against
 /// the cost of starting a test run.
 const REPEAT: u32 = 500_000;

@@ -176,26 +176,27 @@ pub struct HeaderFacts {
 /// version, flags, length, count, shard.
 #[inline(always)]
 pub const fn check_header(bytes: &[u8; HEADER_LEN], payload_len: usize) -> Result<HeaderFacts, Reason> {
-    let b = bytes;
-    if b[0] != MAGIC[0] || b[1] != MAGIC[1] || b[2] != MAGIC[2] || b[3] != MAGIC[3] {
+    // By fields, not by bytes: the eBPF program has no other way to load more than a byte at once.
+    let header: Header = zerocopy::transmute!(*bytes);
+    if u32::from_le_bytes(header.magic) != u32::from_le_bytes(MAGIC) {
         return Err(Reason::BadMagic);
     }
-    if b[4] != VERSION {
+    if header.version != VERSION {
         return Err(Reason::BadVersion);
     }
-    if b[5] != 0 {
+    if header.flags != 0 {
         return Err(Reason::BadFlags);
     }
-    let total_len = u16::from_le_bytes([b[10], b[11]]) as usize;
+    let total_len = header.total_len.get() as usize;
     if total_len != payload_len {
         return Err(Reason::BadLength);
     }
-    let count = b[6];
+    let count = header.count;
     if count == 0 || HEADER_LEN + count as usize * CLICK_LEN > total_len {
         return Err(Reason::BadCount);
     }
-    let shared_bits = b[7];
-    let shard = u16::from_le_bytes([b[8], b[9]]);
+    let shared_bits = header.shared_bits;
+    let shard = header.shard.get();
     if shared_bits as u32 > SHARD_BITS || shard as usize >= SHARDS {
         return Err(Reason::BadShard);
     }

@@ -35,7 +35,13 @@ struct Row {
 }
 
 impl Row {
-    fn new(name: &'static str, policy: &Policy, frame: Vec<u8>, action: u32, bar: Option<f64>) -> Option<Self> {
+    fn new(
+        name: &'static str,
+        policy: &Policy,
+        frame: Vec<u8>,
+        action: u32,
+        bar: Option<f64>,
+    ) -> Option<Self> {
         let object = load(Switches::default(), policy)?;
         Some(Self { name, object, frame, action, bar, rounds_ns: Vec::new() })
     }
@@ -60,7 +66,8 @@ fn measure(program: &Xdp, frame: &[u8], action: u32) -> f64 {
 /// Nanoseconds this thread had a CPU. The scheduler brings the figure up to date when it is called.
 fn cpu_time_ns() -> u64 {
     std::thread::yield_now();
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel has CONFIG_SCHED_INFO");
+    let schedstat =
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel has CONFIG_SCHED_INFO");
     let first = schedstat.split(' ').next().and_then(|field| field.parse().ok());
     first.expect("its first field is the time on the CPU")
 }
@@ -151,6 +158,11 @@ fn main() {
         let ns = median(&row.rounds_ns);
         let bar = row.bar.map_or(String::new(), |bar| format!("{bar:8.1}"));
         let missed = row.bar.is_some_and(|bar| ns / null_ns > bar);
-        println!("{:>20} {ns:8.2} {:8.2} {bar} {}", row.name, ns / null_ns, if missed { "MISSED" } else { "" });
+        println!(
+            "{:>20} {ns:8.2} {:8.2} {bar} {}",
+            row.name,
+            ns / null_ns,
+            if missed { "MISSED" } else { "" }
+        );
     }
 }

@@ -5,6 +5,11 @@
 //! capability or of driver support; it takes the highest rung of the ladder native, generic,
 //! none that works, and [`Steering::status`] says which and why not higher.
 //!
+//! Between veth pairs one thing must be set by hand: the sending end leaves checksums to be made
+//! (`CHECKSUM_PARTIAL`), and a packet that the program moves to another CPU loses that note and
+//! is then dropped as damaged. `ethtool -K PEER tx off` on the sending end. Packets that came over
+//! a wire are not concerned.
+//!
 //! It never touches clicks, and no worker waits for it. Start reading at [`Steering::attach`].
 
 mod error;
@@ -106,10 +111,7 @@ impl Steering {
     /// With [`Mode::Native`] and [`Mode::Generic`] whatever stands in the way; with all modes a
     /// policy that contradicts itself.
     pub fn attach(settings: &Settings) -> Result<Self, SteerError> {
-        let mut policy = settings.policy.clone();
-        if policy.addresses.is_empty() && settings.mode != Mode::None {
-            policy.addresses = interface::addresses(&settings.interface);
-        }
+        let policy = resolved(&settings.policy, &settings.interface);
         policy.check()?;
         let status = Status {
             interface: settings.interface.clone(),
@@ -120,10 +122,16 @@ impl Steering {
         };
         let mut steering = Self { object: None, link: None, status };
         match Object::load(settings.switches, &policy) {
-            Ok(object) => steering.object = Some(object),
+            Ok(object) => {
+                steering.object = Some(object);
+                if policy.addresses.is_empty() {
+                    steering.missed(Rung::Native, SteerError::NoAddress)?;
+                } else {
+                    steering.climb()?;
+                }
+            }
             Err(error) => steering.missed(Rung::Native, error)?,
         }
-        steering.climb()?;
         steering.report();
         Ok(steering)
     }
@@ -155,6 +163,7 @@ impl Steering {
         if matches!(self.status.mode, Mode::Native | Mode::Generic) {
             return Err(error);
         }
+        // With `Mode::None` only the socket chooser is missed, and that it is, `reuseport` says.
         self.status.misses.push(Miss { rung, why: error.to_string() });
         Ok(())
     }
@@ -204,10 +213,7 @@ impl Steering {
     /// # Errors
     /// The policy contradicts itself or the kernel does not take it; the old one then stays.
     pub fn set_policy(&mut self, policy: &Policy) -> Result<(), SteerError> {
-        let mut policy = policy.clone();
-        if policy.addresses.is_empty() && self.status.mode != Mode::None {
-            policy.addresses = interface::addresses(&self.status.interface);
-        }
+        let policy = resolved(policy, &self.status.interface);
         policy.check()?;
         self.object.as_mut().map_or(Ok(()), |object| object.set_policy(&policy))
     }
@@ -234,4 +240,13 @@ impl Steering {
     pub const fn status(&self) -> &Status {
         &self.status
     }
+}
+
+/// The policy with the interface's own addresses where it lists none.
+fn resolved(policy: &Policy, interface: &str) -> Policy {
+    let mut policy = policy.clone();
+    if policy.addresses.is_empty() {
+        policy.addresses = interface::addresses(interface);
+    }
+    policy
 }

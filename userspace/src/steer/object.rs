@@ -11,7 +11,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use serde::{Deserialize, Serialize};
 use weir_common::id::{Issuer, KeyId, SHARDS};
 use weir_common::maps::{
-    MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM, XDP_PROGRAM, key_index,
+    MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM,
+    XDP_PROGRAM, key_index,
 };
 use weir_common::reason::{Class, Reason};
 use weir_common::siphash::SipKey;
@@ -165,23 +166,35 @@ impl Object {
         Ok(())
     }
 
+    /// Puts the prefixes into `slot`. A family that has none keeps what an older policy left there:
+    /// its pre-test is empty, so nobody looks, and every store costs a wait for running programs.
     fn fill_prefixes(&mut self, policy: &Policy, slot: u32) -> Result<(), SteerError> {
         let map = |error| map_error("PREFIXES", error);
-        let max_entries = (policy.deny.len() + policy.allow.len()).max(1) as u32;
-        let mut v4: V4Trie = LpmTrie::create(max_entries, NO_PREALLOC).map_err(map)?;
-        let mut v6: V6Trie = LpmTrie::create(max_entries, NO_PREALLOC).map_err(map)?;
-        for (prefix, action) in policy.prefixes() {
-            let len = u32::from(prefix.len());
-            match prefix.address() {
-                IpAddr::V4(address) => v4.insert(&Key::new(len, address.octets()), action, 0),
-                IpAddr::V6(address) => v6.insert(&Key::new(len, address.octets()), action, 0),
+        let (v4, v6): (Vec<_>, Vec<_>) =
+            policy.prefixes().partition(|(prefix, _)| prefix.address().is_ipv4());
+        if !v4.is_empty() {
+            let mut trie: V4Trie = LpmTrie::create(v4.len() as u32, NO_PREALLOC).map_err(map)?;
+            for (prefix, action) in v4 {
+                if let IpAddr::V4(address) = prefix.address() {
+                    let key = Key::new(u32::from(prefix.len()), address.octets());
+                    trie.insert(&key, action, 0).map_err(map)?;
+                }
             }
-            .map_err(map)?;
+            let mut slots: ArrayOfMaps<_, V4Trie> = self.map("PREFIXES_V4")?.try_into().map_err(map)?;
+            slots.set(slot, &trie, 0).map_err(map)?;
         }
-        let mut slots: ArrayOfMaps<_, V4Trie> = self.map("PREFIXES_V4")?.try_into().map_err(map)?;
-        slots.set(slot, &v4, 0).map_err(map)?;
-        let mut slots: ArrayOfMaps<_, V6Trie> = self.map("PREFIXES_V6")?.try_into().map_err(map)?;
-        slots.set(slot, &v6, 0).map_err(map)
+        if !v6.is_empty() {
+            let mut trie: V6Trie = LpmTrie::create(v6.len() as u32, NO_PREALLOC).map_err(map)?;
+            for (prefix, action) in v6 {
+                if let IpAddr::V6(address) = prefix.address() {
+                    let key = Key::new(u32::from(prefix.len()), address.octets());
+                    trie.insert(&key, action, 0).map_err(map)?;
+                }
+            }
+            let mut slots: ArrayOfMaps<_, V6Trie> = self.map("PREFIXES_V6")?.try_into().map_err(map)?;
+            slots.set(slot, &trie, 0).map_err(map)?;
+        }
+        Ok(())
     }
 
     /// Opens a queue to each CPU that has none yet. Queues stay: an idle one costs a sleeping

@@ -246,3 +246,55 @@ pub const XDP_PROGRAM: &str = "weir";
 pub const REUSEPORT_PROGRAM: &str = "weir_reuseport";
 /// The name of the program that drops everything, against which the benchmark measures.
 pub const NULL_PROGRAM: &str = "weir_null";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Policy as _;
+
+    #[test]
+    fn an_empty_policy_has_nothing_not_even_the_zero_address() {
+        let policy = Policy::empty();
+        assert!(!policy.has_v4([0; 4]) && !policy.has_v6([0; 16]) && !policy.has_port(0));
+        assert_eq!(policy.owner_cpu(Shard(5)), NO_CPU);
+    }
+
+    #[test]
+    fn the_last_address_of_a_full_list_is_found() {
+        let mut policy = Policy::empty();
+        for i in 0..MAX_ADDRESSES as u8 {
+            policy.v4[i as usize] = [10, 0, 0, i];
+            policy.v6[i as usize][15] = i;
+        }
+        (policy.v4_count, policy.v6_count) = (MAX_ADDRESSES as u32, MAX_ADDRESSES as u32);
+        assert!(policy.has_v4([10, 0, 0, 15]) && !policy.has_v4([10, 0, 0, 16]));
+        let last = policy.v6[15];
+        assert!(policy.has_v6(last) && !policy.has_v6([1; 16]));
+    }
+
+    #[test]
+    fn a_bitmap_has_what_was_set_and_nothing_else() {
+        let mut policy = Policy::empty();
+        for index in [0, 63, 64, 8899, u16::MAX] {
+            policy.ports.set(index);
+        }
+        let found: std::vec::Vec<u16> = (0..=u16::MAX).filter(|&index| policy.ports.has(index)).collect();
+        assert_eq!(found, [0, 63, 64, 8899, u16::MAX]);
+    }
+
+    #[test]
+    fn a_source_gets_its_burst_and_then_its_rate() {
+        let rate = Rate { interval_ns: 10, burst_ns: 20 };
+        let mut full_at_ns = 0;
+        let mut takes = |now_ns: u64| {
+            let taken = rate.take(full_at_ns, now_ns);
+            full_at_ns = taken.unwrap_or(full_at_ns);
+            taken.is_some()
+        };
+        // A burst of three at once, then one in ten nanoseconds.
+        assert_eq!([takes(100), takes(100), takes(100), takes(100)], [true, true, true, false]);
+        assert_eq!([takes(109), takes(110), takes(111), takes(120)], [false, true, false, true]);
+        // A long silence fills the bucket, and not more than that.
+        assert_eq!([takes(1000), takes(1000), takes(1000), takes(1000)], [true, true, true, false]);
+    }
+}

@@ -266,3 +266,74 @@ impl fmt::Display for Prefix {
         write!(f, "{}/{}", self.address, self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_common::maps::{v4_bucket, v6_bucket};
+
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn policy() -> Policy {
+        Policy::new(vec!["192.0.2.10".parse().unwrap()], vec![8899])
+    }
+
+    #[test]
+    fn a_prefix_reads_as_it_prints() {
+        for text in ["192.0.2.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0", "198.51.100.7/32"] {
+            assert_eq!(prefix(text).to_string(), text);
+        }
+        assert_eq!(prefix("198.51.100.7"), prefix("198.51.100.7/32"));
+    }
+
+    #[test]
+    fn a_prefix_with_bits_behind_its_length_is_refused() {
+        for text in ["192.0.2.1/24", "192.0.2.0/33", "::1/127", "2001:db8::/129", "192.0.2.0/", "x/8", ""] {
+            assert!(matches!(text.parse::<Prefix>(), Err(SteerError::BadPrefix(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_touches_every_bucket_it_has_addresses_in_and_no_other() {
+        let compiled = Policy { deny: vec![prefix("10.64.0.0/11")], ..policy() }.compile(0);
+        for (address, inside) in [([10, 64, 0, 0], true), ([10, 95, 9, 9], true), ([10, 96, 0, 0], false)] {
+            assert_eq!(compiled.v4_touched.has(v4_bucket(address)), inside, "{address:?}");
+        }
+        let compiled = Policy { deny: vec![prefix("2a00::/24")], ..policy() }.compile(0);
+        for third in 0..=255 {
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&[0x2a, 0, 0, third]);
+            assert!(compiled.v6_touched.has(v6_bucket(address)));
+        }
+        let touched = (0..=u16::MAX).filter(|&bucket| compiled.v6_touched.has(bucket)).count();
+        assert!(touched <= 256, "{touched} buckets");
+    }
+
+    #[test]
+    fn a_policy_that_contradicts_itself_is_refused() {
+        let both = vec![prefix("10.0.0.0/8")];
+        let error = Policy { deny: both.clone(), allow: both, ..policy() }.check().unwrap_err();
+        assert!(matches!(error, SteerError::Contradiction(_)));
+        assert!(matches!(Policy { ports: Vec::new(), ..policy() }.check(), Err(SteerError::NoPort)));
+        let many = vec!["192.0.2.1".parse().unwrap(); MAX_ADDRESSES + 1];
+        assert!(matches!(Policy::new(many, vec![1]).check(), Err(SteerError::TooMany { count: 17, .. })));
+        let rate = Some(Rate { packets_per_s: 0, burst: 1, new_sources_per_s: 1 });
+        assert!(matches!(Policy { rate, ..policy() }.check(), Err(SteerError::BadRate(0))));
+    }
+
+    #[test]
+    fn a_rate_of_a_thousand_with_a_burst_of_ten_is_a_bucket_of_ten_milliseconds() {
+        let rate = Rate { packets_per_s: 1000, burst: 10, new_sources_per_s: 1 }.compile();
+        assert_eq!((rate.interval_ns, rate.burst_ns), (1_000_000, 9_000_000));
+    }
+
+    #[test]
+    fn each_owner_is_named_once() {
+        let mut shard_owner_cpu = [NO_CPU; SHARDS];
+        shard_owner_cpu[..4].copy_from_slice(&[3, 1, 3, 1]);
+        assert_eq!(Policy { shard_owner_cpu, ..policy() }.owners(), [1, 3]);
+    }
+}

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use weir::cli::{Cli, Command, ConfigArgs, answer, fail};
+use weir::audit;
+use weir::cli::{AuditArgs, Cli, Command, ConfigArgs, answer, fail};
 use weir::config::{self, Host};
 use weir::daemon;
 
@@ -11,7 +12,21 @@ fn main() -> ExitCode {
     match answer(Cli::parse().command) {
         Ok(code) => code,
         Err(Command::Run(args)) => run(&args),
-        Err(_) => fail(&"audit is not built yet", 1),
+        Err(Command::Audit(args)) => recount(&args),
+        // `answer` gives back no other command.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn recount(args: &AuditArgs) -> ExitCode {
+    let found = match config::load(&args.config.config, &Host::this()) {
+        Ok(config) => audit::command::run(&config, args),
+        Err(error) => return fail(&error, 2),
+    };
+    match found {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => fail(&"the store is not sound; the findings are above", 1),
+        Err(error) => fail(&error, 1),
     }
 }
 

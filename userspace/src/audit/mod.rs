@@ -17,6 +17,8 @@
 //! [`report`]: crate::audit::report
 //! [`rows`]: crate::audit::rows
 
+pub mod acked;
+pub mod command;
 mod recount;
 pub mod report;
 pub mod rows;

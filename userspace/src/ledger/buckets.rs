@@ -8,8 +8,8 @@ use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
 use weir_common::row::row_flags;
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
-use zerocopy::transmute;
 use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::transmute;
 
 use super::hash::Hasher;
 use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};

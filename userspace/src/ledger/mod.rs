@@ -185,7 +185,14 @@ impl Ledger {
     fn plan(&self, click: &Click) -> Plan {
         let impression = self.impressions.name(click);
         let impression_way = self.impressions.way(&impression);
-        Plan { impression, impression_way, bucket_way: Way::NOWHERE, found: None, absent_at: None, bucket: None }
+        Plan {
+            impression,
+            impression_way,
+            bucket_way: Way::NOWHERE,
+            found: None,
+            absent_at: None,
+            bucket: None,
+        }
     }
 
     /// Reads a word of every cache line the impressions will need. Nothing waits for any of these
@@ -256,13 +263,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn judge(
-        &mut self,
-        entry: &Entry,
-        plan: &Plan,
-        moves: u64,
-        ordinal: Ordinal,
-    ) -> Result<Outcome, Reason> {
+    fn judge(&mut self, entry: &Entry, plan: &Plan, moves: u64, ordinal: Ordinal) -> Result<Outcome, Reason> {
         if ordinal.0 >= ORDINALS {
             return Err(Reason::OrdinalLimit);
         }

@@ -98,11 +98,11 @@ impl Toolchain {
         let miss = |why| Miss { name: self.name, why };
         let output = self.cargo(ebpf_dir, "build").output();
         let output = output.map_err(|e| miss(format!("{} did not start: {e}", self.cargo.display())))?;
-        if output.status.success() {
-            Ok(ebpf_dir.join("target").join(TARGET).join("release").join(OBJECT))
-        } else {
-            Err(miss(String::from_utf8_lossy(&output.stderr).into_owned()))
+        if !output.status.success() {
+            return Err(miss(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
+        let object = ebpf_dir.join("target").join(TARGET).join("release").join(OBJECT);
+        if is_file(&object) { Ok(object) } else { Err(miss(format!("it built no {}", object.display()))) }
     }
 }
 

@@ -1,14 +1,15 @@
 //! BPF map layouts, written once for both sides of the kernel boundary.
 //!
 //! The policy is one value, so that swapping it is one pointer store: a packet sees all of the
-//! old or all of the new. It holds no secrets and no counters.
+//! old or all of the new. It holds no counters; it does hold keys, which are never printed.
 //!
 //! Start reading at [`Policy`].
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::id::{SHARDS, Shard};
+use crate::id::{Issuer, KeyId, SHARDS, Shard};
 use crate::packet;
+use crate::siphash::SipKey;
 
 /// Addresses of one family. A POP has a few anycast addresses; the list is searched from the
 /// front, so it must stay short.
@@ -25,8 +26,13 @@ pub const MAX_WORKERS: u32 = 1024;
 /// Sources whose rate is remembered, least recently seen evicted. At 88 bytes each that is about
 /// 6 MiB for 65,536.
 pub const MAX_SOURCES: u32 = 65_536;
-/// Signing keys the kernel can hold.
-pub const MAX_KEYS: u32 = 1024;
+/// Signing keys the kernel can hold: a quarter of the table, so that each finds a slot near its
+/// home.
+pub const MAX_KEYS: usize = KEY_SLOTS / 4;
+/// Slots of the key table, a power of two.
+const KEY_SLOTS: usize = 512;
+/// Slots from its home that a key may be in.
+const KEY_PROBES: usize = 8;
 /// Slots of prefix tries: the policy names one, the next swap fills the other.
 pub const PREFIX_SLOTS: u32 = 2;
 
@@ -89,6 +95,8 @@ pub struct Policy {
     pub v4_touched: Bitmap,
     /// Pre-test of the IPv6 prefixes: one bit for each [`v6_bucket`] that a prefix touches.
     pub v6_touched: Bitmap,
+    /// The keys by which first clicks are checked.
+    pub keys: KeyTable,
 }
 
 /// 64-bit words of a [`Policy`], as which the loader writes it.
@@ -233,11 +241,69 @@ pub struct FrameCounter {
     pub bytes: u64,
 }
 
-/// The key of a signing key in the kernel's map.
-#[inline(always)]
-#[must_use]
-pub const fn key_index(issuer: u16, key: u16) -> u32 {
+/// Signing keys, open-addressed: the kernel's own hash map costs as much as half of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct KeyTable([KeySlot; KEY_SLOTS]);
+
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct KeySlot {
+    index: u32,
+    used: u32,
+    k0: u64,
+    k1: u64,
+}
+
+impl core::fmt::Debug for KeySlot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // A key must never reach a log.
+        f.write_str("KeySlot(..)")
+    }
+}
+
+impl KeyTable {
+    /// Adds a key, or replaces it; false if the slots near its home are taken.
+    #[must_use]
+    pub fn insert(&mut self, issuer: Issuer, key_id: KeyId, key: SipKey) -> bool {
+        let index = key_index(issuer.0, key_id.0);
+        for probe in 0..KEY_PROBES {
+            let slot = &mut self.0[key_slot(index, probe)];
+            if slot.used == 0 || slot.index == index {
+                *slot = KeySlot { index, used: 1, k0: key.k0, k1: key.k1 };
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The key of the impression whose id begins with this word (issuer, key, issued-at).
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, id_word: u64) -> Option<SipKey> {
+        let index = id_word as u32;
+        for probe in 0..KEY_PROBES {
+            let slot = &self.0[key_slot(index, probe)];
+            if slot.used == 0 {
+                return None;
+            }
+            if slot.index == index {
+                return Some(SipKey { k0: slot.k0, k1: slot.k1 });
+            }
+        }
+        None
+    }
+}
+
+/// A key's number: the lower half of the first word of the ids it signs.
+const fn key_index(issuer: u16, key: u16) -> u32 {
     issuer as u32 | (key as u32) << 16
+}
+
+#[inline(always)]
+const fn key_slot(index: u32, probe: usize) -> usize {
+    let home = (index.wrapping_mul(0x9e37_79b9) >> (u32::BITS - KEY_SLOTS.ilog2())) as usize;
+    (home + probe) & (KEY_SLOTS - 1)
 }
 
 /// The name of the XDP program in the object.
@@ -280,6 +346,23 @@ mod tests {
         }
         let found: std::vec::Vec<u16> = (0..=u16::MAX).filter(|&index| policy.ports.has(index)).collect();
         assert_eq!(found, [0, 63, 64, 8899, u16::MAX]);
+    }
+
+    #[test]
+    fn a_full_key_table_finds_each_key_and_no_other() {
+        let mut keys = Policy::empty().keys;
+        let numbers = (0..MAX_KEYS as u16).map(|i| (Issuer(i / 2), KeyId(i % 2)));
+        for (issuer, key_id) in numbers.clone() {
+            let key = SipKey { k0: u64::from(issuer.0), k1: u64::from(key_id.0) };
+            assert!(keys.insert(issuer, key_id, key));
+        }
+        for (issuer, key_id) in numbers {
+            let id = crate::id::ImpressionId::issued(issuer, key_id, u32::MAX, 0);
+            let found = keys.find(id.words()[0]).unwrap();
+            assert_eq!((found.k0, found.k1), (u64::from(issuer.0), u64::from(key_id.0)));
+        }
+        assert!(keys.find(u64::from(key_index(9999, 0))).is_none());
+        assert!(!std::format!("{keys:?}").contains("k0"));
     }
 
     #[test]

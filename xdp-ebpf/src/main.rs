@@ -51,7 +51,7 @@ fn admit(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<(), Reason> 
     if !prefix::allows(frame, policy, clicks)? {
         limit::check(frame, policy, clicks)?;
     }
-    tag::check(frame, clicks)
+    tag::check(frame, policy, clicks)
 }
 
 /// Chooses the socket of one datagram.

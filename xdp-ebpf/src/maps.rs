@@ -4,15 +4,12 @@ use core::ptr::{from_ref, read_volatile};
 
 use aya_ebpf::bindings::BPF_F_NO_COMMON_LRU;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, CpuMap, HashMap, LpmTrie, LruPerCpuHashMap, PerCpuArray, ReusePortSockArray,
+    Array, ArrayOfMaps, CpuMap, LpmTrie, LruPerCpuHashMap, PerCpuArray, ReusePortSockArray,
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::id::SHARDS;
-use weir_common::maps::{
-    FrameCounter, MAX_CPUS, MAX_KEYS, MAX_SOURCES, MAX_WORKERS, NewSources, PREFIX_SLOTS, Policy,
-};
+use weir_common::maps::{FrameCounter, MAX_CPUS, MAX_SOURCES, MAX_WORKERS, NewSources, PREFIX_SLOTS, Policy};
 use weir_common::reason::REASON_SLOTS;
-use weir_common::siphash::SipKey;
 
 /// The policy, behind one pointer that the loader swaps.
 #[btf_map]
@@ -44,10 +41,6 @@ pub(crate) static SOURCES: LruPerCpuHashMap<
 /// How fast this CPU meets new sources.
 #[btf_map]
 pub(crate) static NEW_SOURCES: PerCpuArray<NewSources, 1> = PerCpuArray::new();
-
-/// Signing keys, by `weir_common::maps::key_index`.
-#[btf_map]
-pub(crate) static KEYS: HashMap<u32, SipKey, { MAX_KEYS as usize }> = HashMap::new();
 
 /// Queues to other CPUs.
 #[btf_map]

@@ -5,19 +5,19 @@
 
 use core::mem::offset_of;
 
-use weir_common::maps::key_index;
+use weir_common::maps::Policy;
 use weir_common::packet::{Clicks, Source};
 use weir_common::reason::Reason;
 use weir_common::siphash::siphash24;
 use weir_common::wire::{self, Click, SIGNED_WORDS, click_flags};
 
 use crate::frame::Frame;
-use crate::maps::{self, KEYS};
+use crate::maps;
 
 /// # Errors
 /// [`Reason::UnknownKey`] or [`Reason::BadTag`].
 #[inline(always)]
-pub(crate) fn check(frame: &Frame, clicks: &Clicks) -> Result<(), Reason> {
+pub(crate) fn check(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<(), Reason> {
     if !maps::verifies_first() {
         return Ok(());
     }
@@ -34,13 +34,9 @@ pub(crate) fn check(frame: &Frame, clicks: &Clicks) -> Result<(), Reason> {
         words[i] = word(&click, i * 8);
         i += 1;
     }
-    // The id's first word is issuer, key, issued-at.
-    let (issuer, key) = (words[0] as u16, (words[0] >> 16) as u16);
-    // SAFETY: the reference is used in the next lines only; a key replaced meanwhile gives a
-    // wrong tag for one packet, whose sender resends.
-    let key = unsafe { KEYS.get(key_index(issuer, key)) }.ok_or(Reason::UnknownKey)?;
+    let key = policy.keys.find(words[0]).ok_or(Reason::UnknownKey)?;
     let tag = word(&click, offset_of!(Click, tag));
-    if siphash24(key, &words) == tag { Ok(()) } else { Err(Reason::BadTag) }
+    if siphash24(&key, &words) == tag { Ok(()) } else { Err(Reason::BadTag) }
 }
 
 #[inline(always)]

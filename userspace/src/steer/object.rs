@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, CpuMap, HashMap, MapData, MapError, PerCpuArray, ReusePortSockArray};
+use aya::maps::{Array, ArrayOfMaps, CpuMap, MapData, MapError, PerCpuArray, ReusePortSockArray};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{SkReuseport, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use serde::{Deserialize, Serialize};
 use weir_common::id::{Issuer, KeyId, SHARDS};
 use weir_common::maps::{
-    MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS, REUSEPORT_PROGRAM,
-    XDP_PROGRAM, key_index,
+    self, KeyTable, MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS,
+    REUSEPORT_PROGRAM, XDP_PROGRAM,
 };
 use weir_common::reason::{Class, Reason};
 use weir_common::siphash::SipKey;
@@ -54,6 +54,9 @@ pub struct FrameCount {
 pub struct Object {
     ebpf: Ebpf,
     prefix_slot: u32,
+    /// What the live policy was made of: each is replaced without the other.
+    policy: Policy,
+    keys: Box<KeyTable>,
 }
 
 type PolicyWords = [u64; POLICY_WORDS];
@@ -73,7 +76,7 @@ impl Object {
             .map_max_entries("CPUS", u32::try_from(cpus).unwrap_or(MAX_CPUS).min(MAX_CPUS))
             .load(OBJECT)
             .map_err(|error| SteerError::Load(Box::new(error)))?;
-        let mut object = Self { ebpf, prefix_slot: 0 };
+        let mut object = Self { ebpf, prefix_slot: 0, policy: policy.clone(), keys: key_table(&[])? };
         object.set_policy(policy)?;
         let verify = |name| move |error| SteerError::Verify(name, Box::new(error));
         object.xdp_mut(XDP_PROGRAM)?.load().map_err(verify(XDP_PROGRAM))?;
@@ -154,7 +157,8 @@ impl Object {
         // kernel/bpf/syscall.c, kernel 5.0).
         let slot = (self.prefix_slot + 1) % PREFIX_SLOTS;
         self.fill_prefixes(policy, slot)?;
-        let compiled = policy.compile(slot);
+        let mut compiled = policy.compile(slot);
+        compiled.keys = *self.keys;
         let map = |error| map_error("POLICY", error);
         let mut words: Array<MapData, PolicyWords> = Array::create(1, 0).map_err(map)?;
         let value: &PolicyWords = zerocopy::transmute_ref!(&*compiled);
@@ -163,6 +167,7 @@ impl Object {
             self.map("POLICY")?.try_into().map_err(map)?;
         live.set(0, &words, 0).map_err(map)?;
         self.prefix_slot = slot;
+        self.policy = policy.clone();
         Ok(())
     }
 
@@ -213,26 +218,15 @@ impl Object {
         Ok(())
     }
 
-    /// Sets the signing keys; keys that are not among them are removed afterwards.
+    /// Replaces the signing keys, together with the policy they stand in.
     ///
     /// # Errors
-    /// There are too many, or the kernel does not take one.
+    /// There are too many, or the kernel does not take them; the old ones then stay.
     pub fn set_keys(&mut self, keys: &[(Issuer, KeyId, SipKey)]) -> Result<(), SteerError> {
-        if keys.len() > MAX_KEYS as usize {
-            return Err(SteerError::TooMany { what: "keys", count: keys.len(), max: MAX_KEYS as usize });
-        }
-        let map = |error| map_error("KEYS", error);
-        let mut held: HashMap<_, u32, [u64; 2]> = self.map("KEYS")?.try_into().map_err(map)?;
-        let wanted: Vec<u32> = keys.iter().map(|(issuer, key, _)| key_index(issuer.0, key.0)).collect();
-        let old: Vec<u32> =
-            held.keys().filter_map(Result::ok).filter(|index| !wanted.contains(index)).collect();
-        for index in old {
-            held.remove(&index).map_err(map)?;
-        }
-        for (index, (_, _, key)) in wanted.iter().zip(keys) {
-            held.insert(index, [key.k0, key.k1], 0).map_err(map)?;
-        }
-        Ok(())
+        let table = key_table(keys)?;
+        let policy = self.policy.clone();
+        let old = std::mem::replace(&mut self.keys, table);
+        self.set_policy(&policy).inspect_err(|_| self.keys = old)
     }
 
     /// Packets and bytes by reason, over all CPUs: every reason a frame can meet, in order.
@@ -260,6 +254,20 @@ impl Object {
     fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, SteerError> {
         self.ebpf.map_mut(name).ok_or_else(|| missing(name))
     }
+}
+
+fn key_table(keys: &[(Issuer, KeyId, SipKey)]) -> Result<Box<KeyTable>, SteerError> {
+    let too_many = || SteerError::TooMany { what: "keys", count: keys.len(), max: MAX_KEYS };
+    if keys.len() > MAX_KEYS {
+        return Err(too_many());
+    }
+    let mut table = Box::new(maps::Policy::empty().keys);
+    for &(issuer, key_id, key) in keys {
+        if !table.insert(issuer, key_id, key) {
+            return Err(too_many());
+        }
+    }
+    Ok(table)
 }
 
 /// Takes the socket chooser off a reuseport group.

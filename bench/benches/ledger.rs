@@ -183,9 +183,8 @@ struct Bench {
 
 impl Bench {
     fn new(scale: &Scale) -> Self {
-        let keys: Vec<_> = (0..ISSUERS)
-            .map(|n| SigningKey { issuer: Issuer(n), id: KeyId(1), secret: secret(n) })
-            .collect();
+        let keys: Vec<_> =
+            (0..ISSUERS).map(|n| SigningKey { issuer: Issuer(n), id: KeyId(1), secret: secret(n) }).collect();
         let admission = Admission::new(
             admission::Settings { allow_unsigned: true, ..Default::default() },
             KeyRing::new(&keys).expect("sixteen keys"),

@@ -472,3 +472,76 @@ fn words(key: &BucketKey) -> KeyWords {
 fn key_of(words: &KeyWords) -> BucketKey {
     transmute!(words.map(U64::new))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { lateness_ms: 600_000, max_ahead_ms: 60_000, capacity: 2000 };
+    const NOW: UnixMs = UnixMs(1_700_000_000_000);
+
+    fn key(ad: u64) -> BucketKey {
+        BucketKey { ad: U64::new(ad), minute: U32::new(NOW.minute().0), ..BucketKey::default() }
+    }
+
+    fn addend(outcome: Outcome, reason: Reason) -> Addend {
+        Addend { outcome, reason, row_flags: row_flags::CLOCK_SUSPECT, price_micros: 7 }
+    }
+
+    fn count(buckets: &mut Buckets, ad: u64, addend: &Addend) {
+        let name = buckets.name(&key(ad));
+        let found = buckets.find_or_open(&name, NOW).unwrap();
+        buckets.count(found, addend);
+    }
+
+    #[test]
+    fn counters_past_32_bits_stay_exact() {
+        let mut buckets = Buckets::new(LIMITS, &SipKey { k0: 1, k1: 2 });
+        count(&mut buckets, 1, &addend(Outcome::Accepted, Reason::None));
+        let name = buckets.name(&key(1));
+        let found = buckets.find_or_open(&name, NOW).unwrap();
+        buckets.lines.group_mut(found.line).accepted = u32::MAX - 2;
+        buckets.lines.group_mut(found.line).clock_suspect = u32::MAX - 4;
+        for _ in 0..3 {
+            count(&mut buckets, 1, &addend(Outcome::Accepted, Reason::None));
+            count(&mut buckets, 1, &addend(Outcome::Filtered, Reason::Prefetch));
+        }
+        let mut changed = Vec::new();
+        buckets.take_changed(NOW, &mut changed);
+        let totals = changed[0].1;
+        assert_eq!(totals.accepted.get(), u64::from(u32::MAX) + 1);
+        assert_eq!(totals.clock_suspect.get(), u64::from(u32::MAX) + 2);
+        assert_eq!(totals.cost_micros.get(), 4 * 7);
+        assert_eq!(totals.filtered[(Reason::Prefetch as u8 - FIRST_FILTERED) as usize].get(), 3);
+    }
+
+    #[test]
+    fn filtered_totals_survive_the_growth_of_their_table() {
+        let mut buckets = Buckets::new(LIMITS, &SipKey { k0: 1, k1: 2 });
+        for round in 1..=2 {
+            for ad in 0..1500 {
+                for _ in 0..=ad % 3 {
+                    count(&mut buckets, ad, &addend(Outcome::Filtered, Reason::TestTraffic));
+                }
+            }
+            let mut changed = Vec::new();
+            buckets.take_changed(NOW, &mut changed);
+            assert_eq!(changed.len(), 1500);
+            for (key, totals) in changed {
+                assert_eq!(totals.filtered[0].get(), round * (key.ad.get() % 3 + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn every_bucket_of_a_full_table_is_found_again_by_its_key() {
+        let mut buckets = Buckets::new(LIMITS, &SipKey { k0: 1, k1: 2 });
+        for ad in (0..2000).chain(0..2000) {
+            count(&mut buckets, ad, &addend(Outcome::Repeat, Reason::None));
+        }
+        let mut changed = Vec::new();
+        buckets.take_changed(NOW, &mut changed);
+        assert_eq!((buckets.open(), changed.len()), (2000, 2000));
+        assert!(changed.iter().all(|(_, totals)| totals.repeat.get() == 2 && totals.gross() == 2));
+    }
+}

@@ -9,10 +9,10 @@ use weir_common::row::row_flags;
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 use zerocopy::byteorder::little_endian::{U32, U64};
-use zerocopy::transmute;
 
 use super::hash::Hasher;
-use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
+use super::line::{KeyWords, Line, LineEntry, key_of, words};
+use super::pages::{OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
 
 /// The ad of the bucket that takes what no other bucket has room for.
 pub const OTHER_AD: u64 = u64::MAX;
@@ -25,110 +25,6 @@ const SEGMENT_BUCKETS: usize = 16_384;
 /// version of the traffic rules.
 const RESERVE_PER_MINUTE: usize = 2;
 
-/// One bucket: its key and the totals that most buckets ever have.
-#[derive(Clone, Debug, Default)]
-#[repr(C, align(64))]
-pub(super) struct Line {
-    key: KeyWords,
-    cost_micros: u64,
-    accepted: u32,
-    repeat: u32,
-    late: u32,
-    clock_suspect: u32,
-    /// Number of this bucket's carried totals within its minute plus one; 0 for none.
-    carried: u32,
-    used: bool,
-    changed: bool,
-    /// A bit for each kind of bucket that went on to the next line.
-    spilled: u16,
-}
-
-const _: () = assert!(size_of::<Line>() == 64);
-
-impl Group for Line {
-    type Key = KeyWords;
-    type Entry = LineEntry;
-
-    const SLOTS: usize = 1;
-    const MAX_LOAD_16THS: usize = 10;
-    const GROWTH_DIVISOR: usize = 3;
-
-    #[inline]
-    fn len(&self) -> usize {
-        usize::from(self.used)
-    }
-
-    #[inline]
-    fn may_hold(&self, key: &KeyWords) -> bool {
-        self.key == *key
-    }
-
-    #[inline]
-    fn find(&self, key: &KeyWords) -> Option<usize> {
-        (self.used && self.key == *key).then_some(0)
-    }
-
-    #[inline]
-    fn entry(&self, _: usize) -> LineEntry {
-        LineEntry {
-            key: self.key,
-            cost_micros: self.cost_micros,
-            counts: [self.accepted, self.repeat, self.late, self.clock_suspect],
-            carried: self.carried,
-            changed: self.changed,
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, entry: LineEntry) -> usize {
-        let [accepted, repeat, late, clock_suspect] = entry.counts;
-        *self = Self {
-            key: entry.key,
-            cost_micros: entry.cost_micros,
-            accepted,
-            repeat,
-            late,
-            clock_suspect,
-            carried: entry.carried,
-            used: true,
-            spilled: self.spilled,
-            changed: entry.changed,
-        };
-        0
-    }
-
-    #[inline]
-    fn may_have_spilled(&self, bit: u32) -> bool {
-        self.spilled >> (bit & 15) & 1 != 0
-    }
-
-    #[inline]
-    fn mark_spilled(&mut self, bit: u32) {
-        self.spilled |= 1 << (bit & 15);
-    }
-
-    #[inline]
-    fn touch(&self) -> u64 {
-        self.cost_micros
-    }
-}
-
-/// A bucket on its way from an old page to a new one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LineEntry {
-    key: KeyWords,
-    cost_micros: u64,
-    counts: [u32; 4],
-    carried: u32,
-    changed: bool,
-}
-
-impl LineEntry {
-    fn new(key: KeyWords) -> Self {
-        Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: false }
-    }
-}
-
 /// What one click adds to its bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addend {
@@ -137,9 +33,6 @@ pub(super) struct Addend {
     pub(super) row_flags: u8,
     pub(super) price_micros: u64,
 }
-
-/// A [`BucketKey`] as four words, which compare and hash at once.
-type KeyWords = [u64; 4];
 
 /// A bucket's key, minute and hash.
 #[derive(Clone, Copy, Debug)]
@@ -447,30 +340,6 @@ impl Buckets {
             }
         }
     }
-}
-
-impl Line {
-    fn small_totals(&self) -> BucketTotals {
-        BucketTotals {
-            accepted: U64::new(u64::from(self.accepted)),
-            repeat: U64::new(u64::from(self.repeat)),
-            late: U64::new(u64::from(self.late)),
-            clock_suspect: U64::new(u64::from(self.clock_suspect)),
-            cost_micros: U64::new(self.cost_micros),
-            filtered: Default::default(),
-        }
-    }
-}
-
-#[inline]
-fn words(key: &BucketKey) -> KeyWords {
-    let words: [U64; 4] = transmute!(*key);
-    words.map(U64::get)
-}
-
-#[inline]
-fn key_of(words: &KeyWords) -> BucketKey {
-    transmute!(words.map(U64::new))
 }
 
 #[cfg(test)]

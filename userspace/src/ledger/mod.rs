@@ -4,11 +4,12 @@
 //! rows of a journal gives the same outcomes and the same buckets, to the byte.
 //!
 //! Start reading at [`Ledger::apply`]. `verdict` is the rule, `impressions` what is remembered of
-//! each impression, `buckets` the totals, `pages` the tables under both, `hash` their keyed hash.
+//! each impression, `buckets` the totals in their `line`s, `pages` the tables under both, `hash` their keyed hash.
 
 mod buckets;
 mod hash;
 mod impressions;
+mod line;
 mod pages;
 mod verdict;
 

@@ -1,0 +1,141 @@
+//! A bucket as it stands in memory: one cache line.
+
+use weir_common::bucket::{BucketKey, BucketTotals};
+use zerocopy::byteorder::little_endian::U64;
+use zerocopy::transmute;
+
+use super::pages::Group;
+
+/// A [`BucketKey`] as four words, which compare and hash at once.
+pub(super) type KeyWords = [u64; 4];
+
+/// One bucket: its key and the totals that most buckets ever have.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Line {
+    pub(super) key: KeyWords,
+    pub(super) cost_micros: u64,
+    pub(super) accepted: u32,
+    pub(super) repeat: u32,
+    pub(super) late: u32,
+    pub(super) clock_suspect: u32,
+    /// Number of this bucket's carried totals within its minute plus one; 0 for none.
+    pub(super) carried: u32,
+    pub(super) used: bool,
+    pub(super) changed: bool,
+    /// A bit for each kind of bucket that went on to the next line.
+    pub(super) spilled: u16,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+impl Group for Line {
+    type Key = KeyWords;
+    type Entry = LineEntry;
+
+    const SLOTS: usize = 1;
+    const MAX_LOAD_16THS: usize = 10;
+    const GROWTH_DIVISOR: usize = 3;
+
+    #[inline]
+    fn len(&self) -> usize {
+        usize::from(self.used)
+    }
+
+    #[inline]
+    fn may_hold(&self, key: &KeyWords) -> bool {
+        self.key == *key
+    }
+
+    #[inline]
+    fn find(&self, key: &KeyWords) -> Option<usize> {
+        (self.used && self.key == *key).then_some(0)
+    }
+
+    #[inline]
+    fn entry(&self, _: usize) -> LineEntry {
+        LineEntry {
+            key: self.key,
+            cost_micros: self.cost_micros,
+            counts: [self.accepted, self.repeat, self.late, self.clock_suspect],
+            carried: self.carried,
+            changed: self.changed,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, entry: LineEntry) -> usize {
+        let [accepted, repeat, late, clock_suspect] = entry.counts;
+        *self = Self {
+            key: entry.key,
+            cost_micros: entry.cost_micros,
+            accepted,
+            repeat,
+            late,
+            clock_suspect,
+            carried: entry.carried,
+            used: true,
+            spilled: self.spilled,
+            changed: entry.changed,
+        };
+        0
+    }
+
+    #[inline]
+    fn may_have_spilled(&self, bit: u32) -> bool {
+        self.spilled >> (bit & 15) & 1 != 0
+    }
+
+    #[inline]
+    fn mark_spilled(&mut self, bit: u32) {
+        self.spilled |= 1 << (bit & 15);
+    }
+
+    #[inline]
+    fn touch(&self) -> u64 {
+        self.cost_micros
+    }
+}
+
+/// A bucket on its way from an old page to a new one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LineEntry {
+    pub(super) key: KeyWords,
+    cost_micros: u64,
+    counts: [u32; 4],
+    carried: u32,
+    changed: bool,
+}
+
+impl LineEntry {
+    pub(super) const fn new(key: KeyWords) -> Self {
+        Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: false }
+    }
+}
+
+impl Line {
+    /// What the line itself counts; what it carried on stands elsewhere.
+    pub(super) fn small_totals(&self) -> BucketTotals {
+        BucketTotals {
+            accepted: U64::new(u64::from(self.accepted)),
+            repeat: U64::new(u64::from(self.repeat)),
+            late: U64::new(u64::from(self.late)),
+            clock_suspect: U64::new(u64::from(self.clock_suspect)),
+            cost_micros: U64::new(self.cost_micros),
+            filtered: Default::default(),
+        }
+    }
+}
+
+/// A key as words.
+#[inline]
+pub(super) fn words(key: &BucketKey) -> KeyWords {
+    let words: [U64; 4] = transmute!(*key);
+    words.map(U64::get)
+}
+
+/// Words as the key they are.
+#[inline]
+pub(super) fn key_of(words: &KeyWords) -> BucketKey {
+    transmute!(words.map(U64::new))
+}

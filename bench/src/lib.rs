@@ -13,6 +13,8 @@ pub mod books;
 pub mod clicks;
 pub mod kind;
 pub mod lane;
+pub mod live_frames;
+pub mod live_program;
 pub mod malformed;
 pub mod mock_edge;
 pub mod packet_socket;

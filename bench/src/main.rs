@@ -2,7 +2,7 @@
 //! be used.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use weir_bench::kind::Profile;
+use weir_bench::live_frames::{self, Vary};
 use weir_bench::mock_edge::{Faults, MockEdge};
-use weir_bench::raw_frames::{Link, parse_mac};
+use weir_bench::packet_socket::PacketSocket;
+use weir_bench::raw_frames::{Link, parse_mac, resolve};
 use weir_bench::report::Report;
 use weir_bench::sink;
 use weir_bench::udp::{self, Options};
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Clicks over UDP at a planned rate, each tracked to its ack
     Udp(Box<UdpArgs>),
+    /// Frames made in the kernel, as fast as it can; nothing is tracked
+    Frames(Box<FramesArgs>),
     /// A plain recvmmsg sink under the same load: what the daemon's io_uring path is compared with
     RecvmmsgBaseline(SinkArgs),
     /// A stand-in node that acknowledges by the rules of the protocol
@@ -135,6 +139,40 @@ struct UdpArgs {
 }
 
 #[derive(Args)]
+struct FramesArgs {
+    /// The interface the frames leave by; its veth peer needs an XDP program or GRO
+    #[arg(long)]
+    interface: String,
+    /// The node's IPv4 address and click port
+    #[arg(long)]
+    target: SocketAddrV4,
+    /// The source the frames claim
+    #[arg(long)]
+    source: SocketAddrV4,
+    /// The next hop's link address, or `auto` to ask the kernel
+    #[arg(long, default_value = "auto")]
+    gateway_mac: String,
+    /// Clicks in each frame
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=15))]
+    clicks: u8,
+    /// Stop after so many frames
+    #[arg(long, default_value_t = 1_000_000)]
+    frames: u64,
+    /// Stop after so much time
+    #[arg(long, value_parser = parse_duration, default_value = "10s")]
+    duration: Duration,
+    /// What differs from frame to frame
+    #[arg(long, value_enum, default_value = "id")]
+    vary: Vary,
+    /// Core to pin the generating thread to
+    #[arg(long)]
+    core: Option<usize>,
+    /// Write the report here
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct SinkArgs {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:4500")]
@@ -180,6 +218,7 @@ struct MockArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Udp(args) => run_udp(&args),
+        Command::Frames(args) => run_frames(&args),
         Command::RecvmmsgBaseline(args) => run_sink(&args),
         Command::Mock(args) => run_mock(&args),
     };
@@ -276,6 +315,38 @@ fn run_mock(args: &MockArgs) -> anyhow::Result<bool> {
     }
     if let Some(path) = &args.json {
         write_json(path, &edge.books)?;
+    }
+    Ok(true)
+}
+
+fn run_frames(args: &FramesArgs) -> anyhow::Result<bool> {
+    if let Some(id) = args.core {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+    let gateway = match args.gateway_mac.as_str() {
+        "auto" => resolve(*args.target.ip())?,
+        text => parse_mac(text).with_context(|| format!("--gateway-mac {text} is no link address"))?,
+    };
+    let report = live_frames::run(&live_frames::Options {
+        macs: (PacketSocket::open(&args.interface)?.mac(), gateway),
+        interface: args.interface.clone(),
+        source: args.source,
+        target: args.target,
+        clicks: args.clicks,
+        frames: args.frames,
+        duration: args.duration,
+        vary: args.vary,
+    })?;
+    eprintln!(
+        "{} frames of {} clicks in {:.2} s: {:.0} frames/s, {:.0} clicks/s",
+        report.frames,
+        args.clicks,
+        report.duration_s,
+        report.frames_per_s,
+        report.frames_per_s * f64::from(args.clicks)
+    );
+    if let Some(path) = &args.json {
+        write_json(path, &report)?;
     }
     Ok(true)
 }

@@ -5,7 +5,7 @@
 //! a kernel without it delivers nothing from them. VLAN tags carry id 0 (priority tags, IEEE 802.1Q
 //! 9.6), so that a kernel without VLAN devices still delivers what is inside.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -112,7 +112,10 @@ impl RawFrames {
 }
 
 /// Asks the kernel for a neighbour's address, after giving it a reason to know it.
-fn resolve(target: Ipv4Addr) -> anyhow::Result<[u8; 6]> {
+///
+/// # Errors
+/// No answer from such a neighbour.
+pub fn resolve(target: Ipv4Addr) -> anyhow::Result<[u8; 6]> {
     let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("probe socket")?;
     let started = Instant::now();
     while started.elapsed() < RESOLVE_MAX {
@@ -220,6 +223,17 @@ fn frame_v4(kind: Kind, flow: &Flow<Ipv4Addr>, denied: Ipv4Addr, payload: &[u8])
         frame.truncate(ETHERNET + 24);
     }
     frame
+}
+
+/// An ordinary frame, link addresses left zero.
+pub(crate) fn plain_v4(source: SocketAddrV4, target: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let flow = Flow {
+        source: *source.ip(),
+        target: *target.ip(),
+        source_port: source.port(),
+        target_port: target.port(),
+    };
+    frame_v4(Kind::Fresh, &flow, Ipv4Addr::UNSPECIFIED, payload)
 }
 
 fn frame_v6(kind: Kind, flow: &Flow<Ipv6Addr>, payload: &[u8]) -> Vec<u8> {

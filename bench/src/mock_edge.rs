@@ -23,6 +23,8 @@ const AHEAD_MS: u64 = 60_000;
 const GRACE_MS: u64 = 1000;
 const LIFETIME_S: u64 = 24 * 3600;
 const BUFFER: usize = 2048;
+/// Who waits for a load waits this long at most: a generator that failed must not leave it behind.
+pub const FIRST_WITHIN: Duration = Duration::from_secs(30);
 /// How long the thread waits for a datagram before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -91,9 +93,14 @@ impl MockEdge {
         self.serve_until(socket, |_| stop.load(Ordering::Relaxed));
     }
 
-    /// Serves a socket until no datagram has come for so long, once there was one.
+    /// Serves a socket until no datagram has come for so long, once there was one; without any it
+    /// ends after [`FIRST_WITHIN`].
     pub fn serve_while_busy(&mut self, socket: &UdpSocket, idle: Duration) {
-        self.serve_until(socket, |last| last.is_some_and(|last| last.elapsed() > idle));
+        let started = Instant::now();
+        self.serve_until(socket, |last| match last {
+            Some(last) => last.elapsed() > idle,
+            None => started.elapsed() > FIRST_WITHIN,
+        });
     }
 
     fn serve_until(&mut self, socket: &UdpSocket, stop: impl Fn(Option<Instant>) -> bool) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, Datagram};
 use zerocopy::IntoBytes;
 
+use crate::mock_edge::FIRST_WITHIN;
 use crate::recvmmsg::Batch;
 
 /// How long a read waits before the sink looks whether to stop.
@@ -39,7 +40,8 @@ pub struct SinkReport {
     pub datagrams_per_cpu_s: f64,
 }
 
-/// Serves the socket until nothing has come for `idle`, once something has.
+/// Serves the socket until nothing has come for `idle`, once something has; without any datagram it
+/// ends after [`FIRST_WITHIN`].
 ///
 /// # Errors
 /// The socket cannot be set up; never a sender that is gone.
@@ -49,7 +51,8 @@ pub fn run(socket: &UdpSocket, ack: bool, idle: Duration) -> anyhow::Result<Sink
     let mut report = SinkReport::default();
     let (mut first, mut last): (Option<Instant>, Option<Instant>) = (None, None);
     let cpu_before_s = crate::udp::thread_cpu_s();
-    while last.is_none_or(|last| last.elapsed() < idle) {
+    let started = Instant::now();
+    while last.map_or(started.elapsed() < FIRST_WITHIN, |last| last.elapsed() < idle) {
         let Ok(count) = batch.receive(socket) else { continue };
         let now = Instant::now();
         first.get_or_insert(now);

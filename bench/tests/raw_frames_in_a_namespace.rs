@@ -1,10 +1,13 @@
-//! Every kind of traffic over a veth pair between two namespaces, to a node without an XDP program:
-//! what is wrapped arrives, what is broken or none of its business does not.
+//! Raw and live frames over a veth pair between two namespaces, to a node without an XDP program:
+//! what is wrapped arrives, what is broken or none of its business does not, and frames made in the
+//! kernel carry ids of their own.
 //!
 //! Needs root and iproute2; without them it says so and tests nothing.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use weir_bench::mock_edge::MockBooks;
 use weir_bench::report::Report;
@@ -24,7 +27,9 @@ struct Lab {
 
 impl Lab {
     fn new() -> Option<Self> {
-        let id = std::process::id();
+        // Tests of one process run side by side.
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let lab = Self { node: format!("weir-bn{id}"), sender: format!("weir-bs{id}") };
         let (node, sender) = (&lab.node, &lab.sender);
         let made = ip(&format!("netns add {node}"))
@@ -37,6 +42,19 @@ impl Lab {
             && ip(&format!("-n {node} link set clicks up"))
             && ip(&format!("-n {sender} link set sdk up"));
         made.then_some(lab)
+    }
+
+    /// Starts the mock node and waits until it listens.
+    fn start_node(&self, listen: &str, key: &str, books: &str) -> Child {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.node, BENCH, "mock", "--listen", listen, "--key-file", key]);
+        command.args(["--idle", "500ms", "--json", books]).stderr(Stdio::piped());
+        let mut node = command.spawn().expect("ip runs");
+        let mut line = String::new();
+        let stderr = node.stderr.take().expect("piped");
+        BufReader::new(stderr).read_line(&mut line).expect("the node says that it listens");
+        assert!(line.starts_with("mock edge on "), "{line}");
+        node
     }
 
     fn start(&self, namespace: &str, arguments: &[&str]) -> Child {
@@ -68,10 +86,7 @@ fn without_xdp_exactly_the_wrapped_clicks_arrive_beside_the_plain_ones() {
     let (key, books, report) = (path("key"), path("books"), path("report"));
     std::fs::write(&key, "000102030405060708090a0b0c0d0e0f").unwrap();
     // One socket for both families: a wildcard IPv6 socket takes IPv4 too.
-    let mut node = lab.start(
-        &lab.node,
-        &["mock", "--listen", "[::]:4500", "--key-file", &key, "--idle", "500ms", "--json", &books],
-    );
+    let mut node = lab.start_node("[::]:4500", &key, &books);
     let mut sender = lab.start(
         &lab.sender,
         &[
@@ -114,4 +129,58 @@ fn without_xdp_exactly_the_wrapped_clicks_arrive_beside_the_plain_ones() {
     assert_eq!(wrapped.len(), 6, "every wrapping was sent: {wrapped:?}");
     assert!(report.kinds.iter().filter(|kind| kind.stage == "frame").count() == 7);
     assert_eq!(report.send_failures, 0);
+}
+
+/// Sends 2,000 live frames of two clicks and gives what the node counted.
+fn live_frames(vary: &str) -> Option<MockBooks> {
+    let lab = Lab::new()?;
+    let offload = Command::new("ip")
+        .args(["netns", "exec", &lab.node, "ethtool", "-K", "clicks", "gro", "on"])
+        .status();
+    if !offload.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (key, books) = (path("key"), path("books"));
+    std::fs::write(&key, "000102030405060708090a0b0c0d0e0f").unwrap();
+    let mut node = lab.start_node("10.78.0.1:4500", &key, &books);
+    let sender = lab
+        .start(
+            &lab.sender,
+            &[
+                "frames",
+                "--interface",
+                "sdk",
+                "--source",
+                "10.78.0.2:7000",
+                "--target",
+                "10.78.0.1:4500",
+                "--frames",
+                "2000",
+                "--clicks",
+                "2",
+                "--vary",
+                vary,
+            ],
+        )
+        .wait();
+    assert!(node.wait().unwrap().success());
+    assert!(sender.unwrap().success());
+    Some(read(books.as_ref()))
+}
+
+#[test]
+fn live_frames_carry_ids_of_their_own_or_are_all_the_same() {
+    let (Some(varied), Some(same)) = (live_frames("id"), live_frames("nothing")) else {
+        println!("skipped: no network namespaces here (needs root, iproute2 and ethtool)");
+        return;
+    };
+    // A veth may drop at its ring; what arrived must be what was made.
+    assert!(varied.datagrams > 100, "{varied:?}");
+    assert_eq!(varied.datagrams_sound, varied.datagrams);
+    assert_eq!(varied.outcomes, [("accepted".to_owned(), 2 * varied.datagrams)].into());
+    assert!(same.datagrams > 100, "{same:?}");
+    assert_eq!(same.outcomes["accepted"], 2);
+    assert_eq!(same.outcomes["duplicate"], 2 * same.datagrams - 2);
 }

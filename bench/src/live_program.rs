@@ -72,6 +72,34 @@ pub fn assemble(interface: u32, frame_len: usize, ids: &[usize]) -> Vec<u64> {
     code
 }
 
+const SECTION_HEADER: usize = 64;
+
+/// A section header of ELF64.
+struct Section {
+    name: u32,
+    kind: u32,
+    flags: u64,
+    offset: u64,
+    len: u64,
+    /// Link and info.
+    link: [u32; 2],
+    entry: u64,
+}
+
+impl Section {
+    fn write(&self, elf: &mut Vec<u8>) {
+        elf.extend(self.name.to_le_bytes());
+        elf.extend(self.kind.to_le_bytes());
+        for long in [self.flags, 0, self.offset, self.len] {
+            elf.extend(long.to_le_bytes());
+        }
+        self.link.iter().for_each(|half| elf.extend(half.to_le_bytes()));
+        for long in [8, self.entry] {
+            elf.extend(long.to_le_bytes()); // alignment, size of an entry
+        }
+    }
+}
+
 /// Wraps a program as an ELF object with one function in section `xdp`, named `generate`.
 #[must_use]
 pub fn object(code: &[u64]) -> Vec<u8> {
@@ -106,23 +134,23 @@ pub fn object(code: &[u64]) -> Vec<u8> {
     elf.extend(code_len.to_le_bytes());
     elf.extend(NAMES);
     elf.resize(sections_at as usize, 0);
-    // name, type, flags, offset, size, link, info, alignment, entry size
-    let headers: [(u32, u32, u64, u64, u64, u32, u32, u64, u64); 4] = [
-        (0, 0, 0, 0, 0, 0, 0, 0, 0),
-        (XDP, 1, 6, FILE_HEADER, code_len, 0, 0, 8, 0), // allocated, executable
-        (SYMTAB, 2, 0, symbols_at, symbols_len, 3, 1, 8, 24),
-        (STRTAB, 3, 0, names_at, NAMES.len() as u64, 0, 0, 1, 0),
-    ];
-    for (name, kind, flags, offset, size, link, info, alignment, entry) in headers {
-        elf.extend(name.to_le_bytes());
-        elf.extend(kind.to_le_bytes());
-        for long in [flags, 0, offset, size] {
-            elf.extend(long.to_le_bytes());
-        }
-        elf.extend(link.to_le_bytes());
-        elf.extend(info.to_le_bytes());
-        elf.extend(alignment.to_le_bytes());
-        elf.extend(entry.to_le_bytes());
+    let code_section =
+        Section { name: XDP, kind: 1, flags: 6, offset: FILE_HEADER, len: code_len, link: [0, 0], entry: 0 };
+    let symbols = Section {
+        name: SYMTAB,
+        kind: 2,
+        flags: 0,
+        offset: symbols_at,
+        len: symbols_len,
+        link: [3, 1],
+        entry: 24,
+    };
+    let names_len = NAMES.len() as u64;
+    let names =
+        Section { name: STRTAB, kind: 3, flags: 0, offset: names_at, len: names_len, link: [0, 0], entry: 0 };
+    elf.extend([0; SECTION_HEADER]);
+    for section in [code_section, symbols, names] {
+        section.write(&mut elf);
     }
     elf
 }

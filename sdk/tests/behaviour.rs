@@ -150,3 +150,66 @@ fn each_datagram_holds_clicks_of_one_group_and_says_so() {
     }
     assert_eq!(groups.len(), 4);
 }
+
+#[test]
+fn an_ack_that_comes_while_the_resend_waits_cancels_it() {
+    let mut sender = sender(Config { batches: 2, ..steady() });
+    let clicks = clicks(2);
+    sender.offer(0, &clicks[0], &[]).unwrap();
+    sender.flush();
+    let first = sender.poll_transmit(0).unwrap();
+    let ack = answer(&sender, first, &[AckStatus::Created]);
+    sender.advance(300 * MS, |_| {});
+    sender.on_datagram(300 * MS, &ack, |_| {});
+    assert!(sender.is_idle());
+    assert_eq!(sender.poll_transmit(300 * MS), None, "a settled click was sent again");
+
+    // The slot's next batch is sent once, though the old one left its place in the line.
+    sender.offer(300 * MS, &clicks[1], &[]).unwrap();
+    sender.flush();
+    let second = sender.poll_transmit(300 * MS).unwrap();
+    assert_eq!((sender.tickets(second).len(), second.attempt), (1, 1));
+    assert_eq!(sender.poll_transmit(300 * MS), None);
+}
+
+#[test]
+fn a_slot_used_again_before_its_old_place_in_the_line_comes_up_is_sent_once() {
+    let mut sender = sender(Config { batches: 2, ..steady() });
+    let clicks = clicks(2);
+    sender.offer(0, &clicks[0], &[]).unwrap();
+    sender.flush();
+    let first = sender.poll_transmit(0).unwrap();
+    let ack = answer(&sender, first, &[AckStatus::Created]);
+    sender.advance(300 * MS, |_| {});
+    sender.on_datagram(300 * MS, &ack, |_| {});
+    sender.offer(300 * MS, &clicks[1], &[]).unwrap();
+    sender.flush();
+    let sends = std::iter::from_fn(|| sender.poll_transmit(300 * MS)).count();
+    assert_eq!(sends, 1);
+}
+
+#[test]
+fn the_range_of_waits_doubles_with_each_attempt_up_to_the_cap() {
+    // The longest of many fourth waits, less the ack timeout: beyond 100 ms * 2^2, below the cap.
+    let fourth_wait = |seed| {
+        let config = Config { seed, backoff_cap_ns: 600 * MS, ..Config::default() };
+        let mut sender = sender(config);
+        sender.offer(0, &clicks(1)[0], &[]).unwrap();
+        sender.flush();
+        let (mut now_ns, mut wait_ns) = (0, 0);
+        for attempt in 1..=4 {
+            assert_eq!(sender.poll_transmit(now_ns).unwrap().attempt, attempt);
+            while sender.next_timeout_ns() != Some(0) {
+                let next_ns = sender.next_timeout_ns().unwrap();
+                sender.advance(next_ns, |_| {});
+                (wait_ns, now_ns) = (wait_ns + next_ns - now_ns, next_ns);
+            }
+            if attempt < 4 {
+                wait_ns = 0;
+            }
+        }
+        wait_ns - 200 * MS
+    };
+    let longest = (0..200).map(fourth_wait).max().unwrap();
+    assert!((500 * MS..602 * MS).contains(&longest), "{longest}");
+}

@@ -5,6 +5,7 @@ mod control_fixture;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use control_fixture::Fixture;
 use weir::control::{ControlHandle, State};
@@ -117,4 +118,23 @@ fn every_metric_has_a_clean_name_and_a_help() {
     assert!(seen.len() >= 35, "{seen:?}");
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series < 500, "{series} series with two workers");
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    let (_, text) = request(&control, "GET /metrics");
+    let mut promtool = Command::new("promtool");
+    let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = match promtool.stderr(Stdio::piped()).spawn() {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            return println!("skipped: promtool does not start ({error}); it is in Debian's prometheus");
+        }
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }

@@ -135,7 +135,7 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
             Err(error) => fail(&error, 2),
         }),
         Command::Status(args) => Ok(status(&args)),
-        Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 2))),
+        Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
         other @ (Command::Run(_) | Command::Audit(_)) => Err(other),
     }
 }

@@ -275,3 +275,30 @@ fn latency_buckets(snapshot: &HistogramSnapshot) -> Vec<(f64, u64)> {
     let seconds = |bound| if bound == u64::MAX { f64::INFINITY } else { bound as f64 / 1e9 };
     buckets.into_iter().map(|(bound, events)| (seconds(bound), events)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_in_the_bucket_whose_bound_its_cell_stays_below() {
+        let histogram = Histogram::default();
+        let bound = 1_u64 << 22;
+        for ns in [bound - 1, bound, u64::MAX] {
+            histogram.record(ns, 1);
+        }
+        let mut snapshot = HistogramSnapshot::default();
+        snapshot.merge(&histogram.snapshot());
+        let buckets = latency_buckets(&snapshot);
+        let filled: Vec<_> =
+            buckets.iter().filter(|(_, events)| *events > 0).map(|(bound, _)| *bound).collect();
+        assert_eq!(filled, [bound as f64 / 1e9, (bound * 2) as f64 / 1e9, f64::INFINITY]);
+        assert_eq!(buckets.iter().map(|(_, events)| events).sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn no_metric_is_refused_by_the_encoder() {
+        let text = render(&Status::default(), &Latencies::default(), Format::OpenMetrics);
+        assert!(text.contains("weir_click_to_bucket_seconds_count 0\n"), "{text}");
+    }
+}

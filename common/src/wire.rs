@@ -25,6 +25,9 @@ pub const ACK_MAGIC: [u8; 4] = *b"WACK";
 pub const VERSION: u8 = 1;
 /// The largest UDP payload a sender uses: 1,500 bytes less 20 (IPv4) and 8 (UDP).
 pub const MAX_PAYLOAD: usize = 1472;
+/// The largest UDP payload that passes a 1,500-byte path over IPv6 too: 1,500 less 40 and 8. A
+/// sender that does not know which it is on uses this: a fragment is dropped.
+pub const MAX_PAYLOAD_V6: usize = 1452;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = size_of::<Header>();
 /// Bytes of a click's fixed part.
@@ -36,7 +39,7 @@ pub const MAX_EXTENSION: usize = MAX_PAYLOAD - HEADER_LEN - CLICK_LEN;
 
 const _: () = assert!(HEADER_LEN == 24 && CLICK_LEN == 96 && ACK_HEADER_LEN == 16);
 // The promise of the protocol: at least 14 plain clicks fit one payload.
-const _: () = assert!((MAX_PAYLOAD - HEADER_LEN) / CLICK_LEN >= 14);
+const _: () = assert!((MAX_PAYLOAD_V6 - HEADER_LEN) / CLICK_LEN >= 14);
 // An ack with one status byte a click can never be larger than its request.
 const _: () = assert!(ACK_HEADER_LEN < HEADER_LEN + CLICK_LEN);
 // The signed part is the click's first 48 bytes, so that six loads gather it.

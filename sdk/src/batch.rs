@@ -1,13 +1,18 @@
 //! The pool of datagrams: each slot is a buffer that is a valid datagram from its first click on.
 
 use weir_common::id::SHARD_BITS;
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, VERSION};
+use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD_V6, VERSION};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::sender::Ticket;
 
+/// The most bytes of one datagram: what IPv6 carries unfragmented, since a sender may change from
+/// one family to the other with clicks already batched. It costs IPv4 the fifteenth click.
+pub(crate) const PAYLOAD_MAX: usize = MAX_PAYLOAD_V6;
+/// The longest extension of a click that travels alone.
+pub(crate) const EXTENSION_MAX: usize = PAYLOAD_MAX - HEADER_LEN - CLICK_LEN;
 /// The most clicks one datagram holds.
-pub(crate) const CLICKS_MAX: usize = (MAX_PAYLOAD - HEADER_LEN) / CLICK_LEN;
+pub(crate) const CLICKS_MAX: usize = (PAYLOAD_MAX - HEADER_LEN) / CLICK_LEN;
 
 /// Where a batch is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub(crate) struct Batch {
 /// All batches and their bytes; the bytes stand apart so that a scan of the states is short.
 pub(crate) struct Pool {
     pub(crate) batches: Vec<Batch>,
-    bytes: Vec<[u8; MAX_PAYLOAD]>,
+    bytes: Vec<[u8; PAYLOAD_MAX]>,
     free: Vec<u32>,
 }
 
@@ -56,7 +61,7 @@ impl Pool {
         };
         Self {
             batches: vec![empty; batches],
-            bytes: vec![[0; MAX_PAYLOAD]; batches],
+            bytes: vec![[0; PAYLOAD_MAX]; batches],
             free: (0..batches as u32).rev().collect(),
         }
     }
@@ -101,7 +106,7 @@ impl Pool {
 
     pub(crate) fn room(&self, slot: u32) -> usize {
         let batch = &self.batches[slot as usize];
-        if usize::from(batch.count) == CLICKS_MAX { 0 } else { MAX_PAYLOAD - usize::from(batch.len) }
+        if usize::from(batch.count) == CLICKS_MAX { 0 } else { PAYLOAD_MAX - usize::from(batch.len) }
     }
 
     /// Appends a click; the caller made sure there is room.

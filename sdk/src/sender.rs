@@ -12,9 +12,9 @@ use rand::{RngExt, SeedableRng};
 use weir_common::id::SHARD_BITS;
 use weir_common::reason::Reason;
 use weir_common::siphash::SipKey;
-use weir_common::wire::{Ack, AckStatus, Acks, CLICK_LEN, Click, MAX_EXTENSION};
+use weir_common::wire::{Ack, AckStatus, Acks, CLICK_LEN, Click};
 
-use crate::batch::{Pool, State};
+use crate::batch::{EXTENSION_MAX, Pool, State};
 use crate::batch_id::BatchIds;
 use crate::config::{Config, ConfigError};
 use crate::ledger::{Ledger, Traffic};
@@ -133,7 +133,7 @@ impl Sender {
         ticket: Ticket,
     ) -> Result<(), Refused> {
         self.ledger.created += 1;
-        if extension.len() > MAX_EXTENSION {
+        if extension.len() > EXTENSION_MAX {
             self.ledger.refused_too_long += 1;
             return Err(Refused::TooLong(extension.len()));
         }

@@ -33,16 +33,17 @@ fn answer(sender: &Sender, transmit: Transmit, statuses: &[AckStatus]) -> Vec<u8
 #[test]
 fn a_full_datagram_leaves_at_once_and_a_partial_one_by_age() {
     let mut sender = sender(steady());
-    for click in clicks(16) {
+    for click in clicks(15) {
         sender.offer(0, &click, &[]).unwrap();
     }
-    let full = sender.poll_transmit(0).expect("15 clicks fill a datagram");
-    assert_eq!(sender.tickets(full).len(), 15);
+    let full = sender.poll_transmit(0).expect("14 clicks fill a datagram");
+    assert_eq!(sender.tickets(full).len(), 14);
+    assert!(sender.datagram(full).len() + 40 + 8 <= 1500, "IPv6 does not carry it unfragmented");
     assert_eq!(sender.poll_transmit(0), None);
     let due_ns = sender.next_timeout_ns().unwrap();
     assert!((5 * MS..6 * MS).contains(&due_ns), "{due_ns}");
     sender.advance(due_ns, |_| {});
-    let rest = sender.poll_transmit(due_ns).expect("the sixteenth click is old enough");
+    let rest = sender.poll_transmit(due_ns).expect("the fifteenth click is old enough");
     assert_eq!(sender.tickets(rest).len(), 1);
 }
 
@@ -110,17 +111,17 @@ fn waits_grow_and_are_spread_over_the_whole_range() {
 #[test]
 fn a_full_sender_refuses_and_takes_clicks_again_once_acknowledged() {
     let mut sender = sender(Config { batches: 2, ..steady() });
-    let clicks = clicks(31);
-    for click in &clicks[..30] {
+    let clicks = clicks(29);
+    for click in &clicks[..28] {
         sender.offer(0, click, &[]).unwrap();
     }
-    assert_eq!(sender.offer(0, &clicks[30], &[]), Err(Refused::Full));
+    assert_eq!(sender.offer(0, &clicks[28], &[]), Err(Refused::Full));
     assert!(sender.ledger().closes());
     let transmit = sender.poll_transmit(0).unwrap();
-    let ack = answer(&sender, transmit, &[AckStatus::Created; 15]);
+    let ack = answer(&sender, transmit, &[AckStatus::Created; 14]);
     sender.on_datagram(MS, &ack, |_| {});
-    assert!(sender.offer(MS, &clicks[30], &[]).is_ok());
-    assert_eq!((sender.ledger().refused_full, sender.ledger().acked_created), (1, 15));
+    assert!(sender.offer(MS, &clicks[28], &[]).is_ok());
+    assert_eq!((sender.ledger().refused_full, sender.ledger().acked_created), (1, 14));
     assert!(sender.ledger().closes());
 }
 

@@ -233,7 +233,7 @@ fn generate(
     command.args(["udp", "--profile", "demo", "--interface", SDK_INTERFACE, "--issuer", "1", "--key", "1"]);
     command.args(["--target", &format!("{POP_V4}:{PORT}"), "--target6", &format!("[{POP_V6}]:{PORT}")]);
     command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
-    command.args(["--seed", &std::process::id().to_string()]);
+    command.args(["--group-bits", "3", "--seed", &std::process::id().to_string()]);
     command.arg("--key-file").arg(folder.key());
     command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
     let log = folder.path.join("generator.log");

@@ -178,3 +178,29 @@ impl AckCounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_common::wire::Click;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_back_gets_the_next_datagram_although_an_error_waits_in_the_socket() {
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut lane = Lane::connect(address, Config::default(), 0).unwrap();
+        let send = |lane: &mut Lane| {
+            lane.sender.offer(0, &Click::zeroed(), &[]).unwrap();
+            lane.sender.flush();
+            lane.transmit(0, |_, _| {});
+        };
+        // Nobody listens: on loopback the ICMP error is there when the call returns.
+        send(&mut lane);
+        let node = UdpSocket::bind(address).unwrap();
+        node.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        send(&mut lane);
+        assert_eq!(lane.send_failures, 0);
+        let mut buffer = [0; 2048];
+        assert!(node.recv(&mut buffer).unwrap() > 0);
+    }
+}

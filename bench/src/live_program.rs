@@ -1,5 +1,5 @@
-//! A two-dozen-instruction XDP program, assembled here: gives each click of the frame an id of its
-//! own and redirects the frame out of an interface. And the ELF object that carries it.
+//! An XDP program of some twenty instructions, assembled here: gives the clicks of each frame new
+//! ids and redirects the frame out of an interface. And the ELF object that carries it.
 //!
 //! By hand because it is shorter than a second eBPF crate, and its constants (offsets, interface) are
 //! known only at run time. Instruction encoding: RFC 9669.
@@ -43,8 +43,9 @@ const fn call(helper: i32) -> u64 {
 }
 const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
 
-/// The program: writes eight random bytes, counted up from click to click, at each of `ids`, then
-/// redirects to the interface. A frame shorter than `frame_len` is aborted.
+/// The program: writes the same eight random bytes at each of `ids`, then redirects to the interface.
+/// What tells the clicks of one frame apart must stand in the frame already. A frame shorter than
+/// `frame_len` is aborted.
 #[must_use]
 pub fn assemble(interface: u32, frame_len: usize, ids: &[usize]) -> Vec<u64> {
     let mut code = vec![
@@ -62,7 +63,6 @@ pub fn assemble(interface: u32, frame_len: usize, ids: &[usize]) -> Vec<u64> {
     ];
     for &id in ids {
         code.push(store_u64(R7, id as i16, R8));
-        code.push(add_imm(R8, 1));
     }
     code.extend([move_imm(R1, interface as i32), move_imm(R2, 0), call(REDIRECT), EXIT]);
     let abort = code.len();

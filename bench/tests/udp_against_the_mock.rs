@@ -77,6 +77,11 @@ fn with_a_sound_network_the_node_counts_exactly_what_is_expected() {
     assert_eq!(books.datagrams_sound, expected.datagrams_delivered);
     assert!(expected.clicks.outcomes.len() == 7, "all outcomes occur: {:?}", expected.clicks.outcomes);
     assert!(report.sdk_ledger.closes);
+    // Every datagram with a sound header was answered, those made by hand too.
+    let answered = |outcome: &str| report.expected.clicks.outcomes[outcome];
+    let created = ["accepted", "repeat", "late", "filtered"].map(answered).iter().sum::<u64>();
+    assert_eq!((report.acks.created, report.acks.exists), (created, answered("duplicate")));
+    assert_eq!(report.acks.malformed, answered("refused") + answered("malformed"));
 }
 
 #[test]

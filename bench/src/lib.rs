@@ -23,3 +23,4 @@ pub mod recvmmsg;
 pub mod report;
 pub mod sink;
 pub mod udp;
+pub mod verdict;

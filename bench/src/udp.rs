@@ -23,6 +23,7 @@ use crate::lane::Lane;
 use crate::malformed::Payload;
 use crate::raw_frames::{Link, RawFrames};
 use crate::report::{Acks, Latency, LedgerReport, Report};
+use crate::verdict::invalid_reason;
 
 /// Clicks made before the sockets are served again.
 const BURST: u64 = 256;
@@ -31,8 +32,6 @@ const NAP_MAX: Duration = Duration::from_micros(200);
 /// The shortest: at high rates some clicks gather meanwhile, and waking for each would cost more
 /// than sending it.
 const NAP_MIN: Duration = Duration::from_micros(40);
-/// More late sends than this make a run invalid.
-const LATE_SHARE_MAX: f64 = 0.001;
 /// Latencies are kept in microseconds with three digits, up to ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
@@ -483,25 +482,4 @@ fn report(options: &Options, results: &[ThreadResult]) -> Report {
     report.invalid_reason = invalid_reason(&report, sends);
     report.valid = report.invalid_reason.is_none();
     report
-}
-
-fn invalid_reason(report: &Report, sends: u64) -> Option<String> {
-    if sends == 0 {
-        return Some("nothing was sent: raise rate or duration".to_owned());
-    }
-    if report.late_sends_share > LATE_SHARE_MAX {
-        return Some(format!(
-            "{:.3} % of sends left more than {:.1} ms behind plan (0.1 % allowed): lower the rate, add threads, or raise --batches if the node was away",
-            report.late_sends_share * 100.0,
-            report.late_bound_ms
-        ));
-    }
-    let ledger = &report.sdk_ledger;
-    if ledger.queued + ledger.dropped_gave_up + ledger.refused_full > 0 {
-        return Some(format!(
-            "{} clicks not acknowledged in time, {} given up, {} refused by a full sender: is the node up?",
-            ledger.queued, ledger.dropped_gave_up, ledger.refused_full
-        ));
-    }
-    (!ledger.closes).then(|| "the senders' ledgers do not close: this is a defect".to_owned())
 }

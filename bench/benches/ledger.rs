@@ -39,8 +39,8 @@ struct Scale {
     rounds: usize,
 }
 
-const FULL: Scale = Scale { live: 10_000_000, keys: 1_000_000, datagrams: 16_384, rounds: 11 };
-const QUICK: Scale = Scale { live: 1_000_000, keys: 100_000, datagrams: 4096, rounds: 5 };
+const FULL: Scale = Scale { live: 10_000_000, keys: 1_000_000, datagrams: 4096, rounds: 15 };
+const QUICK: Scale = Scale { live: 1_000_000, keys: 100_000, datagrams: 2048, rounds: 5 };
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "quick");

@@ -274,6 +274,23 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
 }
 
 #[test]
+fn a_clock_that_jumps_ahead_makes_nothing_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, |_| MemorySink::default());
+    node.write(0, &[1]);
+    node.flush();
+    let wall = node.now.wall;
+    node.now.wall.0 += 10 * 365 * 86_400_000;
+    node.write(0, &[2]);
+    node.flush();
+    node.now.wall = wall;
+    node.write(0, &[3]);
+    node.flush();
+    node.forwarder.sink().check(vec![1, 2, 3]);
+    assert!(node.forwarder.checkpoint().final_before < wall.minute());
+}
+
+#[test]
 fn a_copied_folder_does_not_forward_under_the_same_name() {
     let dir = tempfile::tempdir().unwrap();
     let start = |folder: &std::path::Path| Node::try_start(folder, 1, flush_config(), store(dir.path()));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::time::{Minute, UnixMs};
@@ -15,6 +15,7 @@ use weir_common::time::{Minute, UnixMs};
 use super::batch::{Batch, BatchBlocks, BlocksError, Checkpoint, FlushNo, read_block, rows_of, unreadable};
 use super::mailbox::{Mailboxes, Share};
 use super::merge::Merge;
+use super::pace::{ForwarderConfig, Now, SteadyClock, wall_clock};
 use super::sink::{Sink, SinkError};
 use crate::journal::trim::{trim, trimmable};
 use crate::journal::{BlockStream, DiskBudget, Folder, Position, Recovery, SegmentSummary};
@@ -34,34 +35,6 @@ const FINAL_WAIT: Duration = Duration::from_secs(20);
 /// How often a waiting forwarder looks whether it is to stop.
 const STOP_CHECK_MS: u64 = 50;
 
-/// How the forwarder works.
-#[derive(Clone, Debug)]
-pub struct ForwarderConfig {
-    /// From one flush to the next.
-    pub interval_ms: u64,
-    /// Blocks of one part of a batch: bounds a transaction after a long outage.
-    pub part_bytes_max: u64,
-    /// A minute is closed this long after its end: the allowed lateness, and the most a sender's
-    /// clock may be ahead, and slack.
-    pub close_after_ms: u64,
-    /// How long rows are needed for deduplication. Buckets are final and segments may go after.
-    pub horizon_ms: u64,
-    /// From one look for segments to trim to the next.
-    pub trim_every_ms: u64,
-}
-
-impl Default for ForwarderConfig {
-    fn default() -> Self {
-        Self {
-            interval_ms: 2000,
-            part_bytes_max: 64 << 20,
-            close_after_ms: 15 * 60_000,
-            horizon_ms: 25 * 3_600_000, // the signature's lifetime and an hour
-            trim_every_ms: 60_000,
-        }
-    }
-}
-
 /// Why forwarding cannot start.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
 pub enum StartError {
@@ -74,22 +47,6 @@ pub enum StartError {
         /// Where the journal is.
         journal: u32,
     },
-}
-
-/// Time as the forwarder sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Monotonic.
-    pub ms: u64,
-    /// Wall clock.
-    pub wall: UnixMs,
-}
-
-impl Now {
-    const fn after(self, took: Duration) -> Self {
-        let took_ms = took.as_millis() as u64;
-        Self { ms: self.ms + took_ms, wall: UnixMs(self.wall.0 + took_ms) }
-    }
 }
 
 #[derive(Debug)]
@@ -128,6 +85,7 @@ pub struct Forwarder<S> {
     incarnation: Incarnation,
     epoch: Epoch,
     merge: Merge,
+    clock: SteadyClock,
     checkpoint: Checkpoint,
     flush: FlushNo,
     /// The last block to forward of each stream.
@@ -166,6 +124,7 @@ impl<S: Sink> Forwarder<S> {
         let upto = recovery.ends.iter().map(|(&writer, end)| (writer, end.last)).collect();
         Ok(Self {
             merge: Merge::new(checkpoint.final_before),
+            clock: SteadyClock::default(),
             flush: checkpoint.flush,
             checkpoint,
             config,
@@ -220,6 +179,7 @@ impl<S: Sink> Forwarder<S> {
     /// Begins a flush now, unless one is in work.
     pub fn begin_flush(&mut self, now: Now) {
         if self.is_idle() {
+            let now = self.clock.steady(now);
             self.flush.0 += 1;
             self.mailboxes.request(self.flush);
             let shares = (0..self.mailboxes.workers()).map(|_| None).collect();
@@ -229,6 +189,7 @@ impl<S: Sink> Forwarder<S> {
 
     /// Does what there is to do now; in how many ms to call again at the latest.
     pub fn poll(&mut self, now: Now) -> u64 {
+        let now = self.clock.steady(now);
         match &mut self.state {
             State::Idle { until_ms } if now.ms < *until_ms => {
                 let left = *until_ms - now.ms;
@@ -491,9 +452,4 @@ impl Planned {
     fn is_empty(&self) -> bool {
         self.blocks == 0 && self.batch.buckets.is_empty() && self.batch.gaps.is_empty()
     }
-}
-
-fn wall_clock() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(since.as_millis() as u64)
 }

@@ -22,9 +22,11 @@ pub mod embedded;
 pub mod forwarder;
 pub mod mailbox;
 pub mod merge;
+pub mod pace;
 pub mod sink;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
-pub use forwarder::{Forwarder, ForwarderConfig};
+pub use forwarder::Forwarder;
 pub use mailbox::{Mailbox, Share, mailboxes};
+pub use pace::{ForwarderConfig, Now};
 pub use sink::{Sink, SinkError};

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weir::forward::embedded::Store;
-use weir::forward::forwarder::{Now, StartError};
+use weir::forward::forwarder::StartError;
 use weir::forward::{
-    Batch, BatchBlocks, Checkpoint, Forwarder, ForwarderConfig, Mailbox, Share, Sink, SinkError, mailboxes,
+    Batch, BatchBlocks, Checkpoint, Forwarder, ForwarderConfig, Mailbox, Now, Share, Sink, SinkError,
+    mailboxes,
 };
 use weir::journal::block::check_block;
 use weir::journal::{DiskBudget, Folder, Recovery, recover};

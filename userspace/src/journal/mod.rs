@@ -11,6 +11,45 @@
 //! Start reading at [`writer`] for the rules of group commit, at [`recovery`] for what happens at
 //! a start, at [`segment`] for the bytes of a file.
 //!
+//! One turn of a worker, with a blocking disk in place of its ring:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use weir::admission::Admitted;
+//! use weir::journal::{BlockBuilder, Disk, DiskBudget, Folder, Journal, JournalConfig};
+//! use weir::ledger::Decision;
+//! use weir_common::id::{NodeId, WorkerId};
+//! use weir_common::reason::{Outcome, Reason};
+//! use weir_common::time::UnixMs;
+//! use weir_common::wire::Click;
+//!
+//! # let data = tempfile::tempdir()?;
+//! let folder = Folder::open(data.path(), NodeId(1))?;
+//! let budget = Arc::new(DiskBudget::new(10 << 30, folder.bytes_used()?));
+//! let config = JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(0)));
+//! let mut builder = BlockBuilder::new(config.block_bytes_max);
+//! let mut journal = Journal::new(config, budget);
+//! let mut disk = Disk::default();
+//! disk.drive(&mut journal, 0); // the first segment
+//!
+//! let now = UnixMs(1_700_000_000_000);
+//! let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+//! let decision = Decision { outcome: Outcome::Accepted, reason: Reason::None };
+//! if journal.has_room() { // else refuse with `journal_full`, before the ledger decides
+//!     builder.begin(journal.next_identity(), now);
+//!     builder.push(now, &admitted, &decision, &Click::zeroed(), &[])?;
+//!     builder.count(Outcome::Refused, 2);
+//!     let block = builder.seal(journal.previous_crc()).expect("a block is open");
+//!     journal.submit(block).expect("there is room");
+//! }
+//! disk.drive(&mut journal, 5);
+//! assert!(journal.is_idle()); // durable() has reached submitted(): now acknowledge
+//! while let Some(buffer) = journal.reclaim() {
+//!     builder.recycle(buffer);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`BlockBuilder`]: crate::journal::BlockBuilder
 //! [`Journal`]: crate::journal::Journal
 //! [`Operation`]: crate::journal::Operation

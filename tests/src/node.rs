@@ -1,0 +1,190 @@
+//! A node on loopback: `weir run` with a config and a key of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::UdpSocket;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Process, binary};
+
+/// A node is ready within this, however large its journal in these labs.
+const READY_MAX: Duration = Duration::from_secs(30);
+/// A drain ends within this.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// What outlives a node's crashes: config, key, journal and store.
+#[derive(Debug)]
+pub struct NodeFolder {
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl NodeFolder {
+    /// A fresh folder, with a key drawn now and a free port. `config` is appended to the config.
+    ///
+    /// # Errors
+    /// When the disk or the network does not give what it needs.
+    pub fn new(config: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Free now, and nobody else in a lab asks for this one.
+        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let made = Self { folder, port };
+        let key = rand::random::<u128>();
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(made.key())?;
+        writeln!(file, "{key:032x}")?;
+        let (data, run) = (made.path().join("data"), made.path().join("run"));
+        let text = format!(
+            "[node]\nid = 1\ndata_dir = {data:?}\nrun_dir = {run:?}\n\
+             [rx.udp]\nport = {port}\naddresses = [\"127.0.0.1\"]\n\
+             [metrics]\nlisten = \"\"\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
+        );
+        fs::write(made.config(), text)?;
+        Ok(made)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The click port on loopback.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The signing key's file.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.path().join("key")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path().join("weir.toml")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path().join("weir.log")
+    }
+
+    /// Starts a node; it may not be ready yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Node<'_>> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(binary("weir"));
+        command.arg("run").arg("--config").arg(self.config()).stdout(log.try_clone()?).stderr(log);
+        Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
+    }
+
+    /// Runs `weir audit` on the stopped node and gives its JSON.
+    ///
+    /// # Errors
+    /// When it cannot be run or prints no JSON.
+    pub fn audit(&self, acked: Option<&Path>) -> Result<Value> {
+        let mut command = Command::new(binary("weir"));
+        command.arg("audit").arg("--json").arg("--config").arg(self.config());
+        if let Some(acked) = acked {
+            command.arg("--acked").arg(acked);
+        }
+        let Output { stdout, stderr, .. } = command.output().context("cannot run weir audit")?;
+        serde_json::from_slice(&stdout)
+            .with_context(|| format!("weir audit said {}", String::from_utf8_lossy(&stderr)))
+    }
+
+    /// The counters of the last drain.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub fn final_status(&self) -> Result<Value> {
+        let path = self.path().join("run/final-status.json");
+        Ok(serde_json::from_reader(File::open(path)?)?)
+    }
+
+    /// The end of the node's log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+/// A running node; killed when dropped.
+#[derive(Debug)]
+pub struct Node<'a> {
+    folder: &'a NodeFolder,
+    process: Process,
+}
+
+impl Node<'_> {
+    /// Waits until the node takes clicks.
+    ///
+    /// # Errors
+    /// When it ends or takes too long; with the end of its log.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            if let Some(status) = self.process.ended()? {
+                bail!("the node ended at its start ({status}):\n{}", self.folder.log_tail());
+            }
+            if self.status().is_ok_and(|status| status["state"] == "running") {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("the node was not ready within {READY_MAX:?}:\n{}", self.folder.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its status.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Value> {
+        let socket = self.folder.path().join("run/weir.sock");
+        let output =
+            Command::new(binary("weir")).args(["status", "--json", "--socket"]).arg(socket).output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Whether it ended by itself.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.process.ended()
+    }
+
+    /// Kills it at once, as a crash would.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(DRAIN_MAX).map(drop)
+    }
+
+    /// Drains it and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in order; with the end of its log.
+    pub fn drain(mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(DRAIN_MAX)?;
+        if !status.success() {
+            bail!("the node did not drain in order ({status}):\n{}", self.folder.log_tail());
+        }
+        Ok(())
+    }
+}

@@ -242,7 +242,9 @@ impl<R: ReadAt> SegmentScan<R> {
             if chunk.is_empty() {
                 break;
             }
-            for candidate in candidates(&chunk) {
+            // Most of what is searched is the empty end of a segment.
+            let is_empty = is_zero(&chunk);
+            for candidate in candidates(if is_empty { &[] } else { &chunk }) {
                 let at = offset + candidate as u64;
                 if at > start && self.block_at(at).is_ok() {
                     resume = at;
@@ -250,7 +252,9 @@ impl<R: ReadAt> SegmentScan<R> {
                     break 'file;
                 }
             }
-            note_written(&chunk, offset, &mut first_written, &mut last_written);
+            if !is_empty {
+                note_written(&chunk, offset, &mut first_written, &mut last_written);
+            }
             // The magic may lie across two chunks.
             let end = offset + chunk.len() as u64;
             offset = if end < self.size { (end - OVERLAP).max(offset + 1) } else { end };
@@ -272,6 +276,14 @@ impl<R: ReadAt> SegmentScan<R> {
 fn candidates(chunk: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let magic = chunk.windows(BLOCK_MAGIC.len());
     magic.enumerate().filter(|(_, window)| *window == BLOCK_MAGIC).map(|(at, _)| at)
+}
+
+/// Whether all bytes are zero, many at a time.
+fn is_zero(bytes: &[u8]) -> bool {
+    let blocks = bytes.chunks_exact(256);
+    let rest = blocks.remainder();
+    let or = |block: &[u8]| block.iter().fold(0, |sum, byte| sum | byte);
+    or(rest) == 0 && blocks.into_iter().all(|block| or(block) == 0)
 }
 
 /// Widens the range of bytes that are not zero.

@@ -23,6 +23,15 @@ pub const NO_CPU: u16 = u16::MAX;
 pub const MAX_CPUS: u32 = 1024;
 /// Workers a reuseport group can have; also the `worker` of a shard that nobody owns.
 pub const MAX_WORKERS: u32 = 1024;
+/// Places in the table of sockets: a group of [`MAX_WORKERS`] for IPv4, then one for IPv6.
+pub const MAX_SOCKETS: u32 = 2 * MAX_WORKERS;
+
+/// The place of a worker's socket.
+#[inline(always)]
+#[must_use]
+pub const fn socket_place(is_ipv6: bool, worker: u16) -> u32 {
+    (if is_ipv6 { MAX_WORKERS } else { 0 }) + worker as u32
+}
 /// Sources whose rate is remembered, least recently seen evicted. At 88 bytes each that is about
 /// 6 MiB for 65,536.
 pub const MAX_SOURCES: u32 = 65_536;

@@ -43,7 +43,7 @@ impl NodeFolder {
         let text = format!(
             "[node]\nid = 1\ndata_dir = {data:?}\nrun_dir = {run:?}\n\
              [rx.udp]\nport = {port}\naddresses = [\"127.0.0.1\"]\n\
-             [metrics]\nlisten = \"\"\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
+             [metrics]\nlisten = \"\"\n[journal]\nsegment_size = \"20MiB\"\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
         );
         fs::write(made.config(), text)?;
         Ok(made)

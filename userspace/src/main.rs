@@ -1,8 +1,11 @@
 //! The `weir` binary: the command line, and the daemon when it is asked for.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 use weir::audit;
 use weir::cli::{AuditArgs, Cli, Command, ConfigArgs, answer, fail};
 use weir::config::{self, Host};
@@ -35,11 +38,7 @@ fn run(args: &ConfigArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    tracing_subscriber::fmt()
-        .with_max_level(config.log.level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    log_to_stderr(config.log.level);
     match daemon::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,4 +46,14 @@ fn run(args: &ConfigArgs) -> ExitCode {
             fail(&error, 1)
         }
     }
+}
+
+/// Lines of our own at the level the config names; of the libraries only what is wrong.
+fn log_to_stderr(level: tracing::Level) {
+    let ours = Targets::new().with_default(tracing::Level::WARN).with_target("weir", level);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    tracing_subscriber::registry().with(lines).with(ours).init();
 }

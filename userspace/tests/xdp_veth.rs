@@ -163,7 +163,7 @@ fn on_a_veth_the_program_runs_in_the_driver_and_every_datagram_reaches_its_worke
     assert!(ip("link show w0").contains("prog/xdp"));
     let sockets = group("192.0.2.10", 2);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    assert!(steering.attach_reuseport(&borrowed, &by_turns()).unwrap());
+    assert!(steering.attach_reuseport(false, &borrowed, &by_turns()).unwrap());
     lab.as_sender(|| send_each_shard("192.0.2.10"));
     assert!(shards_received(&sockets[0], 50).iter().all(|shard| shard % 2 == 0));
     assert!(shards_received(&sockets[1], 50).iter().all(|shard| shard % 2 == 1));
@@ -201,7 +201,7 @@ fn without_the_interface_auto_goes_on_without_xdp_and_native_does_not() {
     // The socket chooser does not need the interface.
     let sockets = group("127.0.0.1", 2);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    assert!(steering.attach_reuseport(&borrowed, &by_turns()).unwrap());
+    assert!(steering.attach_reuseport(false, &borrowed, &by_turns()).unwrap());
     send_each_shard("127.0.0.1");
     assert!(shards_received(&sockets[1], 50).iter().all(|shard| shard % 2 == 1));
     steering.detach_reuseport(borrowed[0]).unwrap();
@@ -289,7 +289,7 @@ fn without_the_capability_auto_goes_on_without_xdp_and_says_why() {
         assert_eq!(steering.status().rung, Rung::None);
         assert!(steering.status().misses[0].why.contains("CAP_BPF"), "{:?}", steering.status());
         let sockets = group("127.0.0.1", 1);
-        assert!(!steering.attach_reuseport(&[sockets[0].as_fd()], &[0; SHARDS]).unwrap());
+        assert!(!steering.attach_reuseport(false, &[sockets[0].as_fd()], &[0; SHARDS]).unwrap());
         assert!(steering.frames().unwrap().is_empty());
         assert!(Steering::attach(&settings(Mode::Native, "lo", policy())).is_err());
         return;

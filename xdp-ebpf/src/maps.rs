@@ -8,7 +8,7 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::id::SHARDS;
-use weir_common::maps::{FrameCounter, MAX_CPUS, MAX_SOURCES, MAX_WORKERS, NewSources, PREFIX_SLOTS, Policy};
+use weir_common::maps::{FrameCounter, MAX_CPUS, MAX_SOCKETS, MAX_SOURCES, NewSources, PREFIX_SLOTS, Policy};
 use weir_common::reason::REASON_SLOTS;
 
 /// The policy, behind one pointer that the loader swaps.
@@ -48,7 +48,7 @@ pub(crate) static CPUS: CpuMap<{ MAX_CPUS as usize }> = CpuMap::new();
 
 /// The workers' sockets.
 #[btf_map]
-pub(crate) static SOCKETS: ReusePortSockArray<{ MAX_WORKERS as usize }> = ReusePortSockArray::new();
+pub(crate) static SOCKETS: ReusePortSockArray<{ MAX_SOCKETS as usize }> = ReusePortSockArray::new();
 
 /// The worker that owns each shard.
 #[btf_map]

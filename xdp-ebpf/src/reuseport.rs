@@ -3,11 +3,14 @@
 use aya_ebpf::bindings::sk_action::SK_PASS;
 use aya_ebpf::programs::SkReuseportContext;
 use weir_common::id::{SHARDS, Shard};
+use weir_common::maps::socket_place;
 use weir_common::wire;
 
 use crate::maps::{SHARD_WORKER, SOCKETS};
 
 const UDP_LEN: usize = 8;
+/// The Ethernet type of IPv6, as the context gives it: in network byte order (RFC 2464).
+const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Selects the socket of the worker that owns the datagram's shard. Without one the kernel
 /// spreads by the hash of addresses and ports, as it does without this program.
@@ -17,7 +20,8 @@ pub(crate) fn select(ctx: &SkReuseportContext) -> u32 {
         && let Some(worker) = SHARD_WORKER.get(0).map(|workers| workers[shard.0 as usize & (SHARDS - 1)])
     {
         // An empty slot is not an error: the kernel then chooses.
-        let _ = SOCKETS.select_reuseport(ctx, u32::from(worker));
+        let is_ipv6 = ctx.eth_protocol() == u32::from(ETH_P_IPV6.to_be());
+        let _ = SOCKETS.select_reuseport(ctx, socket_place(is_ipv6, worker));
     }
     SK_PASS
 }

@@ -31,7 +31,7 @@ impl SharedSteering {
         shard_worker.iter_mut().zip(shards.iter()).for_each(|(slot, owner)| *slot = owner.0);
         for group in groups {
             let sockets: Vec<_> = group.sockets.iter().map(AsFd::as_fd).collect();
-            steering.attach_reuseport(&sockets, &shard_worker)?;
+            steering.attach_reuseport(group.is_ipv6, &sockets, &shard_worker)?;
         }
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(steering);
         Ok(())

@@ -206,8 +206,7 @@ fn open_store(config: &Config, folder: &Folder, recovery: &Recovery) -> Result<S
         .map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
     let store = Store::open(&path, folder.incarnation())?;
     let orphans = store.resolve_orphans(|incarnation, epoch, worker, sequence| {
-        let end = recovery.ends.get(&(epoch, worker));
-        incarnation == folder.incarnation() && end.is_some_and(|end| sequence <= end.last)
+        incarnation == folder.incarnation() && recovery.has_block(epoch, worker, sequence)
     })?;
     for orphan in orphans {
         let kept = if orphan.removed {

@@ -29,13 +29,17 @@ use crate::worker::{Settings, Worker, WorkerError};
 
 /// The sockets of one address, in worker order.
 pub(super) struct SocketGroup {
+    pub(super) is_ipv6: bool,
     pub(super) sockets: Vec<Socket>,
 }
 
 pub(super) fn open_sockets(config: &Config, workers: usize) -> Result<Vec<SocketGroup>, SocketError> {
     let open = |ip: &IpAddr| {
         let address = SocketAddr::new(*ip, config.udp.port);
-        Ok(SocketGroup { sockets: open_group(address, workers, config.udp.socket_buffer_bytes)? })
+        Ok(SocketGroup {
+            is_ipv6: ip.is_ipv6(),
+            sockets: open_group(address, workers, config.udp.socket_buffer_bytes)?,
+        })
     };
     config.udp.addresses.iter().map(open).collect()
 }
@@ -75,7 +79,7 @@ impl WorkerThreads {
                 shards: start.shards.clone(),
                 admission: start.admission.clone(),
                 ledger,
-                book: Book::new(journal(config, start.folder, worker, &start.budget)),
+                book: Book::new(journal(config, start.folder, worker, &start.budget, start.clock_floor)),
                 port,
                 waiting_capacity: settings::WAITING_MAX,
                 stats: OwnStats::new(Arc::clone(start.stats), number),
@@ -140,11 +144,18 @@ fn by_worker(groups: Vec<SocketGroup>, workers: usize) -> Vec<Vec<OwnedFd>> {
     sockets
 }
 
-fn journal(config: &Config, folder: &Folder, worker: WorkerId, budget: &Arc<DiskBudget>) -> Journal {
+fn journal(
+    config: &Config,
+    folder: &Folder,
+    worker: WorkerId,
+    budget: &Arc<DiskBudget>,
+    started_at: UnixMs,
+) -> Journal {
     let journal = JournalConfig::new(folder.segments().to_owned(), folder.writer(worker));
     let journal = JournalConfig {
         segment_bytes: config.journal.segment_bytes,
         block_bytes_max: BLOCK_BYTES,
+        started_at,
         ..journal
     };
     Journal::new(journal, Arc::clone(budget))

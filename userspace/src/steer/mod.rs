@@ -177,7 +177,8 @@ impl Steering {
     }
 
     /// Lets the kernel give each datagram to the socket of the worker that owns its shard.
-    /// `sockets` is one reuseport group in worker order, `shard_worker` the worker of each shard.
+    /// There is one group for IPv4 and one for IPv6; a group attached later takes the place of the
+    /// one before it. `sockets` is one reuseport group in worker order, `shard_worker` the worker of each shard.
     ///
     /// Returns whether it is so: without BPF, [`Mode::Auto`] and [`Mode::None`] go without, and
     /// the status says why.
@@ -187,11 +188,12 @@ impl Steering {
     /// [`Mode::Generic`] also whatever stands in the way.
     pub fn attach_reuseport(
         &mut self,
+        is_ipv6: bool,
         sockets: &[BorrowedFd<'_>],
         shard_worker: &[u16; SHARDS],
     ) -> Result<bool, SteerError> {
         let Some(object) = &mut self.object else { return Ok(false) };
-        object.attach_reuseport(sockets, shard_worker)?;
+        object.attach_reuseport(is_ipv6, sockets, shard_worker)?;
         self.status.reuseport = true;
         info!(sockets = sockets.len(), "datagrams go to the socket of their shard's worker");
         Ok(true)

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use weir_common::id::{Issuer, KeyId, SHARDS};
 use weir_common::maps::{
     self, KeyTable, MAX_CPUS, MAX_KEYS, MAX_WORKERS, NULL_PROGRAM, POLICY_WORDS, PREFIX_SLOTS,
-    REUSEPORT_PROGRAM, XDP_PROGRAM,
+    REUSEPORT_PROGRAM, XDP_PROGRAM, socket_place,
 };
 use weir_common::reason::{Class, Reason};
 use weir_common::siphash::SipKey;
@@ -124,6 +124,7 @@ impl Object {
     /// Attaches the socket chooser; see [`super::Steering::attach_reuseport`].
     pub(super) fn attach_reuseport(
         &mut self,
+        is_ipv6: bool,
         sockets: &[BorrowedFd<'_>],
         shard_worker: &[u16; SHARDS],
     ) -> Result<(), SteerError> {
@@ -140,7 +141,7 @@ impl Object {
         let map = |error| map_error("SOCKETS", error);
         let mut array: ReusePortSockArray<_> = self.map("SOCKETS")?.try_into().map_err(map)?;
         for (worker, socket) in (0..).zip(sockets) {
-            array.set(worker, socket, 0).map_err(map)?;
+            array.set(socket_place(is_ipv6, worker), socket, 0).map_err(map)?;
         }
         let Some(first) = sockets.first() else { return Ok(()) };
         self.reuseport_mut()?.attach(first).map_err(|error| SteerError::Reuseport(Box::new(error)))

@@ -71,7 +71,7 @@ impl JournalShell {
             let result = result.map(|file| self.files.push((segment, Arc::new(file))));
             book.journal().complete(Completion::Created { segment, result });
         }
-        while let Some(operation) = book.journal().next_operation(now.wall.0) {
+        while let Some(operation) = book.journal().next_operation(now.monotonic_ns / 1_000_000) {
             self.start_one(now, operation, book, uring);
         }
         book.reclaim();

@@ -244,13 +244,13 @@ impl Port {
 
     /// Passes to `wake` the ring of every sleeping worker that was given something.
     pub fn wake_sleepers(&mut self, mut wake: impl FnMut(RawFd)) {
-        let given = self.outboxes.iter_mut().map(|o| o.as_mut().map(|o| &mut o.rang));
-        let replied = self.inboxes.iter_mut().map(|i| i.as_mut().map(|i| &mut i.rang));
+        let given = self.outboxes.iter_mut().map(|outbox| outbox.as_mut().map(|outbox| &mut outbox.rang));
+        let replied = self.inboxes.iter_mut().map(|inbox| inbox.as_mut().map(|inbox| &mut inbox.rang));
         for ((given, replied), bell) in given.zip(replied).zip(self.bells.iter()) {
-            let quiet = [given, replied]
-                .into_iter()
-                .flatten()
-                .fold(true, |quiet, rang| std::mem::replace(rang, true) && quiet);
+            let mut quiet = true;
+            for rang in [given, replied].into_iter().flatten() {
+                quiet &= std::mem::replace(rang, true);
+            }
             if !quiet && let Some(ring) = bell.ring_to_wake() {
                 wake(ring);
             }

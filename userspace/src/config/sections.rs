@@ -113,7 +113,7 @@ fn udp(mut section: Section<'_, '_>) -> Udp {
     }
     let socket_buffer_bytes = section.size("socket_buffer", 16 * MIB, 64 * KIB..=GIB) as usize;
     let expected = "a power of two from 64 to 32768 (default 4096)";
-    let buffers_per_worker = section.value("buffers_per_worker", 4096, expected, |value| {
+    let buffers_per_worker = section.value("buffers_per_worker", 64, expected, |value| {
         integer_in(value, &(64..=BUFFERS_MAX)).filter(|count: &u16| count.is_power_of_two())
     });
     section.finish();

@@ -15,6 +15,7 @@ mod command;
 mod demo;
 mod lab;
 mod levels;
+mod promises;
 mod setup;
 mod status;
 mod tidy;

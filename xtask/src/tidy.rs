@@ -1,5 +1,5 @@
 //! `cargo xtask tidy`: what no compiler checks. Sizes of files, names of files, leftovers, and
-//! whether the paths that documents name are there.
+//! whether the paths and tests that documents name are there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::promises::{self, SPECIFICATION};
 
 /// Longer files are hard to hold in one's head. Generated ones have no place in the tree.
 const LINES_MAX: usize = 500;
@@ -37,6 +38,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let Ok(text) = String::from_utf8(bytes) else { continue };
         findings.extend(look(Path::new(name), &text, &|path| root.join(path).exists()));
     }
+    let specification = root.join(SPECIFICATION);
+    let text = fs::read_to_string(&specification)
+        .with_context(|| format!("cannot read {}", specification.display()))?;
+    findings.extend(promises::findings(&text, &|path| fs::read_to_string(root.join(path)).ok()));
     if findings.is_empty() {
         return Ok(());
     }

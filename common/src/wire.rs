@@ -8,19 +8,20 @@
 //! clicks: it either accepts the structure of the whole datagram or none of it. Faults within
 //! one click ([`Click::check`]) cost only that click.
 
+mod ack;
+
 use core::mem::{offset_of, size_of};
 
 use zerocopy::byteorder::little_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub use self::ack::{ACK_HEADER_LEN, ACK_MAGIC, Ack, AckHeader, AckStatus, Acks};
 use crate::id::{ImpressionId, SHARD_BITS, SHARDS, Shard};
 use crate::reason::Reason;
 use crate::siphash::{SipKey, siphash24};
 
 /// First four bytes of a datagram of clicks.
 pub const MAGIC: [u8; 4] = *b"WEIR";
-/// First four bytes of an ack.
-pub const ACK_MAGIC: [u8; 4] = *b"WACK";
 /// The version this crate speaks.
 pub const VERSION: u8 = 1;
 /// The largest UDP payload a sender uses: 1,500 bytes less 20 (IPv4) and 8 (UDP).
@@ -32,12 +33,10 @@ pub const MAX_PAYLOAD_V6: usize = 1452;
 pub const HEADER_LEN: usize = size_of::<Header>();
 /// Bytes of a click's fixed part.
 pub const CLICK_LEN: usize = size_of::<Click>();
-/// Bytes of an ack's header.
-pub const ACK_HEADER_LEN: usize = size_of::<AckHeader>();
 /// The longest extension of one click that still fits a UDP payload.
 pub const MAX_EXTENSION: usize = MAX_PAYLOAD - HEADER_LEN - CLICK_LEN;
 
-const _: () = assert!(HEADER_LEN == 24 && CLICK_LEN == 96 && ACK_HEADER_LEN == 16);
+const _: () = assert!(HEADER_LEN == 24 && CLICK_LEN == 96);
 // The promise of the protocol: at least 14 plain clicks fit one payload.
 const _: () = assert!((MAX_PAYLOAD_V6 - HEADER_LEN) / CLICK_LEN >= 14);
 // An ack with one status byte a click can never be larger than its request.
@@ -401,113 +400,4 @@ fn check_extension(mut rest: &[u8]) -> Result<(), Reason> {
         rest = &after[len..];
     }
     if rest.is_empty() { Ok(()) } else { Err(Reason::BadExtension) }
-}
-
-/// What the ack says of one click. Never a verdict on traffic quality.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum AckStatus {
-    /// Taken and durable.
-    Created = 0,
-    /// It was here before; durable.
-    Exists = 1,
-    /// Not taken for now: send it again, with the same impression and ordinal.
-    Retry = 2,
-    /// Will never be taken: do not send it again.
-    Malformed = 3,
-}
-
-impl AckStatus {
-    /// The status with this number.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Created),
-            1 => Some(Self::Exists),
-            2 => Some(Self::Retry),
-            3 => Some(Self::Malformed),
-            _ => None,
-        }
-    }
-}
-
-/// The header of one ack; `count` status bytes follow. Acks to one sender may follow each other
-/// in one datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct AckHeader {
-    /// [`ACK_MAGIC`].
-    pub magic: [u8; 4],
-    /// [`VERSION`].
-    pub version: u8,
-    /// Reserved, zero.
-    pub flags: u8,
-    /// Number of status bytes: the request's click count.
-    pub count: u8,
-    /// Reserved, zero.
-    pub reserved: u8,
-    /// The request's batch id.
-    pub batch_id: U64,
-}
-
-impl AckHeader {
-    /// The ack header for a batch.
-    #[must_use]
-    pub const fn new(batch_id: u64, count: u8) -> Self {
-        Self {
-            magic: ACK_MAGIC,
-            version: VERSION,
-            flags: 0,
-            count,
-            reserved: 0,
-            batch_id: U64::new(batch_id),
-        }
-    }
-}
-
-/// One ack read from a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ack<'a> {
-    /// The batch it answers.
-    pub batch_id: u64,
-    /// One status byte a click, each a valid [`AckStatus`].
-    pub statuses: &'a [u8],
-}
-
-/// Reads the acks of one datagram; stops at the first byte that is not part of an ack.
-#[derive(Clone, Debug)]
-pub struct Acks<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Acks<'a> {
-    /// The acks in `payload`.
-    #[must_use]
-    pub const fn new(payload: &'a [u8]) -> Self {
-        Self { rest: payload }
-    }
-
-    /// What is left unread: empty after a sound datagram.
-    #[must_use]
-    pub const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-}
-
-impl<'a> Iterator for Acks<'a> {
-    type Item = Ack<'a>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (header, after) = AckHeader::ref_from_prefix(self.rest).ok()?;
-        let (statuses, rest) = after.split_at_checked(header.count as usize)?;
-        let sound = header.magic == ACK_MAGIC
-            && header.version == VERSION
-            && header.flags == 0
-            && header.reserved == 0;
-        if !sound || statuses.iter().any(|&status| AckStatus::from_number(status).is_none()) {
-            return None;
-        }
-        self.rest = rest;
-        Some(Ack { batch_id: header.batch_id.get(), statuses })
-    }
 }

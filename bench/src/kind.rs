@@ -82,6 +82,7 @@ kinds! {
     ForeignTag "foreign_tag" Worker Malformed ForeignTag
     BadCountry "bad_country" Worker Malformed BadCountry
     BadCoordinates "bad_coordinates" Worker Malformed BadCoordinates
+    BadPrice "bad_price" Worker Malformed BadPrice
 
     HeaderShort "header_short" Header Malformed HeaderShort
     BadMagic "bad_magic" Header Malformed BadMagic
@@ -183,6 +184,7 @@ const DEMO: &[(Kind, u32)] = &[
     (Kind::ForeignTag, 1),
     (Kind::BadCountry, 1),
     (Kind::BadCoordinates, 1),
+    (Kind::BadPrice, 1),
     (Kind::HeaderShort, 1),
     (Kind::BadMagic, 1),
     (Kind::BadVersion, 1),

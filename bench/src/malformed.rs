@@ -1,6 +1,8 @@
 //! Datagrams that break the protocol in exactly one way, so that each gets exactly one reason.
 
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, VERSION};
+use weir_common::wire::{
+    CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, MAX_PRICE_MICROS, VERSION,
+};
 use zerocopy::IntoBytes;
 
 use crate::kind::Kind;
@@ -73,6 +75,7 @@ impl Payload {
                 click.flags |= weir_common::wire::click_flags::POSITION;
                 click.latitude_e6 = 90_000_001.into();
             }
+            Kind::BadPrice => click.price_micros = (MAX_PRICE_MICROS + 1).into(),
             _ => debug_assert!(false, "{kind:?} is not a malformed datagram"),
         }
         self.bytes[HEADER_LEN..HEADER_LEN + CLICK_LEN].copy_from_slice(click.as_bytes());

@@ -226,6 +226,9 @@ reasons! {
         { "The country is neither empty nor two capital letters." } { "Correct the sender." }
     69 BadCoordinates "bad_coordinates" Malformed
         { "Coordinates are out of range, or set without their flag." } { "Correct the sender." }
+    70 BadPrice "bad_price" Malformed
+        { "The price of a click is above a million units of currency." }
+        { "Correct the sender: it may give another unit than millionths." }
 
     96 DeniedSource "denied_source" Refused
         { "The source address is in a denied prefix." } { "If it should not be, remove the prefix from `steer.deny`." }

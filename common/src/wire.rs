@@ -35,12 +35,18 @@ pub const HEADER_LEN: usize = size_of::<Header>();
 pub const CLICK_LEN: usize = size_of::<Click>();
 /// The longest extension of one click that still fits a UDP payload.
 pub const MAX_EXTENSION: usize = MAX_PAYLOAD - HEADER_LEN - CLICK_LEN;
+/// The highest price of one click, in micros: a million units of currency, far above any real one
+/// in any currency, and far below what could wrap the sum of a bucket.
+pub const MAX_PRICE_MICROS: u64 = 1_000_000_000_000;
 
 const _: () = assert!(HEADER_LEN == 24 && CLICK_LEN == 96);
 // The promise of the protocol: at least 14 plain clicks fit one payload.
 const _: () = assert!((MAX_PAYLOAD_V6 - HEADER_LEN) / CLICK_LEN >= 14);
 // An ack with one status byte a click can never be larger than its request.
 const _: () = assert!(ACK_HEADER_LEN < HEADER_LEN + CLICK_LEN);
+// A bucket sums the prices of its accepted clicks in 64 bits: wrapping takes more than 18 million
+// of them at the highest price, all for one ad within one minute, a bill of 18 trillion units.
+const _: () = assert!(u64::MAX / MAX_PRICE_MICROS > 18_000_000);
 // The signed part is the click's first 48 bytes, so that six loads gather it.
 const _: () = assert!(offset_of!(Click, tag) == SIGNED_WORDS * 8);
 
@@ -76,7 +82,8 @@ pub struct Click {
     pub impression: ImpressionId,
     /// The ad.
     pub ad: U64,
-    /// The price of one click, in millionths of the account's currency unit.
+    /// The price of one click, in millionths of the account's currency unit, at most
+    /// [`MAX_PRICE_MICROS`].
     pub price_micros: U64,
     /// The campaign.
     pub campaign: U32,
@@ -367,6 +374,9 @@ impl Click {
         }
         if !self.coordinates_are_sound() {
             return Err(Reason::BadCoordinates);
+        }
+        if self.price_micros.get() > MAX_PRICE_MICROS {
+            return Err(Reason::BadPrice);
         }
         if extension.is_empty() { Ok(()) } else { check_extension(extension) }
     }

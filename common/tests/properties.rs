@@ -10,7 +10,8 @@ use weir_common::id::{ImpressionId, SHARD_BITS, Shard};
 use weir_common::reason::{FILTERED_SLOTS, FIRST_FILTERED, Outcome, Reason};
 use weir_common::row::{Row, Rows, length_prefix, row_flags};
 use weir_common::wire::{
-    AckHeader, Acks, CLICK_LEN, Click, Datagram, HEADER_LEN, Header, MAGIC, VERSION, click_flags, extension,
+    AckHeader, Acks, CLICK_LEN, Click, Datagram, HEADER_LEN, Header, MAGIC, MAX_PRICE_MICROS, VERSION,
+    click_flags, extension,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -33,7 +34,7 @@ fn sound_click() -> impl Strategy<Value = Click> {
         Click {
             impression: ImpressionId(impression),
             ad: ad.into(),
-            price_micros: price.into(),
+            price_micros: (price % (MAX_PRICE_MICROS + 1)).into(),
             campaign: campaign.into(),
             creative: creative.into(),
             placement: placement.into(),
@@ -140,9 +141,7 @@ fn row() -> impl Strategy<Value = (Row, Vec<u8>)> {
     let outcome = prop::sample::select(&Outcome::ALL[..]);
     let slot = 0..FILTERED_SLOTS as u8;
     (offered(), outcome, slot, 0..=row_flags::KNOWN, any::<u64>(), any::<u32>()).prop_map(
-        |((mut click, extension), outcome, slot, flags, received_at, minute)| {
-            // A price that a sum of many cannot wrap.
-            click.price_micros = (click.price_micros.get() >> 32).into();
+        |((click, extension), outcome, slot, flags, received_at, minute)| {
             let filtered = outcome == Outcome::Filtered;
             let row = Row {
                 received_at_ms: received_at.into(),

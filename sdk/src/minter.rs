@@ -9,7 +9,8 @@ use weir_common::wire::Click;
 pub struct Offer {
     /// The ad.
     pub ad: u64,
-    /// The price of one click, in millionths of the account's currency unit.
+    /// The price of one click, in millionths of the account's currency unit; above
+    /// [`MAX_PRICE_MICROS`](weir_common::wire::MAX_PRICE_MICROS) the click is malformed.
     pub price_micros: u64,
     /// The campaign.
     pub campaign: u32,

@@ -103,6 +103,10 @@ pub fn click(bytes: &[u8]) -> Option<&'static str> {
     if !within(72, 90_000_000) || !within(76, 180_000_000) || !point {
         return Some("bad_coordinates");
     }
+    // A million units of a million micros each.
+    if number(&bytes[24..32]) > 10_u64.pow(12) {
+        return Some("bad_price");
+    }
     if extension(&bytes[96..]) { None } else { Some("bad_extension") }
 }
 

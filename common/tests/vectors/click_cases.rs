@@ -10,7 +10,11 @@ pub(crate) const ABOUT: &str = "Clicks with their extensions, whose length the c
 structure of a datagram of this one click is sound. verdict: sound, or the reason that this click is \
 malformed.";
 
+/// The highest price: a million units of currency.
+const MOST: u64 = 1_000_000_000_000;
+
 /// Offsets of the fields the checks look at.
+const PRICE: usize = 24;
 const LATITUDE: usize = 72;
 const LONGITUDE: usize = 76;
 const X: usize = 80;
@@ -25,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(countries());
     cases.extend(positions());
     cases.extend(points());
+    cases.extend(prices());
     cases.extend(extension_lengths());
     cases.extend(extension_lists());
     cases.extend(order_of_checks());
@@ -39,6 +44,7 @@ fn case(name: impl Into<String>, click: &[u8], verdict: &str) -> Case {
 fn free_fields() -> Vec<Case> {
     let click = signed_click(42);
     let mut largest = vec![255; 96];
+    put(&mut largest, PRICE, &MOST.to_le_bytes());
     put(&mut largest, COUNTRY, &[0, 0]);
     put(&mut largest, LATITUDE, &[0; 12]);
     put(&mut largest, FLAGS, &[0b0000_0110, 0, 0, 0, 0, 0, 0]);
@@ -162,6 +168,22 @@ fn points() -> Vec<Case> {
     ]
 }
 
+fn prices() -> Vec<Case> {
+    let at = |price: u64, verdict: &str| {
+        case(format!("price/{price}"), &with(&signed_click(42), PRICE, &price.to_le_bytes()), verdict)
+    };
+    let mut cases = vec![at(0, "sound"), at(1, "sound"), at(MOST - 1, "sound"), at(MOST, "sound")];
+    // Among them one that is over by its highest octet alone, and one by its sign bit.
+    for price in [MOST + 1, 2 * MOST, 1 << 56, 1 << 63, u64::MAX] {
+        cases.push(at(price, "bad_price"));
+    }
+    let foreign = foreign_click([0xab; 16]);
+    cases.push(case("price/foreign_highest", &with(&foreign, PRICE, &MOST.to_le_bytes()), "sound"));
+    let above = with(&foreign, PRICE, &(MOST + 1).to_le_bytes());
+    cases.push(case("price/foreign_above_the_highest", &above, "bad_price"));
+    cases
+}
+
 fn extension_lengths() -> Vec<Case> {
     let click = signed_click(42);
     let mut cases = Vec::new();
@@ -216,7 +238,8 @@ fn order_of_checks() -> Vec<Case> {
     let mut faulty = extended(&signed_click(42), &field(5, 1));
     let mut cases = vec![case("order/extension_alone", &faulty, "bad_extension")];
     for (name, offset, octets, reason) in [
-        ("coordinates_before_extension", LATITUDE, &[1][..], "bad_coordinates"),
+        ("price_before_extension", PRICE + 7, &[1][..], "bad_price"),
+        ("coordinates_before_price", LATITUDE, &[1], "bad_coordinates"),
         ("country_before_coordinates", COUNTRY, b"de", "bad_country"),
         ("foreign_tag_before_country", FLAGS, &[1], "foreign_tag"),
         ("reserved_bits_before_foreign_tag", 95, &[1], "reserved_bits"),

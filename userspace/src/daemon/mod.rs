@@ -170,9 +170,11 @@ impl Node {
 
     fn start(&self, config: &Config) -> Result<Running, DaemonError> {
         let admission = settings::admission(config)?;
-        let (ledgers, recovery) =
-            refold::refold(&self.folder, &self.shards, &settings::ledger(config, self.cores.len()))?;
-        let store = open_store(config, &self.folder, &recovery)?;
+        let store = open_store(config, &self.folder)?;
+        let checkpoint = store.checkpoint_of(self.folder.incarnation())?;
+        let told = settings::ledger(config, self.cores.len());
+        let (ledgers, recovery) = refold::refold(&self.folder, &self.shards, &told, &checkpoint)?;
+        settle_orphans(&store, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         let sockets = threads::open_sockets(config, self.cores.len())?;
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
@@ -200,11 +202,15 @@ impl Node {
     }
 }
 
-fn open_store(config: &Config, folder: &Folder, recovery: &Recovery) -> Result<Store, DaemonError> {
+fn open_store(config: &Config, folder: &Folder) -> Result<Store, DaemonError> {
     let path = store_path(config);
     std::fs::create_dir_all(&path)
         .map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
-    let store = Store::open(&path, folder.incarnation())?;
+    Ok(Store::open(&path, folder.incarnation())?)
+}
+
+/// Removes raw batches that a crash left without a transaction, where the journal has the blocks.
+fn settle_orphans(store: &Store, folder: &Folder, recovery: &Recovery) -> Result<(), DaemonError> {
     let orphans = store.resolve_orphans(|incarnation, epoch, worker, sequence| {
         incarnation == folder.incarnation() && recovery.has_block(epoch, worker, sequence)
     })?;
@@ -216,7 +222,7 @@ fn open_store(config: &Config, folder: &Folder, recovery: &Recovery) -> Result<S
         };
         tracing::warn!(id = ?orphan.id, kept, "a raw batch that no transaction names");
     }
-    Ok(store)
+    Ok(())
 }
 
 /// Where the embedded store of a node is.

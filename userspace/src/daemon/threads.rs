@@ -25,6 +25,7 @@ use crate::worker::desk::Parts;
 use crate::worker::handoff::mesh;
 use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
+use crate::worker::unflushed::Unflushed;
 use crate::worker::{Settings, Worker, WorkerError};
 
 /// The sockets of one address, in worker order.
@@ -51,7 +52,7 @@ pub(super) struct Start<'a> {
     pub(super) shards: &'a ShardMap,
     pub(super) folder: &'a Folder,
     pub(super) admission: Admission,
-    pub(super) ledgers: Vec<Ledger>,
+    pub(super) ledgers: Vec<(Ledger, Unflushed)>,
     pub(super) budget: Arc<DiskBudget>,
     pub(super) sockets: Vec<SocketGroup>,
     pub(super) boxes: Vec<Mailbox>,
@@ -72,7 +73,7 @@ impl WorkerThreads {
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(cores);
-        for (number, (((ledger, mailbox), port), &core)) in each.enumerate() {
+        for (number, ((((ledger, unflushed), mailbox), port), &core)) in each.enumerate() {
             let worker = WorkerId(number as u16);
             let parts = Parts {
                 worker,
@@ -94,7 +95,7 @@ impl WorkerThreads {
                 (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
             let name = format!("weir-worker-{number}");
             let run = move || {
-                let worker = Worker::new(told, own_sockets, parts, mailbox, phase)?;
+                let worker = Worker::new(told, own_sockets, parts, mailbox, unflushed, phase)?;
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more
                 worker.run()

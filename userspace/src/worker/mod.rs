@@ -16,6 +16,7 @@ pub mod handoff;
 pub mod phase;
 pub mod reply;
 pub mod shard_map;
+pub mod unflushed;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +40,7 @@ use desk::{Desk, Parts};
 use drain::{Drain, Step, View};
 use phase::Phase;
 use reply::{AckPacker, SendSlots};
+use unflushed::Unflushed;
 
 /// The longest sleep: how soon a worker sees a flush or a drain asked for by another thread.
 const IDLE_TICK: Duration = Duration::from_millis(10);
@@ -102,6 +104,7 @@ pub struct Worker {
     last_datagram_ns: u64,
     flushes: Mailbox,
     flush: PendingFlush,
+    unflushed: Unflushed,
     drain: Drain,
     phase: Arc<Phase>,
     stats: OwnStats,
@@ -117,6 +120,7 @@ impl Worker {
         sockets: Vec<OwnedFd>,
         parts: Parts,
         flushes: Mailbox,
+        unflushed: Unflushed,
         phase: Arc<Phase>,
     ) -> Result<Self, WorkerError> {
         let worker = parts.worker;
@@ -153,6 +157,7 @@ impl Worker {
             last_datagram_ns: 0,
             flushes,
             flush: None,
+            unflushed,
             drain: Drain::default(),
             phase,
         })
@@ -252,6 +257,7 @@ impl Worker {
             }
         }
         let now = self.clock.read();
+        self.unflushed.take_each_minute(now.wall, &mut self.desk.ledger, |_| true);
         self.desk.take_over(now);
         if self.drain.is_reading() {
             for socket in self.sockets.iter_mut().filter(|socket| !socket.armed) {
@@ -312,8 +318,8 @@ impl Worker {
             // The journal takes no block now; what changed must not run ahead of the rows.
             return;
         }
-        let mut changed = Vec::new();
-        self.desk.ledger.take_changed(&mut changed);
+        let now = self.clock.read();
+        let changed = self.unflushed.flush(now.wall, &mut self.desk.ledger);
         self.stats.impressions_live.set(self.desk.ledger.impressions_live() as u64);
         self.stats.buckets_open.set(self.desk.ledger.buckets_open() as u64);
         self.flush = Some(Share {

@@ -1,0 +1,118 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
+use weir_common::id::{BlockSeq, ImpressionId, NodeId, WorkerId};
+use weir_common::reason::Reason;
+use weir_common::siphash::SipKey;
+use weir_common::wire::{Click, click_flags};
+use zerocopy::byteorder::little_endian::U64;
+
+use super::*;
+use crate::admission::Admitted;
+use crate::journal::stream::Position;
+use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig};
+use crate::ledger::Entry;
+
+const START_MS: u64 = 1_800_000_000_000;
+/// Far more than the ledger holds minutes open.
+const MINUTES: u64 = 45;
+const WORKERS: usize = 2;
+
+/// One click every second for [`MINUTES`], decided and journaled by two workers in turn.
+fn write_journal(folder: &Folder) {
+    let budget = Arc::new(DiskBudget::new(1 << 30, 0));
+    for worker in 0..WORKERS {
+        let writer = folder.writer(WorkerId(worker as u16));
+        let mut journal =
+            Journal::new(JournalConfig::new(folder.segments().to_owned(), writer), Arc::clone(&budget));
+        let (mut disk, mut builder) = (Disk::default(), BlockBuilder::new(64 << 10));
+        let mut ledger = Ledger::new(&settings());
+        let mut unflushed = Unflushed::default();
+        disk.drive(&mut journal, 0);
+        for second in 0..MINUTES * 60 {
+            let now = UnixMs(START_MS + second * 1000);
+            let click = Click {
+                impression: ImpressionId(u128::from(second * 2 + worker as u64).to_le_bytes()),
+                ad: U64::new(second % 5),
+                price_micros: U64::new(10),
+                flags: click_flags::FOREIGN,
+                ..Click::zeroed()
+            };
+            let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+            let mut decisions = Vec::new();
+            unflushed.take_each_minute(now, &mut ledger, |_| false);
+            ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);
+            if !builder.is_open() {
+                builder.begin(journal.next_identity(), now);
+            }
+            builder.push(now, &admitted, &decisions[0], &click, &[]).expect("room");
+            if second % 60 == 59 {
+                journal.submit(builder.seal(journal.previous_crc()).expect("a block")).expect("room");
+                disk.drive(&mut journal, 0);
+            }
+        }
+        assert!(journal.is_idle());
+    }
+}
+
+fn settings() -> Settings {
+    Settings::new(SipKey { k0: 3, k1: 4 })
+}
+
+/// Everything the first flush after a start sends, added over the workers.
+fn first_flush(workers: Vec<(Ledger, Unflushed)>) -> HashMap<BucketKey, BucketTotals> {
+    let mut buckets: HashMap<BucketKey, BucketTotals> = HashMap::new();
+    for (mut ledger, mut unflushed) in workers {
+        for (key, totals) in unflushed.flush(UnixMs(START_MS + MINUTES * 60_000), &mut ledger) {
+            buckets.entry(key).or_default().merge(&totals);
+        }
+    }
+    buckets
+}
+
+fn recount(folder: &Folder) -> HashMap<BucketKey, BucketTotals> {
+    let mut buckets: HashMap<BucketKey, BucketTotals> = HashMap::new();
+    recover(folder, |_, row, _| {
+        let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, settings().rules_version);
+        buckets.entry(key).or_default().count(row);
+    })
+    .expect("journal");
+    buckets
+}
+
+#[test]
+fn after_a_long_outage_of_the_sink_the_first_flush_has_every_bucket() {
+    let path = tempfile::tempdir().expect("folder");
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    write_journal(&folder);
+    for workers in [1, 2, 3] {
+        let nothing = Checkpoint::default();
+        let shards = ShardMap::even(workers);
+        let (ledgers, recovery) = refold(&folder, &shards, &settings(), &nothing).expect("refold");
+        assert_eq!(recovery.report.rows, MINUTES * 60 * WORKERS as u64);
+        let sent = first_flush(ledgers);
+        assert_eq!(sent.len(), MINUTES as usize * 5);
+        assert_eq!(sent, recount(&folder), "with {workers} workers");
+    }
+}
+
+#[test]
+fn minutes_that_the_sink_has_and_that_are_over_are_not_sent_again() {
+    let path = tempfile::tempdir().expect("folder");
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    write_journal(&folder);
+    let mut checkpoint = Checkpoint::default();
+    for worker in 0..WORKERS {
+        let committed = Position { last: BlockSeq(MINUTES - 1), ..Position::default() };
+        checkpoint.positions.insert((folder.epoch(), WorkerId(worker as u16)), committed);
+    }
+    let (ledgers, _) = refold(&folder, &ShardMap::even(2), &settings(), &checkpoint).expect("refold");
+    let (sent, all) = (first_flush(ledgers), recount(&folder));
+    assert!(sent.len() < 20 * 5, "{} buckets", sent.len());
+    let newest = UnixMs(START_MS).minute().0 + MINUTES as u32 - 1;
+    assert_eq!(sent.keys().filter(|key| key.minute.get() == newest).count(), 5);
+    for (key, totals) in sent {
+        assert_eq!(totals, all[&key]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Bucket totals taken from the ledger and not yet given to the forwarder.
+//!
+//! The ledger closes a minute only after its totals were taken, and closing is what makes room
+//! for new minutes. So a worker takes them at least once a minute, also while no flush is asked
+//! for: because the sink is away, or because the journal is being refolded. Totals are
+//! cumulative, so of each bucket the latest is enough; what is held is bounded by the keys.
+
+use std::collections::HashMap;
+
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::time::{Minute, UnixMs};
+
+use crate::ledger::Ledger;
+
+/// What one worker owes the forwarder.
+#[derive(Debug, Default)]
+pub struct Unflushed {
+    totals: HashMap<BucketKey, BucketTotals>,
+    taken_in: Minute,
+    scratch: Vec<(BucketKey, BucketTotals)>,
+}
+
+impl Unflushed {
+    /// Takes what changed, when a minute has begun since the last time. Call it before the rows
+    /// of `now`. `wanted` says which minutes matter to the sink.
+    pub fn take_each_minute(&mut self, now: UnixMs, ledger: &mut Ledger, wanted: impl Fn(Minute) -> bool) {
+        if now.minute() <= self.taken_in {
+            return;
+        }
+        self.taken_in = now.minute();
+        ledger.take_changed(&mut self.scratch);
+        let wanted = self.scratch.drain(..).filter(|(key, _)| wanted(Minute(key.minute.get())));
+        self.totals.extend(wanted);
+    }
+
+    /// Everything that changed since the last flush.
+    pub fn flush(&mut self, now: UnixMs, ledger: &mut Ledger) -> Vec<(BucketKey, BucketTotals)> {
+        self.taken_in = self.taken_in.max(now.minute());
+        let mut changed = Vec::new();
+        ledger.take_changed(&mut changed);
+        if self.totals.is_empty() {
+            return changed;
+        }
+        // What was taken last is the latest.
+        self.totals.extend(changed);
+        self.totals.drain().collect()
+    }
+
+    /// Buckets held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.totals.len()
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.totals.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::ImpressionId;
+    use weir_common::reason::{Outcome, Reason};
+    use weir_common::siphash::SipKey;
+    use weir_common::wire::{Click, click_flags};
+    use zerocopy::byteorder::little_endian::U64;
+
+    use super::*;
+    use crate::admission::Admitted;
+    use crate::ledger::{Entry, Settings};
+
+    const START_MS: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn an_hour_without_a_flush_loses_no_bucket_and_refuses_no_click() {
+        let mut ledger = Ledger::new(&Settings::new(SipKey { k0: 1, k1: 2 }));
+        let mut unflushed = Unflushed::default();
+        let mut decisions = Vec::new();
+        for second in 0..3600_u64 {
+            let now = UnixMs(START_MS + second * 1000);
+            let click = Click {
+                impression: ImpressionId(u128::from(second).to_le_bytes()),
+                ad: U64::new(second % 3),
+                flags: click_flags::FOREIGN,
+                ..Click::zeroed()
+            };
+            let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+            unflushed.take_each_minute(now, &mut ledger, |_| true);
+            ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);
+        }
+        assert!(decisions.iter().all(|decision| decision.outcome == Outcome::Accepted));
+        let flushed = unflushed.flush(UnixMs(START_MS + 3_600_000), &mut ledger);
+        let accepted: u64 = flushed.iter().map(|(_, totals)| totals.accepted.get()).sum();
+        assert_eq!((accepted, flushed.len()), (3600, 60 * 3));
+        assert!(unflushed.is_empty());
+    }
+
+    #[test]
+    fn minutes_the_sink_has_are_not_held() {
+        let mut ledger = Ledger::new(&Settings::new(SipKey { k0: 1, k1: 2 }));
+        let mut unflushed = Unflushed::default();
+        let admitted =
+            Admitted { minute: UnixMs(START_MS).minute(), row_flags: 0, filter: Reason::None, late: false };
+        let click = Click { flags: click_flags::FOREIGN, ..Click::zeroed() };
+        ledger.apply(&[Entry { received_at: UnixMs(START_MS), admitted, click: &click }], &mut Vec::new());
+        unflushed.take_each_minute(UnixMs(START_MS), &mut ledger, |_| false);
+        assert_eq!(unflushed.len(), 0);
+    }
+}

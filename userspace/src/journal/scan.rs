@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
 use weir_common::id::{Incarnation, NodeId};
 
@@ -33,6 +35,12 @@ pub trait ReadAt {
     /// # Errors
     /// As the medium fails.
     fn size(&self) -> io::Result<u64>;
+
+    /// Where at or after `offset` bytes stand that may not be zero: `offset` itself where the
+    /// medium does not tell, beyond the end where nothing follows.
+    fn next_data(&self, offset: u64) -> u64 {
+        offset
+    }
 }
 
 impl ReadAt for File {
@@ -42,6 +50,16 @@ impl ReadAt for File {
 
     fn size(&self) -> io::Result<u64> {
         self.metadata().map(|found| found.len())
+    }
+
+    /// A segment is allocated whole before it is written, and file systems that know what of it
+    /// never was (ext4, XFS, btrfs) say so. Moves the file's cursor, which nothing here reads at.
+    fn next_data(&self, offset: u64) -> u64 {
+        match rustix::fs::seek(self, SeekFrom::Data(offset)) {
+            Ok(data) => data.max(offset),
+            Err(Errno::NXIO) => u64::MAX,
+            Err(_) => offset,
+        }
     }
 }
 
@@ -229,6 +247,13 @@ impl<R: ReadAt> SegmentScan<R> {
         let mut offset = start;
         let mut resume = self.size;
         'file: while offset < self.size {
+            // What was never written is zero: no block begins there, and it is no damage. Blocks
+            // that follow each other are read all the same; only the search after them relies on it.
+            let data = self.source.next_data(offset);
+            if data > offset {
+                offset = data;
+                continue;
+            }
             if !self.fill(offset, CHUNK) {
                 // Page by page, so that one bad page hides no more than itself.
                 if !self.fill(offset, (group_start(offset + 1) - offset) as usize) {
@@ -242,7 +267,7 @@ impl<R: ReadAt> SegmentScan<R> {
             if chunk.is_empty() {
                 break;
             }
-            // Most of what is searched is the empty end of a segment.
+            // Where unwritten extents cannot be told, most is the empty end of a segment.
             let is_empty = is_zero(&chunk);
             for candidate in candidates(if is_empty { &[] } else { &chunk }) {
                 let at = offset + candidate as u64;

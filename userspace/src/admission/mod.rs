@@ -4,15 +4,20 @@
 //! clicks; that is the ledger's part.
 //!
 //! Start reading at [`Admission::judge`], which names the order of the checks. [`KeyRing`] holds
-//! the keys, `event_time` chooses the minute.
+//! the keys, `event_time` chooses the minute, `tags`
+//! computes the tags of several clicks at once.
 
 mod event_time;
 mod keys;
+mod tags;
 
 use weir_common::id::ORDINALS;
 use weir_common::reason::{Outcome, Reason};
+use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::{Click, click_flags};
+
+use tags::{LANES, Messages};
 
 pub use keys::{KeyRing, KeyRingError, MAX_KEYS, MAX_KEYS_PER_ISSUER, SigningKey};
 
@@ -47,6 +52,15 @@ pub enum Judgement {
     Reject(Outcome, Reason),
 }
 
+/// What is left to check of a click.
+#[derive(Clone, Copy)]
+enum Check {
+    /// Nothing.
+    Sound,
+    /// Its tag.
+    Tag,
+}
+
 /// The limits admission holds clicks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -69,7 +83,7 @@ impl Default for Settings {
     }
 }
 
-/// Judges clicks, one by one, in batches.
+/// Judges clicks, each by itself, in batches.
 #[derive(Clone, Debug)]
 pub struct Admission {
     settings: Settings,
@@ -96,14 +110,45 @@ impl Admission {
     /// So nothing is hashed for a click that would be refused anyway; its `expired` is its own
     /// word, which nobody vouched for.
     pub fn judge(&self, received_at: UnixMs, arrivals: &[Arrival], out: &mut Vec<Judgement>) {
-        out.extend(arrivals.iter().map(|arrival| match self.check(received_at, arrival) {
-            Ok(()) => Judgement::Admit(self.admit(received_at, arrival.click)),
+        out.reserve(arrivals.len());
+        for group in arrivals.chunks(LANES) {
+            self.judge_group(received_at, group, out);
+        }
+    }
+
+    /// Judges at most [`LANES`] clicks, their tags together.
+    #[inline]
+    fn judge_group(&self, received_at: UnixMs, group: &[Arrival], out: &mut Vec<Judgement>) {
+        let mut messages = Messages::EMPTY;
+        let mut found = [Ok(Check::Sound); LANES];
+        let mut any_tag = false;
+        for ((lane, arrival), found) in group.iter().enumerate().zip(&mut found) {
+            *found = self.check_before_tag(received_at, arrival).map(|key| {
+                key.map_or(Check::Sound, |key| {
+                    messages.set(lane, key, arrival.click);
+                    any_tag = true;
+                    Check::Tag
+                })
+            });
+        }
+        let tags = if any_tag { messages.tags() } else { [0; LANES] };
+        out.extend(group.iter().zip(found).zip(tags).map(|((arrival, found), tag)| match found {
+            // One comparison of two whole words: its time does not depend on where they differ.
+            Ok(Check::Tag) if tag != arrival.click.tag.get() => {
+                Judgement::Reject(Outcome::Refused, Reason::BadTag)
+            }
+            Ok(_) => Judgement::Admit(self.admit(received_at, arrival.click)),
             Err((outcome, reason)) => Judgement::Reject(outcome, reason),
         }));
     }
 
-    #[inline]
-    fn check(&self, received_at: UnixMs, arrival: &Arrival) -> Result<(), (Outcome, Reason)> {
+    /// Everything but the tag; gives the key the tag must be under, if there must be one.
+    #[inline(always)]
+    fn check_before_tag(
+        &self,
+        received_at: UnixMs,
+        arrival: &Arrival,
+    ) -> Result<Option<&SipKey>, (Outcome, Reason)> {
         let click = arrival.click;
         let refused = |reason| (Outcome::Refused, reason);
         click.check(arrival.extension).map_err(|reason| (Outcome::Malformed, reason))?;
@@ -114,11 +159,11 @@ impl Admission {
         if click.ordinal >= ORDINALS {
             return Err(refused(Reason::OrdinalLimit));
         }
-        if foreign { Ok(()) } else { self.check_signature(received_at, click).map_err(refused) }
+        if foreign { Ok(None) } else { self.key_of(received_at, click).map(Some).map_err(refused) }
     }
 
-    #[inline]
-    fn check_signature(&self, received_at: UnixMs, click: &Click) -> Result<(), Reason> {
+    #[inline(always)]
+    fn key_of(&self, received_at: UnixMs, click: &Click) -> Result<&SipKey, Reason> {
         let issued_at_ms = u64::from(click.impression.issued_at_s()) * 1000;
         if received_at.0.saturating_sub(issued_at_ms) > self.settings.lifetime_ms {
             return Err(Reason::Expired);
@@ -126,10 +171,7 @@ impl Admission {
         if issued_at_ms.saturating_sub(received_at.0) > self.settings.max_ahead_ms {
             return Err(Reason::NotYetIssued);
         }
-        let key = self.keys.find(click.impression.issuer(), click.impression.key());
-        let key = key.ok_or(Reason::UnknownKey)?;
-        // One comparison of two whole words: its time does not depend on where they differ.
-        if click.expected_tag(key) == click.tag.get() { Ok(()) } else { Err(Reason::BadTag) }
+        self.keys.find(click.impression.issuer(), click.impression.key()).ok_or(Reason::UnknownKey)
     }
 
     #[inline]

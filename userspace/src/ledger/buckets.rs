@@ -12,7 +12,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
 use super::line::{KeyWords, Line, LineEntry, key_of, words};
-use super::pages::{OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
+use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
 
 /// The ad of the bucket that takes what no other bucket has room for.
 pub const OTHER_AD: u64 = u64::MAX;
@@ -84,6 +84,8 @@ pub(super) struct Buckets {
     /// Each minute in the slot of its number.
     minutes: Vec<MinuteTable>,
     open: usize,
+    /// How often lines moved or went: by growth or closing.
+    moves: u64,
     limits: Limits,
     /// Minutes before this one are closed for good.
     closed_before: Minute,
@@ -113,6 +115,7 @@ impl Buckets {
             carried: Pool::new(buckets.div_ceil(PAGE_GROUPS) + minutes),
             minutes: (0..minutes).map(new_minute).collect(),
             open: 0,
+            moves: 0,
             limits,
             closed_before: Minute(0),
         }
@@ -120,6 +123,11 @@ impl Buckets {
 
     pub(super) const fn open(&self) -> usize {
         self.open
+    }
+
+    /// Changes whenever a bucket may no longer be on the way that was seen to lead to it.
+    pub(super) const fn moves(&self) -> u64 {
+        self.moves
     }
 
     pub(super) const fn closed_before(&self) -> Minute {
@@ -143,16 +151,44 @@ impl Buckets {
         self.minutes[self.slot(name.minute)].table.way(name.hash)
     }
 
-    /// Brings in the first line of a way.
+    /// Brings in the first two lines of a way.
     #[inline]
     pub(super) fn touch(&self, way: Way) -> u64 {
-        self.lines.touch(way.first)
+        let lines = self.lines.groups();
+        let touch = |at: usize| lines.get(at).map_or(0, |line| line.touch());
+        touch(way.first) ^ touch(way.first ^ 1)
     }
 
-    /// Brings in the second, should the look-up have to go on.
+    /// Brings in the next, should the look-up have to go on. No branch, for none could be
+    /// predicted.
     #[inline]
-    pub(super) fn touch_second(&self, way: Way, name: &Name) -> u64 {
-        self.lines.touch_second(way, &name.key)
+    pub(super) fn touch_leap(&self, way: Way, name: &Name) -> u64 {
+        let lines = self.lines.groups();
+        let (Some(home), Some(next)) = (lines.get(way.first), lines.get(way.first ^ 1)) else { return 0 };
+        let ends = (home.key == name.key) | (next.key == name.key) | (home.used == 0) | (next.used == 0);
+        lines.get(if ends { way.first } else { way.leap }).map_or(0, |line| line.touch())
+    }
+
+    /// The bucket of this key on the way a look-ahead saw, when none [moved](Self::moves) since;
+    /// `None` says nothing.
+    #[inline]
+    pub(super) fn find_at(&self, way: Way, name: &Name) -> Option<Found> {
+        let lines = self.lines.groups();
+        let (home, next) = (lines.get(way.first)?, lines.get(way.first ^ 1)?);
+        let group = if home.is(&name.key) {
+            way.first
+        } else if next.is(&name.key) {
+            way.first ^ 1
+        } else {
+            return None;
+        };
+        Some(Found { minute: self.slot(name.minute) as u32, line: group as u32 })
+    }
+
+    #[inline]
+    fn find(&self, slot: usize, name: &Name) -> Option<Place> {
+        let is = |line: &Line| line.is(&name.key).then_some(0);
+        self.minutes[slot].table.find(&self.lines, name.hash, is)
     }
 
     /// The bucket of this key, or, when there is no room for it, the [`OTHER_AD`] bucket of its
@@ -166,7 +202,7 @@ impl Buckets {
         if self.minutes[slot].minute != Some(minute) {
             self.open_minute(slot, minute, now)?;
         }
-        if let Some(place) = self.minutes[slot].table.find(&self.lines, name.hash, &name.key) {
+        if let Some(place) = self.find(slot, name) {
             return Some(Found::new(slot, place));
         }
         self.open_new(slot, name)
@@ -199,15 +235,17 @@ impl Buckets {
             ..BucketKey::default()
         };
         let other = self.name(&key);
-        match self.minutes[slot].table.find(&self.lines, other.hash, &other.key) {
+        match self.find(slot, &other) {
             Some(place) => Some(Found::new(slot, place)),
             None => self.insert(slot, &other).ok(),
         }
     }
 
     fn insert(&mut self, slot: usize, name: &Name) -> Result<Found, OutOfPages> {
-        let (table, hasher) = (&mut self.minutes[slot], &self.hasher);
-        table.table.make_room(&mut self.lines, name.hash, |entry| hasher.of_bucket(entry.key))?;
+        if !self.minutes[slot].table.has_room(self.minutes[slot].table.segment_of(name.hash)) {
+            self.grow(slot, name)?;
+        }
+        let table = &mut self.minutes[slot];
         let entry = LineEntry::new(name.key);
         let place = table.table.insert(&mut self.lines, name.hash, entry).ok_or(OutOfPages)?;
         table.len += 1;
@@ -215,11 +253,20 @@ impl Buckets {
         Ok(Found::new(slot, place))
     }
 
+    #[cold]
+    fn grow(&mut self, slot: usize, name: &Name) -> Result<(), OutOfPages> {
+        self.moves += 1;
+        let before = &self.minutes[self.slot(Minute(name.minute.0.wrapping_sub(1)))];
+        let pages_before = before.table.pages_of(before.table.segment_of(name.hash));
+        let (table, hasher) = (&mut self.minutes[slot].table, &self.hasher);
+        table.grow(&mut self.lines, name.hash, pages_before, |entry| hasher.of_bucket(entry.key))
+    }
+
     /// Counts one click.
     #[inline]
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
         let line = self.lines.group_mut(at.line);
-        line.changed = true;
+        line.changed = 1;
         self.minutes[at.minute as usize].changed = true;
         let counter = match addend.outcome {
             Outcome::Accepted => {
@@ -303,10 +350,10 @@ impl Buckets {
         table.changed = false;
         for page in table.table.pages() {
             for line in self.lines.page_mut(page) {
-                if !line.changed {
+                if line.changed == 0 {
                     continue;
                 }
-                line.changed = false;
+                line.changed = 0;
                 let mut totals = line.small_totals();
                 if let Some(index) = (line.carried as usize).checked_sub(1) {
                     let page = table.carried_pages[index / PAGE_GROUPS];
@@ -324,6 +371,7 @@ impl Buckets {
         if minute.start().0.saturating_add(keep_ms) >= now.0 {
             return;
         }
+        self.moves += 1;
         table.table.clear(&mut self.lines);
         table.carried_pages.drain(..).for_each(|page| self.carried.give(page));
         self.open -= table.len;

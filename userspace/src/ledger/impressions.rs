@@ -14,12 +14,15 @@ use weir_common::time::UnixMs;
 use weir_common::wire::Click;
 
 use super::hash::Hasher;
-use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
+use super::ids::{IDS_PER_PAGE, IdLine, Ids};
+use super::index::{IndexEntry, IndexLine, mark_of};
+use super::pages::{Group, NOWHERE, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
 use super::verdict::State;
 
-/// Bytes of table for each impression that the capacity promises: 18.3 bytes a slot at a load
-/// that swings between 0.70 and 0.94, so 19.5 to 26 bytes of which segments at all stages make 22.6.
-const BYTES_PER_IMPRESSION: usize = 24;
+/// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
+/// swings between 0.66 and 0.88, so 6.1 to 8.1 bytes, of which segments at all stages make 7. With the
+/// 16 bytes of the id itself it is 23.
+const INDEX_BYTES_PER_IMPRESSION: usize = 8;
 /// Slices of issue time a lifetime is cut into: 1 h each at the default of 24 h. More would waste
 /// partly filled pages, fewer would keep the dead longer.
 const ISSUED_SLICES_PER_LIFETIME: u64 = 24;
@@ -35,93 +38,116 @@ const EXPIRY_SLACK_MS: u64 = 600_000;
 /// it then takes about a millisecond.
 const SEGMENT_IMPRESSIONS: usize = 131_072;
 
-/// Seven impressions in two cache lines. The first line alone tells most ids apart: the
-/// high word of an issued id is its sequence.
-#[derive(Clone, Debug, Default)]
-#[repr(C, align(128))]
-pub(super) struct IdGroup {
-    highs: [u64; 7],
-    states: [State; 7],
-    len: u8,
-    lows: [u64; 7],
-    /// A bit for each kind of entry that went on to the next group.
-    spilled: u64,
-}
-
-const _: () = assert!(size_of::<IdGroup>() == 128 && core::mem::offset_of!(IdGroup, lows) == 64);
-
-impl Group for IdGroup {
-    type Key = [u64; 2];
-    type Entry = ([u64; 2], State);
-
-    const SLOTS: usize = 7;
-    const MAX_LOAD_16THS: usize = 15;
-    const GROWTH_DIVISOR: usize = 3;
-
-    #[inline]
-    fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    #[inline]
-    fn may_hold(&self, _: &[u64; 2]) -> bool {
-        // Looking is as dear as a line read in vain, and full groups are the lesser part.
-        false
-    }
-
-    #[inline]
-    fn find(&self, key: &[u64; 2]) -> Option<usize> {
-        let mut equal = 0_u32;
-        for (slot, high) in self.highs.iter().enumerate() {
-            equal |= u32::from(*high == key[1]) << slot;
-        }
-        equal &= (1 << self.len()) - 1;
-        while equal != 0 {
-            let slot = equal.trailing_zeros() as usize;
-            if self.lows[slot] == key[0] {
-                return Some(slot);
-            }
-            equal &= equal - 1;
-        }
-        None
-    }
-
-    #[inline]
-    fn entry(&self, slot: usize) -> Self::Entry {
-        ([self.lows[slot], self.highs[slot]], self.states[slot])
-    }
-
-    #[inline]
-    fn push(&mut self, (id, state): Self::Entry) -> usize {
-        let slot = self.len as usize;
-        (self.lows[slot], self.highs[slot], self.states[slot]) = (id[0], id[1], state);
-        self.len += 1;
-        slot
-    }
-
-    #[inline]
-    fn may_have_spilled(&self, bit: u32) -> bool {
-        self.spilled >> bit & 1 != 0
-    }
-
-    #[inline]
-    fn mark_spilled(&mut self, bit: u32) {
-        self.spilled |= 1 << bit;
-    }
-
-    #[inline]
-    fn touch(&self) -> u64 {
-        self.highs[0] ^ self.spilled
-    }
-}
-
 /// The impressions of one span of time.
 #[derive(Debug)]
 struct Slice {
     /// Which span, counted from the epoch in widths; `None` when the slot is free.
     number: Option<u32>,
-    table: Table,
+    index: Table,
+    ids: Ids,
     len: usize,
+}
+
+impl Slice {
+    #[inline]
+    fn find(&self, memory: &Memory, name: &Name) -> Option<Place> {
+        let (segment, mark) = (self.index.segment_of(name.hash), mark_of(name.hash));
+        let lines = memory.ids.groups();
+        let is = |line: &IndexLine, slot| self.ids.get(lines, segment, line.position(slot)) == name.words;
+        self.index.find(&memory.index, name.hash, |line| line.matches(mark).find(|&slot| is(line, slot)))
+    }
+
+    /// What the home of an impression, whose line is here, says of it; brings in what a look-up
+    /// reads next: the id that seems to be the one, or, from a full line, the next line.
+    #[inline]
+    fn sight(&self, memory: &Memory, name: &Name, home: usize) -> (Sight, u64) {
+        let lines = memory.index.groups();
+        let Some(line) = lines.get(home) else { return (Sight::Unknown, 0) };
+        let id_lines = memory.ids.groups();
+        if let Some(slot) = line.matches(mark_of(name.hash)).next() {
+            let at = line.position(slot);
+            let id_line = self.ids.line_of(self.index.segment_of(name.hash), at);
+            let word = id_lines.get(id_line).map_or(0, IdLine::touch);
+            let place = Place { group: home as u32, slot: slot as u32 };
+            return (Sight::Seems { place, id_line: id_line as u32, within: at.within_line() }, word);
+        }
+        if self.index.may_go_on(name.hash, line) {
+            return (Sight::Unknown, lines.get(home ^ 1).map_or(0, Group::touch));
+        }
+        let len = line.len();
+        if len < IndexLine::SLOTS {
+            return (Sight::Absent { home: home as u32, len: len as u32 }, 0);
+        }
+        (Sight::Unknown, lines.get(home ^ 1).map_or(0, Group::touch))
+    }
+
+    /// Whether one more impression of this hash can be inserted; if not, [`Slice::grow`] first.
+    #[inline]
+    fn has_room(&self, hash: u64) -> bool {
+        let segment = self.index.segment_of(hash);
+        self.ids.has_room(segment, self.index.len_of(segment)) && self.index.has_room(segment)
+    }
+
+    /// Pages of index that the segment of this hash has.
+    fn index_pages(&self, hash: u64) -> usize {
+        self.index.pages_of(self.index.segment_of(hash))
+    }
+
+    /// Makes room for one more; whether others moved for it.
+    #[cold]
+    fn grow(
+        &mut self,
+        memory: &mut Memory,
+        hasher: &Hasher,
+        hash: u64,
+        pages_before: usize,
+    ) -> Result<bool, OutOfPages> {
+        let segment = self.index.segment_of(hash);
+        if !self.ids.has_room(segment, self.index.len_of(segment)) {
+            self.ids.grow(&mut memory.ids, segment)?;
+        }
+        if self.index.has_room(segment) {
+            return Ok(false);
+        }
+        let (ids, lines) = (&self.ids, memory.ids.groups());
+        let hash_of = |entry: &IndexEntry| hasher.of_id(ids.get(lines, segment, entry.at));
+        self.index.grow(&mut memory.index, hash, pages_before, hash_of)?;
+        Ok(true)
+    }
+
+    /// Inserts an impression that is not here; only with [room](Slice::has_room).
+    #[inline]
+    fn insert(
+        &mut self,
+        memory: &mut Memory,
+        name: &Name,
+        home: Option<usize>,
+        state: State,
+    ) -> Option<Place> {
+        let segment = self.index.segment_of(name.hash);
+        let len = self.index.len_of(segment);
+        let at = self.ids.push(&mut memory.ids, segment, len, name.words);
+        let entry = IndexEntry { mark: mark_of(name.hash), state, at };
+        let place = match home {
+            Some(home) => self.index.insert_at(&mut memory.index, segment, home, entry),
+            None => self.index.insert(&mut memory.index, name.hash, entry)?,
+        };
+        self.len += 1;
+        Some(place)
+    }
+
+    fn clear(&mut self, memory: &mut Memory) {
+        self.index.clear(&mut memory.index);
+        self.ids.clear(&mut memory.ids);
+        (self.number, self.len) = (None, 0);
+    }
+}
+
+/// The pages of all slices.
+#[derive(Debug)]
+struct Memory {
+    index: Pool<IndexLine>,
+    ids: Pool<IdLine>,
 }
 
 /// Slices of one width, each in the slot of its number.
@@ -137,7 +163,12 @@ struct Slices {
 impl Slices {
     fn new(width_s: u32, keep_ms: u64, ahead_ms: u64, segment_bits: u32) -> Self {
         let spans = keep_ms.saturating_add(ahead_ms) / (u64::from(width_s) * 1000) + 3;
-        let slice = |_| Slice { number: None, table: Table::new(segment_bits), len: 0 };
+        let slice = |_| Slice {
+            number: None,
+            index: Table::new(segment_bits),
+            ids: Ids::new(1 << segment_bits),
+            len: 0,
+        };
         Self { width_s, keep_ms, ring: (0..spans.next_power_of_two()).map(slice).collect() }
     }
 
@@ -173,7 +204,7 @@ impl Slices {
     }
 
     /// Drops what has expired; says when the next slice will, and how many impressions went.
-    fn expire(&mut self, now: UnixMs, pool: &mut Pool<IdGroup>) -> (UnixMs, usize) {
+    fn expire(&mut self, now: UnixMs, memory: &mut Memory) -> (UnixMs, usize) {
         let (mut next, mut gone) = (UnixMs(u64::MAX), 0);
         for slot in 0..self.ring.len() {
             let Some(number) = self.ring[slot].number else { continue };
@@ -181,8 +212,7 @@ impl Slices {
             if expires_at < now {
                 let slice = &mut self.ring[slot];
                 gone += slice.len;
-                slice.table.clear(pool);
-                (slice.number, slice.len) = (None, 0);
+                slice.clear(memory);
             } else {
                 next = next.min(expires_at);
             }
@@ -190,6 +220,9 @@ impl Slices {
         (next, gone)
     }
 }
+
+const PAGE_BYTES: usize = PAGE_GROUPS * size_of::<IndexLine>();
+const _: () = assert!(size_of::<IndexLine>() == size_of::<IdLine>(), "one size of page");
 
 /// How long impressions are kept and how many.
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +245,49 @@ pub(super) struct Name {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found(Place);
 
+/// What the home of an impression says of it at first sight.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sight {
+    /// It is not here, and its home has room and holds `len`.
+    Absent {
+        /// The home.
+        home: u32,
+        /// Entries it holds.
+        len: u32,
+    },
+    /// It is at `place`, if it is the id that stands there.
+    Seems {
+        /// Where its mark stands.
+        place: Place,
+        /// Where the id of that mark stands.
+        id_line: u32,
+        /// The id's number within its line.
+        within: u8,
+    },
+    /// It has to be searched for.
+    Unknown,
+}
+
+/// Whether an impression is here, as far as a look-ahead can know.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look {
+    /// It is.
+    Found(Found),
+    /// It is not, and never goes further than its home, which holds `len` and has room.
+    Absent {
+        /// The home.
+        home: u32,
+        /// Entries it holds.
+        len: u32,
+    },
+    /// It is not.
+    NotFound,
+}
+
 /// All impressions a worker remembers.
 pub(super) struct Impressions {
     hasher: Hasher,
-    pool: Pool<IdGroup>,
+    memory: Memory,
     issued: Slices,
     foreign: Slices,
     now: UnixMs,
@@ -240,15 +312,17 @@ impl Impressions {
         let ahead = limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
         let issued = Slices::new(issued_width, keep_issued, ahead, segment_bits);
         let foreign = Slices::new(foreign_width, limits.lifetime_ms, 0, segment_bits);
-        let page_bytes = size_of::<IdGroup>() * PAGE_GROUPS;
         // A page for each segment of each slice, since most are partly filled, and room for one
         // segment to stand twice while it grows.
         let partly_filled = (issued.ring.len() + foreign.ring.len()) << segment_bits;
-        let pages = (limits.capacity.saturating_mul(BYTES_PER_IMPRESSION)).div_ceil(page_bytes);
-        let growing = (pages >> segment_bits) + 2;
+        let index_pages = limits.capacity.saturating_mul(INDEX_BYTES_PER_IMPRESSION).div_ceil(PAGE_BYTES);
+        let growing = (index_pages >> segment_bits) + 2;
         Self {
             hasher: Hasher::new(key),
-            pool: Pool::new(pages + growing + partly_filled),
+            memory: Memory {
+                index: Pool::new(index_pages + growing + partly_filled),
+                ids: Pool::new(limits.capacity.div_ceil(IDS_PER_PAGE) + partly_filled),
+            },
             issued,
             foreign,
             now: UnixMs(0),
@@ -269,7 +343,7 @@ impl Impressions {
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
-        self.pool.in_use() * size_of::<IdGroup>() * PAGE_GROUPS
+        (self.memory.index.in_use() + self.memory.ids.in_use()) * PAGE_BYTES
     }
 
     /// Moves time forward, never back, and drops what has expired by then.
@@ -283,8 +357,8 @@ impl Impressions {
 
     #[cold]
     fn expire(&mut self) {
-        let (next_issued, gone_issued) = self.issued.expire(self.now, &mut self.pool);
-        let (next_foreign, gone_foreign) = self.foreign.expire(self.now, &mut self.pool);
+        let (next_issued, gone_issued) = self.issued.expire(self.now, &mut self.memory);
+        let (next_foreign, gone_foreign) = self.foreign.expire(self.now, &mut self.memory);
         self.next_expiry = next_issued.min(next_foreign);
         self.live -= gone_issued + gone_foreign;
         self.moves += 1;
@@ -301,33 +375,65 @@ impl Impressions {
         Name { words: id.words(), hash: self.hasher.of_id(id.words()), issued }
     }
 
-    /// Where a look-up of an issued id will go.
     #[inline]
-    pub(super) fn way(&self, name: &Name) -> Way {
-        let slice = name.issued.and_then(|(_, number)| self.issued.live(number));
-        slice.map_or(Way::NOWHERE, |slice| slice.table.way(name.hash))
+    fn issued_slice(&self, name: &Name) -> Option<&Slice> {
+        name.issued.and_then(|(_, number)| self.issued.live(number))
     }
 
-    /// Brings in the cache lines of the first group of a way.
+    /// Where a look-up of an issued id will go first.
     #[inline]
-    pub(super) fn touch(&self, way: Way) -> u64 {
-        self.pool.touch(way.first)
+    pub(super) fn home(&self, name: &Name) -> usize {
+        self.issued_slice(name).map_or(NOWHERE, |slice| slice.index.home(name.hash))
     }
 
-    /// Brings in the second, should a look-up have to go on.
+    /// Brings in the line of a home.
     #[inline]
-    pub(super) fn touch_second(&self, way: Way, name: &Name) -> u64 {
-        self.pool.touch_second(way, &name.words)
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        self.memory.index.groups().get(home).map_or(0, Group::touch)
     }
 
-    /// Brings in the cache lines a look-up of a foreign id will need, in every live slice.
+    /// What the home of an impression says of it, and a word of what will be read next.
     #[inline]
-    pub(super) fn touch_foreign(&self, name: &Name) -> u64 {
+    pub(super) fn sight(&self, home: usize, name: &Name) -> (Sight, u64) {
+        match self.issued_slice(name) {
+            Some(slice) => slice.sight(&self.memory, name, home),
+            None => (Sight::Unknown, self.touch_foreign(name)),
+        }
+    }
+
+    /// Makes of a first sight what is certain.
+    #[inline]
+    pub(super) fn look(&self, sight: Sight, name: &Name) -> Look {
+        match sight {
+            Sight::Absent { home, len } => Look::Absent { home, len },
+            Sight::Seems { place, id_line, within } => {
+                let line = self.memory.ids.group(id_line);
+                if line.get(within) == name.words { Look::Found(Found(place)) } else { self.search(name) }
+            }
+            Sight::Unknown => self.search(name),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, name: &Name) -> Look {
+        self.find(name).map_or(Look::NotFound, Look::Found)
+    }
+
+    /// Whether an impression that was [absent](Look::Absent) still is, when none
+    /// [moved](Self::moves) since.
+    #[inline]
+    pub(super) fn is_still_absent(&self, home: u32, len: u32) -> bool {
+        self.memory.index.group(home).len() == len as usize
+    }
+
+    /// Brings in the lines a look-up of a foreign id will need, in every live slice.
+    #[inline]
+    fn touch_foreign(&self, name: &Name) -> u64 {
         if name.issued.is_some() {
             return 0;
         }
-        let ways = self.foreign_slices().map(|slice| slice.table.way(name.hash));
-        ways.fold(0, |sum, way| sum ^ self.pool.touch(way.first))
+        let homes = self.foreign_slices().map(|slice| slice.index.home(name.hash));
+        homes.fold(0, |sum, home| sum ^ self.touch(home))
     }
 
     /// The live slices of foreign ids, newest first.
@@ -340,30 +446,22 @@ impl Impressions {
 
     #[inline]
     pub(super) fn find(&self, name: &Name) -> Option<Found> {
-        let look = |slice: &Slice| slice.table.find(&self.pool, name.hash, &name.words);
+        let look = |slice: &Slice| slice.find(&self.memory, name);
         match name.issued {
-            Some((_, number)) => self.issued.live(number).and_then(look),
+            Some(_) => self.issued_slice(name).and_then(look),
             None => self.foreign_slices().find_map(look),
         }
         .map(Found)
     }
 
-    /// Entries of the home of an issued id that was not found there; `None` where a look-up goes
-    /// further than its home. As long as [`Impressions::moves`] and this number stay the same, the
-    /// impression is still not here.
-    #[inline]
-    pub(super) fn absent_at(&self, way: Way) -> Option<usize> {
-        self.pool.len_with_room(way.first)
-    }
-
     #[inline]
     pub(super) fn state(&self, at: Found) -> State {
-        self.pool.group(at.0.group).states[at.0.slot as usize]
+        self.memory.index.group(at.0.group).state(at.0.slot as usize)
     }
 
     #[inline]
     pub(super) fn set_state(&mut self, at: Found, state: State) {
-        self.pool.group_mut(at.0.group).states[at.0.slot as usize] = state;
+        self.memory.index.group_mut(at.0.group).set_state(at.0.slot as usize, state);
     }
 
     /// Makes sure that this impression, which is not here, can be inserted.
@@ -374,15 +472,17 @@ impl Impressions {
     #[inline]
     pub(super) fn make_room(&mut self, name: &Name) -> Result<(), Reason> {
         let number = self.number_for(name)?;
-        let hasher = &self.hasher;
         let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
         let expires_at = slices.expires_at(number);
+        let before = slices.slot(number.wrapping_sub(1));
         let slice = slices.open(number).ok_or(Reason::TableFull)?;
         self.next_expiry = self.next_expiry.min(expires_at);
-        let room = slice.table.make_room(&mut self.pool, name.hash, |(words, _)| hasher.of_id(*words));
-        match room {
-            Ok(grown) => self.moves += u64::from(grown),
-            Err(OutOfPages) => return Err(Reason::TableFull),
+        if !slice.has_room(name.hash) {
+            let pages_before = slices.ring[before].index_pages(name.hash);
+            let slice = slices.open(number).ok_or(Reason::TableFull)?;
+            let grown = slice.grow(&mut self.memory, &self.hasher, name.hash, pages_before);
+            let Ok(grown) = grown else { return Err(Reason::TableFull) };
+            self.moves += u64::from(grown);
         }
         Ok(())
     }
@@ -394,12 +494,7 @@ impl Impressions {
         let number = self.number_for(name).ok()?;
         let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
         let slice = slices.open(number)?;
-        let (pool, entry) = (&mut self.pool, (name.words, state));
-        let place = match home {
-            Some(home) => slice.table.insert_at(pool, name.hash, home, entry),
-            None => slice.table.insert(pool, name.hash, entry)?,
-        };
-        slice.len += 1;
+        let place = slice.insert(&mut self.memory, name, home, state)?;
         self.live += 1;
         Some(Found(place))
     }

@@ -2,7 +2,7 @@
 
 use weir_common::bucket::{BucketKey, BucketTotals};
 use zerocopy::byteorder::little_endian::U64;
-use zerocopy::transmute;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use super::pages::Group;
 
@@ -10,7 +10,7 @@ use super::pages::Group;
 pub(super) type KeyWords = [u64; 4];
 
 /// One bucket: its key and the totals that most buckets ever have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(super) struct Line {
     pub(super) key: KeyWords,
@@ -21,8 +21,10 @@ pub(super) struct Line {
     pub(super) clock_suspect: u32,
     /// Number of this bucket's carried totals within its minute plus one; 0 for none.
     pub(super) carried: u32,
-    pub(super) used: bool,
-    pub(super) changed: bool,
+    /// 1 for a line that is a bucket.
+    pub(super) used: u8,
+    /// 1 for a bucket that changed since it was last taken.
+    pub(super) changed: u8,
     /// A bit for each kind of bucket that went on to the next line.
     pub(super) spilled: u16,
 }
@@ -30,26 +32,16 @@ pub(super) struct Line {
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Group for Line {
-    type Key = KeyWords;
     type Entry = LineEntry;
 
     const SLOTS: usize = 1;
     const MAX_LOAD_16THS: usize = 10;
     const GROWTH_DIVISOR: usize = 3;
+    const ROOMY_GROWTH_DIVISOR: usize = 2;
 
     #[inline]
     fn len(&self) -> usize {
-        usize::from(self.used)
-    }
-
-    #[inline]
-    fn may_hold(&self, key: &KeyWords) -> bool {
-        self.key == *key
-    }
-
-    #[inline]
-    fn find(&self, key: &KeyWords) -> Option<usize> {
-        (self.used && self.key == *key).then_some(0)
+        self.used as usize
     }
 
     #[inline]
@@ -74,7 +66,7 @@ impl Group for Line {
             late,
             clock_suspect,
             carried: entry.carried,
-            used: true,
+            used: 1,
             spilled: self.spilled,
             changed: entry.changed,
         };
@@ -104,16 +96,22 @@ pub(super) struct LineEntry {
     cost_micros: u64,
     counts: [u32; 4],
     carried: u32,
-    changed: bool,
+    changed: u8,
 }
 
 impl LineEntry {
     pub(super) const fn new(key: KeyWords) -> Self {
-        Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: false }
+        Self { key, cost_micros: 0, counts: [0; 4], carried: 0, changed: 0 }
     }
 }
 
 impl Line {
+    /// Whether this is the bucket of this key.
+    #[inline]
+    pub(super) fn is(&self, key: &KeyWords) -> bool {
+        self.used != 0 && self.key == *key
+    }
+
     /// What the line itself counts; what it carried on stands elsewhere.
     pub(super) fn small_totals(&self) -> BucketTotals {
         BucketTotals {

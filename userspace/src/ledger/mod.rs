@@ -4,11 +4,14 @@
 //! rows of a journal gives the same outcomes and the same buckets, to the byte.
 //!
 //! Start reading at [`Ledger::apply`]. `verdict` is the rule, `impressions` what is remembered of
-//! each impression, `buckets` the totals in their `line`s, `pages` the tables under both, `hash` their keyed hash.
+//! each impression
+//! (found through an `index`, confirmed by its `ids`), `buckets` the totals in their `line`s, `pages` the tables under both, `hash` their keyed hash.
 
 mod buckets;
 mod hash;
+mod ids;
 mod impressions;
+mod index;
 mod line;
 mod pages;
 mod verdict;
@@ -22,7 +25,7 @@ use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::Click;
 
 use buckets::{Addend, Buckets};
-use impressions::Impressions;
+use impressions::{Impressions, Look, Sight};
 use pages::Way;
 use verdict::State;
 
@@ -126,17 +129,22 @@ pub struct Ledger {
     plans: Vec<Plan>,
 }
 
+/// What tells whether places seen ahead still hold.
+#[derive(Clone, Copy)]
+struct Moves {
+    impressions: u64,
+    buckets: u64,
+}
+
 /// What is worked out of a click before its turn.
 #[derive(Clone, Copy)]
 struct Plan {
     impression: impressions::Name,
-    /// Where both look-ups will go, as far as known before the clicks ahead of this one are decided.
-    impression_way: Way,
+    /// The line a look-up of the impression goes to first.
+    home: usize,
+    sight: Sight,
+    look: Look,
     bucket_way: Way,
-    /// Where the impression was seen to stand.
-    found: Option<impressions::Found>,
-    /// How full the impression's home was when it was seen not to be there.
-    absent_at: Option<usize>,
     /// Left out for what looks like a duplicate.
     bucket: Option<buckets::Name>,
 }
@@ -171,10 +179,10 @@ impl Ledger {
         for chunk in entries.chunks(LOOKAHEAD) {
             plans.clear();
             plans.extend(chunk.iter().map(|entry| self.plan(entry.click)));
-            self.bring_impressions(&plans);
+            self.bring_impressions(&mut plans);
             self.look_ahead(chunk, &mut plans);
             self.bring_buckets(&plans);
-            let moves = self.impressions.moves();
+            let moves = Moves { impressions: self.impressions.moves(), buckets: self.buckets.moves() };
             for (plan, entry) in plans.iter().zip(chunk) {
                 decisions.push(self.decide(entry, plan, moves));
             }
@@ -185,44 +193,38 @@ impl Ledger {
     #[inline]
     fn plan(&self, click: &Click) -> Plan {
         let impression = self.impressions.name(click);
-        let impression_way = self.impressions.way(&impression);
-        Plan {
-            impression,
-            impression_way,
-            bucket_way: Way::NOWHERE,
-            found: None,
-            absent_at: None,
-            bucket: None,
-        }
+        let home = self.impressions.home(&impression);
+        let (sight, look) = (Sight::Unknown, Look::NotFound);
+        Plan { impression, home, sight, look, bucket_way: Way::NOWHERE, bucket: None }
     }
 
     /// Reads a word of every cache line the impressions will need. Nothing waits for any of these
     /// loads, and few instructions stand between them, so the core has many under way at once.
     #[inline]
-    fn bring_impressions(&self, plans: &[Plan]) {
+    fn bring_impressions(&self, plans: &mut [Plan]) {
         let impressions = &self.impressions;
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(plan.impression_way));
-        let nexts = plans.iter().fold(0, |sum, plan| {
-            sum ^ impressions.touch_second(plan.impression_way, &plan.impression)
-                ^ impressions.touch_foreign(&plan.impression)
+        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(plan.home));
+        let nexts = plans.iter_mut().fold(homes, |sum, plan| {
+            let (sight, word) = impressions.sight(plan.home, &plan.impression);
+            plan.sight = sight;
+            sum ^ word
         });
-        core::hint::black_box(homes ^ nexts);
+        core::hint::black_box(nexts);
     }
 
     /// Finds the impressions that are there, and the buckets of all clicks that look new.
     #[inline]
     fn look_ahead(&self, entries: &[Entry], plans: &mut [Plan]) {
         for (plan, entry) in plans.iter_mut().zip(entries) {
-            plan.found = self.impressions.find(&plan.impression);
-            if plan.found.is_none() {
-                plan.absent_at = self.impressions.absent_at(plan.impression_way);
+            plan.look = self.impressions.look(plan.sight, &plan.impression);
+            if let Look::Found(found) = plan.look
+                && self.impressions.state(found).has_seen(Ordinal(entry.click.ordinal))
+            {
+                continue;
             }
-            let seen = |found| self.impressions.state(found).has_seen(Ordinal(entry.click.ordinal));
-            if !plan.found.is_some_and(seen) {
-                let bucket = self.bucket_of(entry.admitted.minute, entry.click);
-                plan.bucket_way = self.buckets.way(&bucket);
-                plan.bucket = Some(bucket);
-            }
+            let bucket = self.bucket_of(entry.admitted.minute, entry.click);
+            plan.bucket_way = self.buckets.way(&bucket);
+            plan.bucket = Some(bucket);
         }
     }
 
@@ -236,7 +238,7 @@ impl Ledger {
     fn bring_buckets(&self, plans: &[Plan]) {
         let homes = plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch(plan.bucket_way));
         let nexts = plans.iter().fold(0, |sum, plan| match &plan.bucket {
-            Some(bucket) => sum ^ self.buckets.touch_second(plan.bucket_way, bucket),
+            Some(bucket) => sum ^ self.buckets.touch_leap(plan.bucket_way, bucket),
             None => sum,
         });
         core::hint::black_box(homes ^ nexts);
@@ -251,7 +253,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn decide(&mut self, entry: &Entry, plan: &Plan, moves: u64) -> Decision {
+    fn decide(&mut self, entry: &Entry, plan: &Plan, moves: Moves) -> Decision {
         self.advance(entry.received_at);
         let ordinal = Ordinal(entry.click.ordinal);
         match self.judge(entry, plan, moves, ordinal) {
@@ -264,21 +266,26 @@ impl Ledger {
     }
 
     #[inline]
-    fn judge(&mut self, entry: &Entry, plan: &Plan, moves: u64, ordinal: Ordinal) -> Result<Outcome, Reason> {
+    fn judge(
+        &mut self,
+        entry: &Entry,
+        plan: &Plan,
+        moves: Moves,
+        ordinal: Ordinal,
+    ) -> Result<Outcome, Reason> {
         if ordinal.0 >= ORDINALS {
             return Err(Reason::OrdinalLimit);
         }
         let Admitted { filter, late, row_flags, .. } = entry.admitted;
         // What was found ahead is still there, and what was not still is not, unless entries moved
         // or one came into the same home since.
-        let unmoved = moves == self.impressions.moves();
-        let absent = unmoved
-            && plan.absent_at.is_some()
-            && plan.absent_at == self.impressions.absent_at(plan.impression_way);
-        let found = match plan.found {
-            Some(found) if unmoved => Some(found),
-            None if absent => None,
-            _ => self.impressions.find(&plan.impression),
+        let unmoved = moves.impressions == self.impressions.moves();
+        let (found, home) = match plan.look {
+            Look::Found(found) if unmoved => (Some(found), None),
+            Look::Absent { home, len } if unmoved && self.impressions.is_still_absent(home, len) => {
+                (None, Some(home as usize))
+            }
+            _ => (self.impressions.find(&plan.impression), None),
         };
         let state = found.map_or(State::default(), |found| self.impressions.state(found));
         let outcome = state.judge(ordinal, filter, late);
@@ -289,13 +296,26 @@ impl Ledger {
         if found.is_none() {
             self.impressions.make_room(&plan.impression)?;
         }
-        let bucket = plan.bucket.unwrap_or_else(|| self.bucket_of(entry.admitted.minute, entry.click));
-        let bucket = self.buckets.find_or_open(&bucket, self.now).ok_or(Reason::TableFull)?;
-        let home = (absent && moves == self.impressions.moves()).then_some(plan.impression_way.first);
+        let bucket = self.bucket_for(entry, plan, moves).ok_or(Reason::TableFull)?;
+        let home = home.filter(|_| moves.impressions == self.impressions.moves());
         self.remember(plan, found, home, state.after(ordinal, outcome));
         let price_micros = entry.click.price_micros.get();
         self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
         Ok(outcome)
+    }
+
+    #[inline]
+    fn bucket_for(&mut self, entry: &Entry, plan: &Plan, moves: Moves) -> Option<buckets::Found> {
+        let Some(name) = &plan.bucket else {
+            let name = self.bucket_of(entry.admitted.minute, entry.click);
+            return self.buckets.find_or_open(&name, self.now);
+        };
+        if moves.buckets == self.buckets.moves()
+            && let Some(found) = self.buckets.find_at(plan.bucket_way, name)
+        {
+            return Some(found);
+        }
+        self.buckets.find_or_open(name, self.now)
     }
 
     #[inline]

@@ -8,10 +8,14 @@
 //!
 //! The tables know no meaning: what a group holds is its own affair.
 
-/// What a segment probes as a unit: one or two cache lines with some entries.
-pub(super) trait Group: Clone + Default {
-    /// What tells entries apart.
-    type Key: Copy;
+use core::marker::PhantomData;
+
+use memmap2::MmapMut;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What a segment probes as a unit: one cache line with some entries. All zero bytes are an empty
+/// one.
+pub(super) trait Group: Clone + FromBytes + IntoBytes + Immutable + KnownLayout {
     /// One entry, as it moves when a segment grows.
     type Entry: Copy;
 
@@ -19,15 +23,13 @@ pub(super) trait Group: Clone + Default {
     const SLOTS: usize;
     /// A segment grows when it is fuller than this, in sixteenths.
     const MAX_LOAD_16THS: usize;
-    /// A segment grows by one page in this many.
+    /// A segment grows by one page in this many when pages are scarce.
     const GROWTH_DIVISOR: usize;
+    /// A segment grows by one page in this many when there are plenty: then it grows less often.
+    const ROOMY_GROWTH_DIVISOR: usize;
 
     /// Entries held.
     fn len(&self) -> usize;
-    /// Whether the group seems to hold this key; for a guess.
-    fn may_hold(&self, key: &Self::Key) -> bool;
-    /// Where the entry with this key stands.
-    fn find(&self, key: &Self::Key) -> Option<usize>;
     /// The entry in a slot below `len`.
     fn entry(&self, slot: usize) -> Self::Entry;
     /// Adds an entry and says where; there is room.
@@ -36,14 +38,14 @@ pub(super) trait Group: Clone + Default {
     fn may_have_spilled(&self, bit: u32) -> bool;
     /// Notes that one did.
     fn mark_spilled(&mut self, bit: u32);
-    /// A word from each cache line, so that reading it brings the lines in.
+    /// A word of the cache line, so that reading it brings the line in.
     fn touch(&self) -> u64;
 }
 
-/// Groups are as large as one or two cache lines, so pages are of 4 or 8 KiB: small enough that a
-/// hundred little segments waste little, large enough that page lists stay in the nearest caches.
+/// Groups are cache lines, so pages are of 4 KiB: small enough that a hundred little segments waste
+/// little, large enough that page lists stay in the nearest caches.
 pub(super) const PAGE_GROUPS: usize = 64;
-const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
+pub(super) const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
 
 /// Which of 64 marks a full group sets for an entry that goes on. Most look-ups for what is not
 /// there so end at their home, even in a table that is nearly full. Bits that place nothing: a
@@ -56,22 +58,41 @@ const fn spill_bit(within: u64) -> u32 {
 /// All pages of one kind: taken and given back one by one, never more than the budget.
 #[derive(Debug)]
 pub(super) struct Pool<G> {
-    /// Grows up to its reserved capacity and never moves.
-    groups: Vec<G>,
+    /// All groups as bytes, zero until first used. On huge pages where the kernel has them: a
+    /// table of 400 MB is 100,000 pages of 4 KiB, fifty times what the address cache of a core holds.
+    bytes: MmapMut,
     free: Vec<u32>,
+    /// Pages taken at least once.
+    touched: usize,
     pages_max: usize,
+    groups: PhantomData<G>,
 }
 
-impl<G: Clone + Default> Pool<G> {
+impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
     /// A pool of `pages_max` pages. Address space is reserved at once, memory as pages are taken.
+    ///
+    /// # Panics
+    /// When the kernel refuses the address space.
     pub(super) fn new(pages_max: usize) -> Self {
         let pages_max = pages_max.min(u32::MAX as usize >> PAGE_SHIFT);
-        Self { groups: Vec::with_capacity(pages_max * PAGE_GROUPS), free: Vec::new(), pages_max }
+        let len = pages_max * PAGE_GROUPS * size_of::<G>();
+        let bytes = MmapMut::map_anon(len).unwrap_or_else(|error| {
+            panic!("no address space for a table of {len} bytes ({error}): lower the ledger's capacities")
+        });
+        #[cfg(target_os = "linux")]
+        // A kernel without huge pages says so; small ones are slower, not wrong.
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        Self { bytes, free: Vec::with_capacity(pages_max), touched: 0, pages_max, groups: PhantomData }
     }
 
     /// Pages that can still be taken.
     pub(super) fn available(&self) -> usize {
-        self.pages_max - self.groups.len() / PAGE_GROUPS + self.free.len()
+        self.pages_max - self.touched + self.free.len()
+    }
+
+    /// Whether a quarter of all pages is left.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.available() > self.pages_max / 4
     }
 
     /// Pages in use.
@@ -79,18 +100,31 @@ impl<G: Clone + Default> Pool<G> {
         self.pages_max - self.available()
     }
 
-    /// An empty page.
+    /// An empty page: all its bytes are zero.
     pub(super) fn take(&mut self) -> Option<u32> {
         if let Some(page) = self.free.pop() {
-            self.page_mut(page).fill(G::default());
+            self.page_mut(page).as_mut_bytes().fill(0);
             return Some(page);
         }
-        let page = self.groups.len() / PAGE_GROUPS;
+        let page = self.touched;
         if page >= self.pages_max {
             return None;
         }
-        self.groups.resize(self.groups.len() + PAGE_GROUPS, G::default());
+        self.touched += 1;
         Some(page as u32)
+    }
+
+    /// Every group there can be, those of pages not taken included.
+    #[inline(always)]
+    pub(super) fn groups(&self) -> &[G] {
+        // The kernel aligns to pages and the length is whole groups, so this is never empty-handed.
+        <[G]>::ref_from_bytes(&self.bytes).unwrap_or(&[])
+    }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub(super) fn groups_mut(&mut self) -> &mut [G] {
+        <[G]>::mut_from_bytes(&mut self.bytes).unwrap_or(&mut [])
     }
 
     /// Gives a page back.
@@ -99,52 +133,90 @@ impl<G: Clone + Default> Pool<G> {
     }
 
     pub(super) fn page(&self, page: u32) -> &[G] {
-        &self.groups[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
+        &self.groups()[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
     }
 
     pub(super) fn page_mut(&mut self, page: u32) -> &mut [G] {
-        &mut self.groups[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
-    }
-
-    /// A word of each cache line of a group, or nothing for a group that is not there: brings
-    /// the lines in.
-    #[inline]
-    pub(super) fn touch(&self, at: usize) -> u64
-    where
-        G: Group,
-    {
-        self.groups.get(at).map_or(0, Group::touch)
-    }
-
-    /// The same for the second group of a way, should the first be full and not hold the key. No
-    /// branch, for none could be predicted.
-    #[inline]
-    pub(super) fn touch_second(&self, way: Way, key: &G::Key) -> u64
-    where
-        G: Group,
-    {
-        let goes_on =
-            self.groups.get(way.first).is_some_and(|group| group.len() == G::SLOTS && !group.may_hold(key));
-        self.touch(if goes_on { way.second } else { way.first })
-    }
-
-    /// Entries of a group that has room for more; `None` for one that is full or not there.
-    #[inline]
-    pub(super) fn len_with_room(&self, at: usize) -> Option<usize>
-    where
-        G: Group,
-    {
-        self.groups.get(at).map(Group::len).filter(|&len| len < G::SLOTS)
+        &mut self.groups_mut()[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
     }
 
     #[inline]
     pub(super) fn group(&self, at: u32) -> &G {
-        &self.groups[at as usize]
+        &self.groups()[at as usize]
     }
 
     #[inline]
     pub(super) fn group_mut(&mut self, at: u32) -> &mut G {
-        &mut self.groups[at as usize]
+        &mut self.groups_mut()[at as usize]
+    }
+}
+
+/// The pages of each segment of something, found by one short load.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// A row for each segment: the number of its pages, then the pages.
+    rows: Vec<u32>,
+    stride: usize,
+    segments: usize,
+}
+
+impl Directory {
+    pub(super) const fn new(segments: usize) -> Self {
+        Self { rows: Vec::new(), stride: 0, segments }
+    }
+
+    /// The pages of a segment in order.
+    #[inline]
+    pub(super) fn of(&self, segment: usize) -> &[u32] {
+        match self.rows.get(segment * self.stride..) {
+            Some([count, pages @ ..]) => &pages[..*count as usize],
+            _ => &[],
+        }
+    }
+
+    /// Gives a segment other pages.
+    pub(super) fn set(&mut self, segment: usize, pages: &[u32]) {
+        if pages.len() >= self.stride {
+            self.widen(pages.len());
+        }
+        let row = &mut self.rows[segment * self.stride..][..self.stride];
+        row[0] = pages.len() as u32;
+        row[1..=pages.len()].copy_from_slice(pages);
+    }
+
+    /// Gives a segment one more page.
+    pub(super) fn push(&mut self, segment: usize, page: u32) {
+        let count = self.of(segment).len();
+        if count + 1 >= self.stride {
+            self.widen(count + 1);
+        }
+        let row = &mut self.rows[segment * self.stride..][..self.stride];
+        row[0] += 1;
+        row[count + 1] = page;
+    }
+
+    /// Makes each row hold this many pages and some to spare.
+    #[cold]
+    fn widen(&mut self, pages: usize) {
+        let stride = (1 + pages + pages / 2).next_multiple_of(4);
+        let mut rows = vec![0; stride * self.segments];
+        for segment in 0..self.segments {
+            let pages = self.of(segment);
+            rows[segment * stride] = pages.len() as u32;
+            rows[segment * stride + 1..][..pages.len()].copy_from_slice(pages);
+        }
+        (self.rows, self.stride) = (rows, stride);
+    }
+
+    /// All pages of all segments.
+    pub(super) fn pages(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.segments).flat_map(|segment| self.of(segment).iter().copied())
+    }
+
+    /// Gives every page back.
+    pub(super) fn clear<G: FromBytes + IntoBytes + Immutable + KnownLayout>(&mut self, pool: &mut Pool<G>) {
+        self.pages().for_each(|page| pool.give(page));
+        (self.rows, self.stride) = (Vec::new(), 0);
     }
 }
 
@@ -155,16 +227,20 @@ pub(super) struct Place {
     pub(super) slot: u32,
 }
 
-/// The first two groups a look-up goes to, in the pool's count.
+/// The groups a look-up goes to first, in the pool's count: its home, then the home's neighbour,
+/// which is always `first ^ 1`, then the first leap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
     pub(super) first: usize,
-    pub(super) second: usize,
+    pub(super) leap: usize,
 }
 
+/// What has no place yet; no pool has a group of this number.
+pub(super) const NOWHERE: usize = usize::MAX;
+
 impl Way {
-    /// The way of what has none yet; no pool has a group of this number.
-    pub(super) const NOWHERE: Self = Self { first: usize::MAX, second: usize::MAX };
+    /// The way of what has none yet.
+    pub(super) const NOWHERE: Self = Self { first: NOWHERE, leap: NOWHERE };
 }
 
 /// There is no page left for a segment to grow into.
@@ -175,17 +251,16 @@ pub(super) struct OutOfPages;
 #[derive(Debug)]
 pub(super) struct Table {
     segment_bits: u32,
-    /// Pages and entries of each segment.
     segments: Vec<Segment>,
-    /// The pages of all segments, `stride` to each: one short load from hash to page.
-    directory: Vec<u32>,
-    stride: usize,
+    directory: Directory,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Segment {
-    pages: u32,
+    /// Entries held.
     len: u32,
+    /// Entries that can come before the segment must grow.
+    room: u32,
 }
 
 /// The pages of a segment while it is looked at.
@@ -196,6 +271,9 @@ struct Pages<'a>(&'a [u32]);
 #[derive(Clone, Copy)]
 struct Probe {
     index: usize,
+    /// Whether this is the neighbour of the group a leap led to.
+    neighbour: bool,
+    /// How wide a leap is, in groups.
     step: usize,
     leaps: usize,
 }
@@ -207,65 +285,96 @@ const LEAPS: usize = 12;
 impl Table {
     /// An empty table of `2^segment_bits` segments; it holds no page yet.
     pub(super) fn new(segment_bits: u32) -> Self {
-        let segments = vec![Segment::default(); 1 << segment_bits];
-        Self { segment_bits, segments, directory: Vec::new(), stride: 0 }
+        let segments = 1 << segment_bits;
+        Self {
+            segment_bits,
+            segments: vec![Segment::default(); segments],
+            directory: Directory::new(segments),
+        }
     }
 
     /// Segment of a hash, and what is left of the hash to place it within.
     #[inline]
     const fn split(&self, hash: u64) -> (usize, u64) {
-        let segment = ((hash as u128) << self.segment_bits) >> 64;
-        (segment as usize, hash << self.segment_bits)
+        (self.segment_of(hash), hash << self.segment_bits)
+    }
+
+    /// The segment a hash belongs to.
+    #[inline]
+    pub(super) const fn segment_of(&self, hash: u64) -> usize {
+        (((hash as u128) << self.segment_bits) >> 64) as usize
+    }
+
+    /// Entries of a segment.
+    #[inline]
+    pub(super) fn len_of(&self, segment: usize) -> usize {
+        self.segments[segment].len as usize
+    }
+
+    /// Pages of a segment.
+    pub(super) fn pages_of(&self, segment: usize) -> usize {
+        self.directory.of(segment).len()
     }
 
     #[inline]
-    fn pages_of(&self, segment: usize) -> Pages<'_> {
-        Pages(&self.directory[segment * self.stride..][..self.segments[segment].pages as usize])
+    fn segment(&self, segment: usize) -> Pages<'_> {
+        Pages(self.directory.of(segment))
+    }
+
+    /// The group a look-up of this hash goes to first; [`NOWHERE`] in a segment without pages.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> usize {
+        let (segment, within) = self.split(hash);
+        let pages = self.segment(segment);
+        if pages.0.is_empty() { NOWHERE } else { pages.at(pages.home_index(within)) as usize }
+    }
+
+    /// Whether an entry of this hash may stand further on than this group, its home.
+    #[inline]
+    pub(super) fn may_go_on<G: Group>(&self, hash: u64, home: &G) -> bool {
+        home.may_have_spilled(spill_bit(hash << self.segment_bits))
     }
 
     /// Where a look-up of this hash will go.
     #[inline]
     pub(super) fn way(&self, hash: u64) -> Way {
         let (segment, within) = self.split(hash);
-        let pages = self.pages_of(segment);
+        let pages = self.segment(segment);
         if pages.0.is_empty() {
             return Way::NOWHERE;
         }
         let probe = pages.probe(within);
-        Way { first: pages.at(probe.index) as usize, second: pages.at(pages.next(probe).index) as usize }
+        let leap = pages.next(pages.next(probe));
+        Way { first: pages.at(probe.index) as usize, leap: pages.at(leap.index) as usize }
     }
 
-    /// Where the entry of this key stands.
+    /// Where the entry of this hash stands for which `slot_in` knows a slot.
     #[inline]
-    pub(super) fn find<G: Group>(&self, pool: &Pool<G>, hash: u64, key: &G::Key) -> Option<Place> {
-        let (segment, within) = self.split(hash);
-        self.pages_of(segment).find(pool, within, key)
-    }
-
-    /// Makes sure that one more entry of this hash can be inserted; whether entries moved for it.
-    #[inline]
-    pub(super) fn make_room<G: Group>(
-        &mut self,
-        pool: &mut Pool<G>,
+    pub(super) fn find<G: Group>(
+        &self,
+        pool: &Pool<G>,
         hash: u64,
-        hash_of: impl Fn(&G::Entry) -> u64,
-    ) -> Result<bool, OutOfPages> {
-        let (segment, _) = self.split(hash);
-        if self.has_room::<G>(segment) {
-            return Ok(false);
-        }
-        self.grow(pool, segment, hash_of)?;
-        Ok(true)
+        slot_in: impl Fn(&G) -> Option<usize>,
+    ) -> Option<Place> {
+        let (segment, within) = self.split(hash);
+        self.segment(segment).find(pool.groups(), within, slot_in)
+    }
+
+    /// Whether one more entry can be inserted into a segment; if not, [`Table::grow`] first.
+    #[inline]
+    pub(super) fn has_room(&self, segment: usize) -> bool {
+        self.segments[segment].room > 0
     }
 
     #[inline]
-    fn has_room<G: Group>(&self, segment: usize) -> bool {
-        let Segment { pages, len } = self.segments[segment];
-        16 * (len as usize + 1) <= G::MAX_LOAD_16THS * G::SLOTS * PAGE_GROUPS * pages as usize
+    fn count_in(&mut self, segment: usize) {
+        let segment = &mut self.segments[segment];
+        segment.len += 1;
+        segment.room = segment.room.saturating_sub(1);
     }
 
-    /// Inserts an entry that is not in the table. Only after [`Table::make_room`] for this hash;
-    /// `None` without it.
+    /// Inserts an entry that is not in the table. `None` where a segment
+    /// without [room](Table::has_room) has no page.
     #[inline]
     pub(super) fn insert<G: Group>(
         &mut self,
@@ -274,36 +383,46 @@ impl Table {
         entry: G::Entry,
     ) -> Option<Place> {
         let (segment, within) = self.split(hash);
-        let place = self.pages_of(segment).insert(pool, within, entry)?;
-        self.segments[segment].len += 1;
+        let place = self.segment(segment).insert(pool.groups_mut(), within, entry)?;
+        self.count_in(segment);
         Some(place)
     }
 
     /// Inserts an entry into the group a look-up of it has just ended at: its home, not full.
-    /// Only after [`Table::make_room`] for this hash made no entry move.
+    /// Only with [room](Table::has_room).
     #[inline]
     pub(super) fn insert_at<G: Group>(
         &mut self,
         pool: &mut Pool<G>,
-        hash: u64,
+        segment: usize,
         home: usize,
         entry: G::Entry,
     ) -> Place {
-        let (segment, _) = self.split(hash);
-        self.segments[segment].len += 1;
-        Place { group: home as u32, slot: pool.group_mut(home as u32).push(entry) as u32 }
+        self.count_in(segment);
+        Place { group: home as u32, slot: pool.groups_mut()[home].push(entry) as u32 }
     }
 
-    /// Streams a segment into one with more pages.
+    /// Streams the segment of this hash into one with more pages. One that has none yet starts with
+    /// as many as that of the span before came to have (`pages_before`), if they are easily spared: what came
+    /// in one span of time is a good guess for the next, and then nothing needs to grow again.
     #[cold]
-    fn grow<G: Group>(
+    pub(super) fn grow<G: Group>(
         &mut self,
         pool: &mut Pool<G>,
-        segment: usize,
+        hash: u64,
+        pages_before: usize,
         hash_of: impl Fn(&G::Entry) -> u64,
     ) -> Result<(), OutOfPages> {
-        let old = self.pages_of(segment).0.to_vec();
-        let count = old.len() + (old.len() / G::GROWTH_DIVISOR).max(1);
+        let segment = self.segment_of(hash);
+        let old = self.directory.of(segment).to_vec();
+        let count = if !old.is_empty() {
+            let divisor = if pool.is_roomy() { G::ROOMY_GROWTH_DIVISOR } else { G::GROWTH_DIVISOR };
+            old.len() + (old.len() / divisor).max(1)
+        } else if pool.is_roomy() {
+            pages_before.clamp(1, pool.available())
+        } else {
+            1
+        };
         if pool.available() < count {
             return Err(OutOfPages);
         }
@@ -314,40 +433,28 @@ impl Table {
                 let group = pool.page(page)[index].clone();
                 for slot in 0..group.len() {
                     let entry = group.entry(slot);
-                    Pages(&new).insert(pool, hash_of(&entry) << self.segment_bits, entry);
+                    let within = hash_of(&entry) << self.segment_bits;
+                    Pages(&new).insert(pool.groups_mut(), within, entry);
                 }
             }
             pool.give(page);
         }
-        if count > self.stride {
-            self.widen(count);
-        }
-        self.directory[segment * self.stride..][..count].copy_from_slice(&new);
-        self.segments[segment].pages = count as u32;
+        self.directory.set(segment, &new);
+        let most = G::MAX_LOAD_16THS * G::SLOTS * PAGE_GROUPS * count / 16;
+        let segment = &mut self.segments[segment];
+        segment.room = (most as u32).saturating_sub(segment.len);
         Ok(())
-    }
-
-    /// Makes the directory hold more pages for each segment.
-    fn widen(&mut self, pages: usize) {
-        let stride = pages + pages / 2;
-        let mut directory = vec![0; stride * self.segments.len()];
-        for segment in 0..self.segments.len() {
-            let pages = self.pages_of(segment).0;
-            directory[segment * stride..][..pages.len()].copy_from_slice(pages);
-        }
-        (self.directory, self.stride) = (directory, stride);
     }
 
     /// Gives every page back.
     pub(super) fn clear<G: Group>(&mut self, pool: &mut Pool<G>) {
-        self.pages().for_each(|page| pool.give(page));
+        self.directory.clear(pool);
         self.segments.fill(Segment::default());
-        (self.directory, self.stride) = (Vec::new(), 0);
     }
 
     /// All pages of the table.
     pub(super) fn pages(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.segments.len()).flat_map(|segment| self.pages_of(segment).0.iter().copied())
+        self.directory.pages()
     }
 }
 
@@ -370,30 +477,46 @@ impl Pages<'_> {
 
     #[inline]
     fn probe(self, within: u64) -> Probe {
-        // Bits that neither place nor mark; never 0, so that the second group is another one.
-        let step = ((within & u64::from(u32::MAX)) * (self.groups() as u64 - 1)) >> 32;
-        Probe { index: self.home_index(within), step: step as usize + 1, leaps: LEAPS }
+        // Bits that neither place nor mark; never 0, so that a leap leads to another pair.
+        let pairs = self.groups() as u64 / 2;
+        let step = 2 * (((within & u64::from(u32::MAX)) * (pairs - 1)) >> 32) as usize + 2;
+        Probe { index: self.home_index(within), neighbour: false, step, leaps: LEAPS }
     }
 
-    /// The group to look at after this one. A few leaps as wide as the hash says keep full groups
-    /// from growing into clusters; single steps after them are sure to meet every group.
+    /// The group to look at after this one: first its neighbour, which processors fetch along with
+    /// it, then on to another pair. A few leaps as wide as the hash says keep full groups from
+    /// growing into clusters; single steps after them are sure to meet every group.
     #[inline]
     const fn next(self, probe: Probe) -> Probe {
-        let Probe { index, step, leaps } = probe;
-        let (ahead, leaps) = if leaps > 0 { (index + step, leaps - 1) } else { (index + 1, 0) };
-        Probe { index: if ahead < self.groups() { ahead } else { ahead - self.groups() }, step, leaps }
+        let Probe { index, neighbour, step, leaps } = probe;
+        if !neighbour {
+            return Probe { index: index ^ 1, neighbour: true, step, leaps };
+        }
+        let (ahead, leaps) = if leaps > 0 { (index + step, leaps - 1) } else { (index + 2, 0) };
+        let index = if ahead < self.groups() { ahead } else { ahead - self.groups() };
+        Probe { index, neighbour: false, step, leaps }
+    }
+
+    /// Groups a probe may have to look at to have met every one.
+    const fn probes_max(self) -> usize {
+        self.groups() + 2 * LEAPS
     }
 
     #[inline]
-    fn find<G: Group>(self, pool: &Pool<G>, within: u64, key: &G::Key) -> Option<Place> {
+    fn find<G: Group>(
+        self,
+        groups: &[G],
+        within: u64,
+        slot_in: impl Fn(&G) -> Option<usize>,
+    ) -> Option<Place> {
         if self.0.is_empty() {
             return None;
         }
         let mut probe = self.probe(within);
-        for _ in 0..self.groups() + LEAPS {
+        for _ in 0..self.probes_max() {
             let at = self.at(probe.index);
-            let group = pool.group(at);
-            if let Some(slot) = group.find(key) {
+            let group = &groups[at as usize];
+            if let Some(slot) = slot_in(group) {
                 return Some(Place { group: at, slot: slot as u32 });
             }
             if !group.may_have_spilled(spill_bit(within)) {
@@ -406,14 +529,14 @@ impl Pages<'_> {
 
     /// Puts an entry into the first group on its way that is not full. `None` when all are.
     #[inline]
-    fn insert<G: Group>(self, pool: &mut Pool<G>, within: u64, entry: G::Entry) -> Option<Place> {
+    fn insert<G: Group>(self, groups: &mut [G], within: u64, entry: G::Entry) -> Option<Place> {
         if self.0.is_empty() {
             return None;
         }
         let mut probe = self.probe(within);
-        for _ in 0..self.groups() + LEAPS {
+        for _ in 0..self.probes_max() {
             let at = self.at(probe.index);
-            let group = pool.group_mut(at);
+            let group = &mut groups[at as usize];
             if group.len() < G::SLOTS {
                 return Some(Place { group: at, slot: group.push(entry) as u32 });
             }

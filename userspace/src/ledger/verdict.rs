@@ -2,10 +2,11 @@
 
 use weir_common::id::{ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What is remembered of an impression: a bit for each ordinal seen, and one for "a click of it
 /// was counted".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub(super) struct State(pub(super) u8);
 

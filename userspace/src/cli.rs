@@ -243,10 +243,10 @@ node     1 in local local
   udp      port 4500 on 0.0.0.0, ::
   steer    none: no interface
   keys     0, unsigned clicks taken
-  journal  commit every 2ms, at most 16GiB
+  journal  commit every 2ms, at most 64GiB
   forward  embedded every 2s
   metrics  127.0.0.1:9464
-  memory   at most about 492MiB: dedupe 229MiB, buckets 184MiB, receive buffers 80MiB
+  memory   at most about 2537MiB: dedupe 2289MiB, buckets 184MiB, receive buffers 65MiB
 "
         );
     }

@@ -91,7 +91,7 @@ fn a_number_out_of_range_is_told_its_range() {
     invalid("node.id = \"1\"", &[&format!("line 1: node.id = \"1\": {node}")]);
     let port = "expected a whole number from 1 to 65535 (default 4500)";
     invalid("rx.udp.port = 65536", &[&format!("line 1: rx.udp.port = 65536: {port}")]);
-    let buffers = "expected a power of two from 64 to 32768 (default 4096)";
+    let buffers = "expected a power of two from 64 to 32768 (default 64)";
     for number in ["4095", "32", "65536"] {
         let text = format!("rx.udp.buffers_per_worker = {number}");
         invalid(&text, &[&format!("line 1: rx.udp.buffers_per_worker = {number}: {buffers}")]);

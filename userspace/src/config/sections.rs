@@ -112,7 +112,7 @@ fn udp(mut section: Section<'_, '_>) -> Udp {
         section.note("addresses", "no address to listen on; name one, or \"0.0.0.0\" and \"::\" for all");
     }
     let socket_buffer_bytes = section.size("socket_buffer", 16 * MIB, 64 * KIB..=GIB) as usize;
-    let expected = "a power of two from 64 to 32768 (default 4096)";
+    let expected = "a power of two from 64 to 32768 (default 64)";
     let buffers_per_worker = section.value("buffers_per_worker", 64, expected, |value| {
         integer_in(value, &(64..=BUFFERS_MAX)).filter(|count: &u16| count.is_power_of_two())
     });
@@ -235,7 +235,7 @@ fn check_keys(root: &Section<'_, '_>, config: &Config) {
 }
 
 fn dedupe(mut section: Section<'_, '_>) -> Dedupe {
-    let capacity = section.integer("capacity", 10_000_000, 1_000..=10_000_000_000);
+    let capacity = section.integer("capacity", 100_000_000, 1_000..=10_000_000_000);
     section.finish();
     Dedupe { capacity }
 }
@@ -265,7 +265,7 @@ fn journal(mut section: Section<'_, '_>) -> Journal {
     let journal = Journal {
         commit_window: section.duration("commit_window", Duration::from_millis(2), no_wait..=longest),
         segment_bytes: section.size("segment_size", 64 * MIB, MIB..=4 * GIB),
-        max_bytes: section.size("max_size", 16 * GIB, 4 * MIB..=64 * TIB),
+        max_bytes: section.size("max_size", 64 * GIB, 4 * MIB..=64 * TIB),
         ack: section.choice("ack", AckLevel::Disk, &[("disk", AckLevel::Disk)]),
     };
     // One segment is written, one waits to be forwarded, one is being removed.

@@ -11,6 +11,7 @@
 mod frames;
 mod refold;
 mod settings;
+mod shape;
 mod threads;
 
 use std::io;
@@ -52,6 +53,9 @@ pub enum DaemonError {
     /// The journal folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The buckets would change their shape.
+    #[error(transparent)]
+    Shape(#[from] shape::ShapeError),
     /// The control side.
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -109,6 +113,7 @@ pub enum DaemonError {
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     let cores = Host::this().worker_cores(config);
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
+    shape::keep(&config.node.data_dir, config.buckets.dimensions)?;
     let workers: Arc<[WorkerStats]> = cores.iter().map(|_| WorkerStats::default()).collect();
     let node = Node {
         shards: ShardMap::even(cores.len()),

@@ -278,6 +278,9 @@ impl<S: Sink> Forwarder<S> {
 
     fn failed(&mut self, now: Now, planned: Option<Planned>, error: &SinkError) {
         self.stats.flush_failures.add(1);
+        if self.last_error.is_none() {
+            tracing::error!(%error, "a flush failed; it is tried again, and the journal keeps what it holds");
+        }
         self.last_error = Some(error.to_string());
         if let State::Committing { batch, retry, .. } = &mut self.state {
             *batch = planned;
@@ -300,7 +303,9 @@ impl<S: Sink> Forwarder<S> {
     }
 
     fn finish(&mut self, now: Now, since: Now, oldest: Option<UnixMs>) {
-        self.last_error = None;
+        if self.last_error.take().is_some() {
+            tracing::info!("flushes reach the sink again");
+        }
         let open_from = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
         self.merge.settle(open_from);
         if let Some(oldest) = oldest {

@@ -12,7 +12,7 @@ use weir_common::id::WorkerId;
 use super::book::Book;
 use super::clock::Now;
 use crate::journal::disk::create_segment;
-use crate::journal::{Completion, Operation, SegmentNo};
+use crate::journal::{Completion, JournalState, Operation, SegmentNo};
 use crate::stats::WorkerStats;
 use crate::uring::{Uring, Write};
 
@@ -54,6 +54,8 @@ pub struct JournalShell {
     creator: Creator,
     group_began_ns: Option<u64>,
     group_bytes: u64,
+    /// What the log was last told of the journal.
+    told: JournalState,
 }
 
 impl JournalShell {
@@ -62,7 +64,13 @@ impl JournalShell {
     /// # Errors
     /// When the helper thread cannot be started.
     pub fn start(worker: WorkerId) -> io::Result<Self> {
-        Ok(Self { files: Vec::new(), creator: Creator::start(worker)?, group_began_ns: None, group_bytes: 0 })
+        Ok(Self {
+            files: Vec::new(),
+            creator: Creator::start(worker)?,
+            group_began_ns: None,
+            group_bytes: 0,
+            told: JournalState::Running,
+        })
     }
 
     /// Starts everything the journal asks for.
@@ -75,6 +83,25 @@ impl JournalShell {
             self.start_one(now, operation, book, uring);
         }
         book.reclaim();
+        self.tell(book.journal().state());
+    }
+
+    /// Logs when the journal stops taking blocks, and when it goes on.
+    fn tell(&mut self, state: &JournalState) {
+        if *state == self.told {
+            return;
+        }
+        match state {
+            JournalState::Running => tracing::info!("the journal takes blocks again"),
+            JournalState::NoSpace => tracing::error!(
+                "the journal has no space: clicks are refused (journal_full) until some is free; see `journal.max_size` and the disk"
+            ),
+            JournalState::Halted(why) => tracing::error!(
+                why,
+                "the journal is halted: clicks are refused (journal_full); check the disk, then restart the node"
+            ),
+        }
+        self.told = state.clone();
     }
 
     fn start_one(&mut self, now: Now, operation: Operation, book: &mut Book, uring: &mut Uring) {

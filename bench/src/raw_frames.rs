@@ -111,6 +111,30 @@ impl RawFrames {
     }
 }
 
+/// A frame of this kind around the payload, link addresses left zero, as [`RawFrames::send`] sends
+/// it. `None` where source and target are not of the family that the kind needs.
+#[must_use]
+pub fn frame(
+    kind: Kind,
+    source: SocketAddr,
+    target: SocketAddr,
+    denied: Ipv4Addr,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let (source_port, target_port) = (source.port(), target.port());
+    match (source.ip(), target.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(target)) if !kind.needs_ipv6() => {
+            let flow = Flow { source, target, source_port, target_port };
+            Some(frame_v4(kind, &flow, denied, payload))
+        }
+        (IpAddr::V6(source), IpAddr::V6(target)) if kind.needs_ipv6() => {
+            let flow = Flow { source, target, source_port, target_port };
+            Some(frame_v6(kind, &flow, payload))
+        }
+        _ => None,
+    }
+}
+
 /// Asks the kernel for a neighbour's address, after giving it a reason to know it.
 ///
 /// # Errors

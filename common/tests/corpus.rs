@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 3] = [("acks", fuzz::acks), ("datagram", fuzz::datagram), ("rows", fuzz::rows)];
+const TARGETS: [(&str, Body); 4] =
+    [("acks", fuzz::acks), ("datagram", fuzz::datagram), ("packet", fuzz::packet), ("rows", fuzz::rows)];
 
 fn corpus() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")

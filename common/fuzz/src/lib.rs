@@ -3,15 +3,18 @@
 //! once found is part of every test run.
 //!
 //! Every function panics when a promise of `weir-common` does not hold for its bytes, and returns
-//! otherwise. [`reference`] is the second reader they are held against.
+//! otherwise. [`reference`] is the second reader they are held against; [`frame`] has the promises
+//! of the packet parser.
 #![forbid(unsafe_code)]
 
+pub mod frame;
 pub mod reference;
 
 use weir_common::row::{MAX_LENGTH_PREFIX, ROW_LEN, Row, Rows, length_prefix};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, Acks, CLICK_LEN, Datagram, HEADER_LEN};
 use zerocopy::{FromBytes, IntoBytes};
 
+pub use self::frame::packet;
 use self::reference::Verdict;
 
 /// What `weir-common` says of a payload, in the reference's terms.
@@ -125,6 +128,3 @@ pub fn rows(bytes: &[u8]) {
         assert!(totals.gross() <= 1);
     }
 }
-
-// `packet` goes here: `pub fn packet(frame: &[u8])`, its binary in fuzz_targets/packet.rs, its
-// [[bin]] in Cargo.toml, its seeds in corpus/packet/ and its line in common/tests/corpus.rs.

@@ -1,5 +1,6 @@
 //! What the codec costs: one full datagram decoded and checked, one tag, a datagram of acks, a
-//! body of rows. Figures are per click or row where a throughput is given.
+//! body of rows, the headers of one packet. Figures are per click, row or packet where a
+//! throughput is given.
 
 use std::hash::Hasher;
 use std::hint::black_box;
@@ -7,6 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use siphasher::sip::SipHasher24;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
+use weir_common::packet::{self, Policy, Verdict};
+use weir_common::reason::Reason;
 use weir_common::row::{Row, Rows, length_prefix};
 use weir_common::siphash::{SipKey, siphash24};
 use weir_common::wire::{
@@ -178,5 +181,83 @@ fn rows(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(codec, datagrams, tags, acks, rows);
+/// A node with one address of each family and one port.
+struct Node;
+
+impl Policy for Node {
+    fn has_v4(&self, address: [u8; 4]) -> bool {
+        address == [192, 0, 2, 10]
+    }
+
+    fn has_v6(&self, address: [u8; 16]) -> bool {
+        address == [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        port == 8899
+    }
+
+    fn passes_fragments(&self) -> bool {
+        false
+    }
+}
+
+/// An Ethernet frame with VLAN tags, without what the parser does not look at.
+fn ethernet(tags: usize, ether_type: [u8; 2]) -> Vec<u8> {
+    [&[0; 12][..], &[0x81, 0, 0, 7].repeat(tags), &ether_type].concat()
+}
+
+fn udp(payload: &[u8]) -> Vec<u8> {
+    let len = (8 + payload.len() as u16).to_be_bytes();
+    [&40_000_u16.to_be_bytes()[..], &8899_u16.to_be_bytes(), &len, &[0, 0], payload].concat()
+}
+
+fn frame_v4(tags: usize, options: &[u8], target: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let udp = udp(payload);
+    let mut ip = vec![0; 20];
+    ip[0] = 0x45 + (options.len() / 4) as u8;
+    ip[2..4].copy_from_slice(&((20 + options.len() + udp.len()) as u16).to_be_bytes());
+    ip[8..10].copy_from_slice(&[64, 17]);
+    ip[16..20].copy_from_slice(&target);
+    [ethernet(tags, [8, 0]), ip, options.to_vec(), udp].concat()
+}
+
+/// With hop-by-hop options, a routing header and destination options, each of eight octets.
+fn frame_v6_extended(payload: &[u8]) -> Vec<u8> {
+    let udp = udp(payload);
+    let extensions =
+        [[43, 0, 1, 4, 0, 0, 0, 0], [60, 0, 0, 0, 0, 0, 0, 0], [17, 0, 1, 4, 0, 0, 0, 0]].concat();
+    let mut ip = vec![0x60, 0, 0, 0];
+    ip.extend(((extensions.len() + udp.len()) as u16).to_be_bytes());
+    ip.extend([0, 64]);
+    ip.extend([0; 16]);
+    ip.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
+    [ethernet(0, [0x86, 0xdd]), ip, extensions, udp].concat()
+}
+
+fn packets(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("packet");
+    group.throughput(Throughput::Elements(1));
+    let payload = datagram(CLICKS, &[]);
+    let ours = [192, 0, 2, 10];
+    let rows = [
+        ("ipv4_plain", frame_v4(0, &[], ours, &payload), None),
+        ("ipv4_options_2_vlan_tags", frame_v4(2, &[1; 8], ours, &payload), None),
+        ("ipv6_3_extension_headers", frame_v6_extended(&payload), None),
+        ("not_ours", frame_v4(0, &[], [192, 0, 2, 11], &payload), Some(Reason::OtherAddress)),
+    ];
+    for (name, frame, reason) in rows {
+        let verdict = packet::parse(&frame[..], &Node);
+        assert_eq!(verdict.reason(), reason, "{name}");
+        if let Verdict::Ours(clicks) = verdict {
+            assert_eq!(clicks.payload_len, payload.len());
+        }
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| packet::parse(black_box(&frame[..]), black_box(&Node)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(codec, datagrams, tags, acks, rows, packets);
 criterion_main!(codec);

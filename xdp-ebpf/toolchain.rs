@@ -78,15 +78,19 @@ pub(crate) fn build(ebpf_dir: &Path) -> Result<(PathBuf, Toolchain), String> {
 
 impl Toolchain {
     /// `cargo SUBCOMMAND` in `ebpf_dir`, free of what an outer cargo put into the environment.
+    ///
+    /// Clippy must be this compiler's own. It is called where it stands beside it: cargo itself
+    /// would take the first on the search path, which may lint with another compiler.
     pub(crate) fn cargo(&self, ebpf_dir: &Path, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.cargo);
+        let clippy = self.cargo.with_file_name("cargo-clippy");
+        let mut command = Command::new(if subcommand == "clippy" { &clippy } else { &self.cargo });
         command.arg(subcommand).arg("--release").current_dir(ebpf_dir);
         for (name, _) in env::vars_os() {
             if name.to_str().is_some_and(leaks) {
                 command.env_remove(&name);
             }
         }
-        command.env("RUSTC", &self.rustc);
+        command.env("CARGO", &self.cargo).env("RUSTC", &self.rustc);
         command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker);
         if self.bootstrap {
             command.env("RUSTC_BOOTSTRAP", "1");

@@ -72,7 +72,7 @@ fn checks(tally: &mut Tally) -> Result<()> {
 /// Runs a check when its component is installed.
 fn check(tally: &mut Tally, name: &str, installed: &mut Command, check: &mut Command) -> Result<()> {
     if command::output(installed).is_err() {
-        println!("{SKIP_MARK} {name} is not installed (rustup component add rustfmt clippy)");
+        println!("{SKIP_MARK} {name}: its compiler has none (rustup component add, or apt install)");
         tally.checks.skipped += 1;
         return Ok(());
     }

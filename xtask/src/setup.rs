@@ -39,9 +39,16 @@ const TOOLS: [Tool; 3] = [
     },
 ];
 
-/// What the eBPF program is built with where rustup has no nightly.
-const EBPF_PACKAGES: [&str; 6] =
-    ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev"];
+/// What the eBPF program is built and linted with where rustup has no nightly.
+const EBPF_PACKAGES: [&str; 7] = [
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "rust-web-clippy",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(args)?;

@@ -24,7 +24,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_common::id::WorkerId;
 use weir_common::reason::Reason;
 use weir_common::time::UnixMs;
 
@@ -386,9 +385,4 @@ impl SendSlots for Uring {
     fn send(&mut self, slot: SlotId, len: usize, to: &Peer) {
         Self::send(self, slot, len, to);
     }
-}
-
-/// The workers' numbers, in order.
-pub fn numbers(workers: usize) -> impl Iterator<Item = WorkerId> {
-    (0..workers).map(|worker| WorkerId(worker as u16))
 }

@@ -32,7 +32,8 @@ fn main() {
 fn build() -> Result<(), String> {
     let variable = |name| env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"));
     let ebpf_dir = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../xdp-ebpf");
-    let (object, toolchain) = toolchain::build(&ebpf_dir)?;
+    let features: &[&str] = if env::var_os("CARGO_FEATURE_EBPF_TRACE").is_some() { &["trace"] } else { &[] };
+    let (object, toolchain) = toolchain::build(&ebpf_dir, features)?;
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
     let embedded = Path::new(&variable("OUT_DIR")?).join(toolchain::OBJECT);
     fs::copy(&object, &embedded)

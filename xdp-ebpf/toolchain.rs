@@ -56,15 +56,15 @@ pub(crate) fn ladder() -> [Result<Toolchain, Miss>; 2] {
     ]
 }
 
-/// Builds the program in `ebpf_dir` with the first rung that can; returns the object and the
-/// toolchain that made it.
+/// Builds the program in `ebpf_dir`, with these of its features, with the first rung that can;
+/// returns the object and the toolchain that made it.
 ///
 /// # Errors
 /// A text for the user: what each rung lacks, and the command that sets one up.
-pub(crate) fn build(ebpf_dir: &Path) -> Result<(PathBuf, Toolchain), String> {
+pub(crate) fn build(ebpf_dir: &Path, features: &[&str]) -> Result<(PathBuf, Toolchain), String> {
     let mut misses = Vec::new();
     for rung in ladder() {
-        match rung.and_then(|toolchain| toolchain.build(ebpf_dir).map(|object| (object, toolchain))) {
+        match rung.and_then(|toolchain| Ok((toolchain.build(ebpf_dir, features)?, toolchain))) {
             Ok(built) => return Ok(built),
             Err(miss) => misses.push(miss.to_string()),
         }
@@ -98,9 +98,10 @@ impl Toolchain {
         command
     }
 
-    fn build(&self, ebpf_dir: &Path) -> Result<PathBuf, Miss> {
+    fn build(&self, ebpf_dir: &Path, features: &[&str]) -> Result<PathBuf, Miss> {
         let miss = |why| Miss { name: self.name, why };
-        let output = self.cargo(ebpf_dir, "build").output();
+        let output =
+            self.cargo(ebpf_dir, "build").args(features.iter().map(|name| format!("-F{name}"))).output();
         let output = output.map_err(|e| miss(format!("{} did not start: {e}", self.cargo.display())))?;
         if !output.status.success() {
             return Err(miss(String::from_utf8_lossy(&output.stderr).into_owned()));

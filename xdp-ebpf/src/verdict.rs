@@ -19,11 +19,20 @@ pub(crate) fn pass(frame: &Frame, reason: Reason) -> u32 {
 #[inline(always)]
 pub(crate) fn refuse(frame: &Frame, policy: &Policy, reason: Reason) -> u32 {
     count(frame, reason);
+    #[cfg(feature = "trace")]
+    trace(frame, reason);
     if policy.is(policy_flags::ENFORCE) {
         return XDP_DROP;
     }
     count(frame, Reason::Shadowed);
     XDP_PASS
+}
+
+/// Says of one frame that it was refused and why. Each record takes the ring buffer's lock, which
+/// all CPUs share: hence only where the feature is on.
+#[cfg(feature = "trace")]
+fn trace(frame: &Frame, reason: Reason) {
+    aya_log_ebpf::info!(frame, "refused: reason {}, {} linear bytes", reason as u8, frame.linear_len());
 }
 
 /// Counts this frame for `reason` on this CPU.

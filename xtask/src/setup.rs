@@ -103,7 +103,7 @@ fn ebpf_misses() -> Option<String> {
     if !ebpf.join("target").exists() {
         println!("set-up: building the eBPF program for the first time, its core library with it");
     }
-    toolchain::build(&ebpf).err()
+    toolchain::build(&ebpf, &[]).err()
 }
 
 /// The crate of the eBPF program. Where it is none, cargo would walk up and take the workspace

@@ -16,6 +16,8 @@ mod error;
 mod interface;
 mod object;
 mod policy;
+#[cfg(feature = "ebpf-trace")]
+mod trace;
 
 use std::os::fd::BorrowedFd;
 

@@ -57,6 +57,8 @@ pub struct Object {
     /// What the live policy was made of: each is replaced without the other.
     policy: Policy,
     keys: Box<KeyTable>,
+    #[cfg(feature = "ebpf-trace")]
+    _trace: Option<super::trace::Trace>,
 }
 
 type PolicyWords = [u64; POLICY_WORDS];
@@ -70,13 +72,21 @@ impl Object {
     /// The kernel refuses: capabilities, version, memory.
     pub fn load(switches: Switches, policy: &Policy) -> Result<Self, SteerError> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| SteerError::Cpus(error))?;
-        let ebpf = EbpfLoader::new()
+        #[cfg_attr(not(feature = "ebpf-trace"), expect(unused_mut, reason = "a trace takes its map out"))]
+        let mut ebpf = EbpfLoader::new()
             .override_global("VERIFY_FIRST", &u8::from(switches.verify_first), true)
             .override_global("STRIP_VLAN", &u8::from(switches.strip_vlan), true)
             .map_max_entries("CPUS", u32::try_from(cpus).unwrap_or(MAX_CPUS).min(MAX_CPUS))
             .load(OBJECT)
             .map_err(|error| SteerError::Load(Box::new(error)))?;
-        let mut object = Self { ebpf, prefix_slot: 0, policy: policy.clone(), keys: key_table(&[])? };
+        let mut object = Self {
+            #[cfg(feature = "ebpf-trace")]
+            _trace: super::trace::Trace::start(&mut ebpf),
+            ebpf,
+            prefix_slot: 0,
+            policy: policy.clone(),
+            keys: key_table(&[])?,
+        };
         object.set_policy(policy)?;
         let verify = |name| move |error| SteerError::Verify(name, Box::new(error));
         object.xdp_mut(XDP_PROGRAM)?.load().map_err(verify(XDP_PROGRAM))?;

@@ -15,7 +15,7 @@ use weir_common::wire::Click;
 
 use super::hash::Hasher;
 use super::ids::{IDS_PER_PAGE, IdLine, Ids};
-use super::index::{IndexEntry, IndexLine, mark_of};
+use super::index::{IndexEntry, IndexLine, Position, mark_of};
 use super::pages::{Group, NOWHERE, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
 use super::verdict::State;
 
@@ -57,28 +57,35 @@ impl Slice {
         self.index.find(&memory.index, name.hash, |line| line.matches(mark).find(|&slot| is(line, slot)))
     }
 
-    /// What the home of an impression, whose line is here, says of it; brings in what a look-up
-    /// reads next: the id that seems to be the one, or, from a full line, the next line.
+    /// What the home of an impression and its neighbour, whose lines are here, say of it; brings in
+    /// the id that seems to be the one.
     #[inline]
     fn sight(&self, memory: &Memory, name: &Name, home: usize) -> (Sight, u64) {
         let lines = memory.index.groups();
         let Some(line) = lines.get(home) else { return (Sight::Unknown, 0) };
-        let id_lines = memory.ids.groups();
-        if let Some(slot) = line.matches(mark_of(name.hash)).next() {
-            let at = line.position(slot);
-            let id_line = self.ids.line_of(self.index.segment_of(name.hash), at);
-            let word = id_lines.get(id_line).map_or(0, IdLine::touch);
-            let place = Place { group: home as u32, slot: slot as u32 };
-            return (Sight::Seems { place, id_line: id_line as u32, within: at.within_line() }, word);
+        let mark = mark_of(name.hash);
+        if let Some(slot) = line.matches(mark).next() {
+            return self.seems(memory, name, home, line.position(slot), slot);
         }
+        let Some(next) = lines.get(home ^ 1) else { return (Sight::Unknown, 0) };
         if self.index.may_go_on(name.hash, line) {
-            return (Sight::Unknown, lines.get(home ^ 1).map_or(0, Group::touch));
+            if let Some(slot) = next.matches(mark).next() {
+                return self.seems(memory, name, home ^ 1, next.position(slot), slot);
+            }
+            if self.index.may_go_on(name.hash, next) {
+                return (Sight::Unknown, 0);
+            }
         }
-        let len = line.len();
-        if len < IndexLine::SLOTS {
-            return (Sight::Absent { home: home as u32, len: len as u32 }, 0);
-        }
-        (Sight::Unknown, lines.get(home ^ 1).map_or(0, Group::touch))
+        let absent = Absent { home: home as u32, seen: [line.version(), next.version()] };
+        (Sight::Absent(absent), 0)
+    }
+
+    #[inline]
+    fn seems(&self, memory: &Memory, name: &Name, group: usize, at: Position, slot: usize) -> (Sight, u64) {
+        let id_line = self.ids.line_of(self.index.segment_of(name.hash), at);
+        let word = memory.ids.groups().get(id_line).map_or(0, IdLine::touch);
+        let place = Place { group: group as u32, slot: slot as u32 };
+        (Sight::Seems { place, id_line: id_line as u32, within: at.within_line() }, word)
     }
 
     /// Whether one more impression of this hash can be inserted; if not, [`Slice::grow`] first.
@@ -245,16 +252,20 @@ pub(super) struct Name {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found(Place);
 
+/// Where an impression was looked for in vain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absent {
+    home: u32,
+    /// What the home and its neighbour held and sent on. Had the impression come since, one of the
+    /// two would hold more, or the neighbour would have begun to send entries of its kind on.
+    seen: [u32; 2],
+}
+
 /// What the home of an impression says of it at first sight.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sight {
-    /// It is not here, and its home has room and holds `len`.
-    Absent {
-        /// The home.
-        home: u32,
-        /// Entries it holds.
-        len: u32,
-    },
+    /// It is not here.
+    Absent(Absent),
     /// It is at `place`, if it is the id that stands there.
     Seems {
         /// Where its mark stands.
@@ -273,14 +284,9 @@ pub(super) enum Sight {
 pub(super) enum Look {
     /// It is.
     Found(Found),
-    /// It is not, and never goes further than its home, which holds `len` and has room.
-    Absent {
-        /// The home.
-        home: u32,
-        /// Entries it holds.
-        len: u32,
-    },
-    /// It is not.
+    /// It is not, as long as this holds.
+    Absent(Absent),
+    /// It was not, but may have come.
     NotFound,
 }
 
@@ -386,10 +392,12 @@ impl Impressions {
         self.issued_slice(name).map_or(NOWHERE, |slice| slice.index.home(name.hash))
     }
 
-    /// Brings in the line of a home.
+    /// Brings in the line of a home and its neighbour.
     #[inline]
     pub(super) fn touch(&self, home: usize) -> u64 {
-        self.memory.index.groups().get(home).map_or(0, Group::touch)
+        let lines = self.memory.index.groups();
+        let touch = |at: usize| lines.get(at).map_or(0, Group::touch);
+        touch(home) ^ touch(home ^ 1)
     }
 
     /// What the home of an impression says of it, and a word of what will be read next.
@@ -405,7 +413,7 @@ impl Impressions {
     #[inline]
     pub(super) fn look(&self, sight: Sight, name: &Name) -> Look {
         match sight {
-            Sight::Absent { home, len } => Look::Absent { home, len },
+            Sight::Absent(absent) => Look::Absent(absent),
             Sight::Seems { place, id_line, within } => {
                 let line = self.memory.ids.group(id_line);
                 if line.get(within) == name.words { Look::Found(Found(place)) } else { self.search(name) }
@@ -419,11 +427,18 @@ impl Impressions {
         self.find(name).map_or(Look::NotFound, Look::Found)
     }
 
-    /// Whether an impression that was [absent](Look::Absent) still is, when none
-    /// [moved](Self::moves) since.
+    /// Whether an impression that was absent still is, when none [moved](Self::moves) since.
     #[inline]
-    pub(super) fn is_still_absent(&self, home: u32, len: u32) -> bool {
-        self.memory.index.group(home).len() == len as usize
+    pub(super) fn is_still_absent(&self, absent: Absent) -> bool {
+        let Absent { home, seen } = absent;
+        let index = &self.memory.index;
+        [index.group(home).version(), index.group(home ^ 1).version()] == seen
+    }
+
+    /// The home of an absent impression, if it has room.
+    #[inline]
+    pub(super) fn home_with_room(&self, absent: Absent) -> Option<usize> {
+        (self.memory.index.group(absent.home).len() < IndexLine::SLOTS).then_some(absent.home as usize)
     }
 
     /// Brings in the lines a look-up of a foreign id will need, in every live slice.

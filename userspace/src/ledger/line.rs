@@ -37,7 +37,6 @@ impl Group for Line {
     const SLOTS: usize = 1;
     const MAX_LOAD_16THS: usize = 10;
     const GROWTH_DIVISOR: usize = 3;
-    const ROOMY_GROWTH_DIVISOR: usize = 2;
 
     #[inline]
     fn len(&self) -> usize {

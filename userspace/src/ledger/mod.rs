@@ -282,8 +282,8 @@ impl Ledger {
         let unmoved = moves.impressions == self.impressions.moves();
         let (found, home) = match plan.look {
             Look::Found(found) if unmoved => (Some(found), None),
-            Look::Absent { home, len } if unmoved && self.impressions.is_still_absent(home, len) => {
-                (None, Some(home as usize))
+            Look::Absent(absent) if unmoved && self.impressions.is_still_absent(absent) => {
+                (None, self.impressions.home_with_room(absent))
             }
             _ => (self.impressions.find(&plan.impression), None),
         };

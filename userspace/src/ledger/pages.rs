@@ -23,10 +23,8 @@ pub(super) trait Group: Clone + FromBytes + IntoBytes + Immutable + KnownLayout 
     const SLOTS: usize;
     /// A segment grows when it is fuller than this, in sixteenths.
     const MAX_LOAD_16THS: usize;
-    /// A segment grows by one page in this many when pages are scarce.
+    /// A segment grows by one page in this many.
     const GROWTH_DIVISOR: usize;
-    /// A segment grows by one page in this many when there are plenty: then it grows less often.
-    const ROOMY_GROWTH_DIVISOR: usize;
 
     /// Entries held.
     fn len(&self) -> usize;
@@ -416,8 +414,7 @@ impl Table {
         let segment = self.segment_of(hash);
         let old = self.directory.of(segment).to_vec();
         let count = if !old.is_empty() {
-            let divisor = if pool.is_roomy() { G::ROOMY_GROWTH_DIVISOR } else { G::GROWTH_DIVISOR };
-            old.len() + (old.len() / divisor).max(1)
+            old.len() + (old.len() / G::GROWTH_DIVISOR).max(1)
         } else if pool.is_roomy() {
             pages_before.clamp(1, pool.available())
         } else {
@@ -533,6 +530,17 @@ impl Pages<'_> {
         if self.0.is_empty() {
             return None;
         }
+        // Most entries stay at home, and then the rest of the way need not be worked out.
+        let at = self.at(self.home_index(within));
+        let group = &mut groups[at as usize];
+        if group.len() < G::SLOTS {
+            return Some(Place { group: at, slot: group.push(entry) as u32 });
+        }
+        self.insert_further(groups, within, entry)
+    }
+
+    #[inline(never)]
+    fn insert_further<G: Group>(self, groups: &mut [G], within: u64, entry: G::Entry) -> Option<Place> {
         let mut probe = self.probe(within);
         for _ in 0..self.probes_max() {
             let at = self.at(probe.index);

@@ -319,6 +319,38 @@ fn at_capacity_a_new_impression_is_refused_and_known_ones_are_still_told_apart()
 }
 
 #[test]
+fn what_moves_in_the_middle_of_a_call_is_neither_lost_nor_counted_twice() {
+    let mut ledger = Ledger::new(&settings());
+    // Each call sees old and new ones side by side, and many a call makes a table grow.
+    for call in 0..150_u64 {
+        let new = |n: u64| issued(call * 40 + n, call * 20 + n % 20);
+        let old = |n: u64| {
+            let n = (call * 7 + n * 131) % (call * 40 + 1);
+            issued(n, n / 40 * 20 + n % 40 % 20)
+        };
+        let on_old_ads = |n: u64| Click { ordinal: 1 + (call % 6) as u8, ..old(n) };
+        let clicks: Vec<_> =
+            (0..40).map(new).chain((0..12).map(old)).chain((0..12).map(on_old_ads)).collect();
+        let decisions = apply_all(&mut ledger, UnixMs(START_MS), &clicks);
+        assert!(decisions[..40].iter().all(|decision| *decision == ACCEPTED), "call {call}");
+        assert!(decisions[40..52].iter().all(|decision| decision.outcome == Outcome::Duplicate));
+        assert!(decisions[52..].iter().all(|decision| *decision != ACCEPTED), "call {call}");
+        let repeats = decisions.iter().filter(|decision| decision.outcome == Outcome::Repeat).count();
+        let changed = taken(&mut ledger);
+        let sum =
+            |count: fn(&BucketTotals) -> u64| changed.iter().map(|(_, totals)| count(totals)).sum::<u64>();
+        // Ads of this call have two accepted clicks each; the repeats went to ads of any call.
+        assert!(sum(|totals| totals.repeat.get()) >= repeats as u64, "call {call}");
+        let ads_before = changed.iter().filter(|(key, _)| key.ad.get() < call * 20).count() as u64;
+        assert_eq!(sum(|totals| totals.accepted.get()), 2 * (20 + ads_before), "call {call}");
+    }
+    ledger.mark_all_changed();
+    let all = taken(&mut ledger);
+    assert_eq!((ledger.impressions_live(), all.len()), (6000, 3000));
+    assert!(all.iter().all(|(_, totals)| totals.accepted.get() == 2));
+}
+
+#[test]
 fn expiry_gives_all_room_back() {
     let mut ledger = Ledger::new(&Settings { capacity_impressions: 5000, ..settings() });
     for day in 0..20 {

@@ -3,8 +3,8 @@
 use weir_common::siphash::{SipKey, siphash24_lanes};
 use weir_common::wire::{Click, SIGNED_WORDS};
 
-/// Clicks whose tags are computed together: eight 64-bit words fill the widest register there is
-/// today, and two of the next narrower.
+/// Clicks whose tags are computed together: eight 64-bit words fill the widest register there
+/// is today.
 pub(super) const LANES: usize = 8;
 
 /// The signed words of up to [`LANES`] clicks and their keys, word by word.
@@ -34,9 +34,9 @@ impl Messages {
     }
 }
 
-/// Compiled once for each of these kinds of processor and once for any other; the kind is looked
-/// up at run time.
-#[multiversion::multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw", "x86_64+avx2"))]
+/// Compiled once for processors with AVX-512 and once for any other; which it is, is looked up at
+/// run time. AVX2 cannot rotate a word in one step, and the compiler makes scalar code of it.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw"))]
 fn tags(keys: &[[u64; LANES]; 2], words: &[[u64; LANES]; SIGNED_WORDS]) -> [u64; LANES] {
     siphash24_lanes(keys, words)
 }

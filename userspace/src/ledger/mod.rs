@@ -152,6 +152,9 @@ struct Plan {
 impl Ledger {
     /// An empty ledger. Address space for its tables is reserved here; memory is used as they
     /// fill, and never more than the capacities say.
+    ///
+    /// # Panics
+    /// When the kernel refuses the address space.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let Settings { lifetime_ms, lateness_ms, max_ahead_ms, .. } = *settings;

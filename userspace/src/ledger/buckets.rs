@@ -12,7 +12,8 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
 use super::line::{KeyWords, Line, LineEntry, key_of, words};
-use super::pages::{Group, OutOfPages, PAGE_GROUPS, Place, Pool, Table, Way};
+use super::pages::{Group, OutOfPages, Place, Table, Way};
+use super::pool::{PAGE_GROUPS, Pool};
 
 /// The ad of the bucket that takes what no other bucket has room for.
 pub const OTHER_AD: u64 = u64::MAX;

@@ -4,7 +4,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::index::Position;
-use super::pages::{Directory, OutOfPages, PAGE_GROUPS, PAGE_SHIFT, Pool};
+use super::pages::OutOfPages;
+use super::pool::{Directory, PAGE_GROUPS, PAGE_SHIFT, Pool};
 
 /// A cache line of ids.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

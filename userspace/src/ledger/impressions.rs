@@ -15,8 +15,10 @@ use weir_common::wire::Click;
 
 use super::hash::Hasher;
 use super::ids::{IDS_PER_PAGE, IdLine, Ids};
-use super::index::{IndexEntry, IndexLine, Position, mark_of};
-use super::pages::{Group, NOWHERE, OutOfPages, PAGE_GROUPS, Place, Pool, Table};
+use super::index::IndexLine;
+use super::pages::{Group, NOWHERE, Place, Table};
+use super::pool::{PAGE_GROUPS, Pool};
+use super::slice::{Memory, Slice};
 use super::verdict::State;
 
 /// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
@@ -37,125 +39,6 @@ const EXPIRY_SLACK_MS: u64 = 600_000;
 /// A segment is cut so that, were all impressions in one slice, it held about this many: growing
 /// it then takes about a millisecond.
 const SEGMENT_IMPRESSIONS: usize = 131_072;
-
-/// The impressions of one span of time.
-#[derive(Debug)]
-struct Slice {
-    /// Which span, counted from the epoch in widths; `None` when the slot is free.
-    number: Option<u32>,
-    index: Table,
-    ids: Ids,
-    len: usize,
-}
-
-impl Slice {
-    #[inline]
-    fn find(&self, memory: &Memory, name: &Name) -> Option<Place> {
-        let (segment, mark) = (self.index.segment_of(name.hash), mark_of(name.hash));
-        let lines = memory.ids.groups();
-        let is = |line: &IndexLine, slot| self.ids.get(lines, segment, line.position(slot)) == name.words;
-        self.index.find(&memory.index, name.hash, |line| line.matches(mark).find(|&slot| is(line, slot)))
-    }
-
-    /// What the home of an impression and its neighbour, whose lines are here, say of it; brings in
-    /// the id that seems to be the one.
-    #[inline]
-    fn sight(&self, memory: &Memory, name: &Name, home: usize) -> (Sight, u64) {
-        let lines = memory.index.groups();
-        let Some(line) = lines.get(home) else { return (Sight::Unknown, 0) };
-        let mark = mark_of(name.hash);
-        if let Some(slot) = line.matches(mark).next() {
-            return self.seems(memory, name, home, line.position(slot), slot);
-        }
-        let Some(next) = lines.get(home ^ 1) else { return (Sight::Unknown, 0) };
-        if self.index.may_go_on(name.hash, line) {
-            if let Some(slot) = next.matches(mark).next() {
-                return self.seems(memory, name, home ^ 1, next.position(slot), slot);
-            }
-            if self.index.may_go_on(name.hash, next) {
-                return (Sight::Unknown, 0);
-            }
-        }
-        let absent = Absent { home: home as u32, seen: [line.version(), next.version()] };
-        (Sight::Absent(absent), 0)
-    }
-
-    #[inline]
-    fn seems(&self, memory: &Memory, name: &Name, group: usize, at: Position, slot: usize) -> (Sight, u64) {
-        let id_line = self.ids.line_of(self.index.segment_of(name.hash), at);
-        let word = memory.ids.groups().get(id_line).map_or(0, IdLine::touch);
-        let place = Place { group: group as u32, slot: slot as u32 };
-        (Sight::Seems { place, id_line: id_line as u32, within: at.within_line() }, word)
-    }
-
-    /// Whether one more impression of this hash can be inserted; if not, [`Slice::grow`] first.
-    #[inline]
-    fn has_room(&self, hash: u64) -> bool {
-        let segment = self.index.segment_of(hash);
-        self.ids.has_room(segment, self.index.len_of(segment)) && self.index.has_room(segment)
-    }
-
-    /// Pages of index that the segment of this hash has.
-    fn index_pages(&self, hash: u64) -> usize {
-        self.index.pages_of(self.index.segment_of(hash))
-    }
-
-    /// Makes room for one more; whether others moved for it.
-    #[cold]
-    fn grow(
-        &mut self,
-        memory: &mut Memory,
-        hasher: &Hasher,
-        hash: u64,
-        pages_before: usize,
-    ) -> Result<bool, OutOfPages> {
-        let segment = self.index.segment_of(hash);
-        if !self.ids.has_room(segment, self.index.len_of(segment)) {
-            self.ids.grow(&mut memory.ids, segment)?;
-        }
-        if self.index.has_room(segment) {
-            return Ok(false);
-        }
-        let (ids, lines) = (&self.ids, memory.ids.groups());
-        let hash_of = |entry: &IndexEntry| hasher.of_id(ids.get(lines, segment, entry.at));
-        self.index.grow(&mut memory.index, hash, pages_before, hash_of)?;
-        Ok(true)
-    }
-
-    /// Inserts an impression that is not here; only with [room](Slice::has_room).
-    #[inline]
-    fn insert(
-        &mut self,
-        memory: &mut Memory,
-        name: &Name,
-        home: Option<usize>,
-        state: State,
-    ) -> Option<Place> {
-        let segment = self.index.segment_of(name.hash);
-        let len = self.index.len_of(segment);
-        let at = self.ids.push(&mut memory.ids, segment, len, name.words);
-        let entry = IndexEntry { mark: mark_of(name.hash), state, at };
-        let place = match home {
-            Some(home) => self.index.insert_at(&mut memory.index, segment, home, entry),
-            None => self.index.insert(&mut memory.index, name.hash, entry)?,
-        };
-        self.len += 1;
-        Some(place)
-    }
-
-    fn clear(&mut self, memory: &mut Memory) {
-        self.index.clear(&mut memory.index);
-        self.ids.clear(&mut memory.ids);
-        (self.number, self.len) = (None, 0);
-    }
-}
-
-/// The pages of all slices.
-#[derive(Debug)]
-struct Memory {
-    index: Pool<IndexLine>,
-    ids: Pool<IdLine>,
-}
 
 /// Slices of one width, each in the slot of its number.
 #[derive(Debug)]
@@ -242,8 +125,8 @@ pub(super) struct Limits {
 /// An impression and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
-    words: [u64; 2],
-    hash: u64,
+    pub(super) words: [u64; 2],
+    pub(super) hash: u64,
     /// Of an issued id: when it was issued, in seconds, and the number of its slice.
     issued: Option<(u32, u32)>,
 }
@@ -255,10 +138,10 @@ pub(super) struct Found(Place);
 /// Where an impression was looked for in vain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Absent {
-    home: u32,
+    pub(super) home: u32,
     /// What the home and its neighbour held and sent on. Had the impression come since, one of the
     /// two would hold more, or the neighbour would have begun to send entries of its kind on.
-    seen: [u32; 2],
+    pub(super) seen: [u32; 2],
 }
 
 /// What the home of an impression says of it at first sight.

@@ -14,6 +14,8 @@ mod impressions;
 mod index;
 mod line;
 mod pages;
+mod pool;
+mod slice;
 mod verdict;
 
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};

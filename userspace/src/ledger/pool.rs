@@ -1,0 +1,178 @@
+//! The memory of the ledger's tables: pages from one budget, fixed at the start.
+//!
+//! It knows no meaning and no hash: [`super::pages`] makes tables of it.
+
+use core::marker::PhantomData;
+
+use memmap2::MmapMut;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Groups are cache lines, so pages are of 4 KiB: small enough that a hundred little segments waste
+/// little, large enough that page lists stay in the nearest caches.
+pub(super) const PAGE_GROUPS: usize = 64;
+pub(super) const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
+
+/// All pages of one kind: taken and given back one by one, never more than the budget.
+#[derive(Debug)]
+pub(super) struct Pool<G> {
+    /// All groups as bytes, zero until first used. On huge pages where the kernel has them: a
+    /// table of 400 MB is 100,000 pages of 4 KiB, fifty times what the address cache of a core holds.
+    bytes: MmapMut,
+    free: Vec<u32>,
+    /// Pages taken at least once.
+    touched: usize,
+    pages_max: usize,
+    groups: PhantomData<G>,
+}
+
+impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
+    /// A pool of `pages_max` pages. Address space is reserved at once, memory as pages are taken.
+    ///
+    /// # Panics
+    /// When the kernel refuses the address space.
+    pub(super) fn new(pages_max: usize) -> Self {
+        let pages_max = pages_max.min(u32::MAX as usize >> PAGE_SHIFT);
+        let len = pages_max * PAGE_GROUPS * size_of::<G>();
+        let bytes = MmapMut::map_anon(len).unwrap_or_else(|error| {
+            panic!("no address space for a table of {len} bytes ({error}): lower the ledger's capacities")
+        });
+        #[cfg(target_os = "linux")]
+        // A kernel without huge pages says so; small ones are slower, not wrong.
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        Self { bytes, free: Vec::with_capacity(pages_max), touched: 0, pages_max, groups: PhantomData }
+    }
+
+    /// Pages that can still be taken.
+    pub(super) fn available(&self) -> usize {
+        self.pages_max - self.touched + self.free.len()
+    }
+
+    /// Whether a quarter of all pages is left.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.available() > self.pages_max / 4
+    }
+
+    /// Pages in use.
+    pub(super) fn in_use(&self) -> usize {
+        self.pages_max - self.available()
+    }
+
+    /// An empty page: all its bytes are zero.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        if let Some(page) = self.free.pop() {
+            self.page_mut(page).as_mut_bytes().fill(0);
+            return Some(page);
+        }
+        let page = self.touched;
+        if page >= self.pages_max {
+            return None;
+        }
+        self.touched += 1;
+        Some(page as u32)
+    }
+
+    /// Every group there can be, those of pages not taken included.
+    #[inline(always)]
+    pub(super) fn groups(&self) -> &[G] {
+        // The kernel aligns to pages and the length is whole groups, so this is never empty-handed.
+        <[G]>::ref_from_bytes(&self.bytes).unwrap_or(&[])
+    }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub(super) fn groups_mut(&mut self) -> &mut [G] {
+        <[G]>::mut_from_bytes(&mut self.bytes).unwrap_or(&mut [])
+    }
+
+    /// Gives a page back.
+    pub(super) fn give(&mut self, page: u32) {
+        self.free.push(page);
+    }
+
+    pub(super) fn page(&self, page: u32) -> &[G] {
+        &self.groups()[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
+    }
+
+    pub(super) fn page_mut(&mut self, page: u32) -> &mut [G] {
+        &mut self.groups_mut()[(page as usize) << PAGE_SHIFT..][..PAGE_GROUPS]
+    }
+
+    #[inline]
+    pub(super) fn group(&self, at: u32) -> &G {
+        &self.groups()[at as usize]
+    }
+
+    #[inline]
+    pub(super) fn group_mut(&mut self, at: u32) -> &mut G {
+        &mut self.groups_mut()[at as usize]
+    }
+}
+
+/// The pages of each segment of something, found by one short load.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// A row for each segment: the number of its pages, then the pages.
+    rows: Vec<u32>,
+    stride: usize,
+    segments: usize,
+}
+
+impl Directory {
+    pub(super) const fn new(segments: usize) -> Self {
+        Self { rows: Vec::new(), stride: 0, segments }
+    }
+
+    /// The pages of a segment in order.
+    #[inline]
+    pub(super) fn of(&self, segment: usize) -> &[u32] {
+        match self.rows.get(segment * self.stride..) {
+            Some([count, pages @ ..]) => &pages[..*count as usize],
+            _ => &[],
+        }
+    }
+
+    /// Gives a segment other pages.
+    pub(super) fn set(&mut self, segment: usize, pages: &[u32]) {
+        if pages.len() >= self.stride {
+            self.widen(pages.len());
+        }
+        let row = &mut self.rows[segment * self.stride..][..self.stride];
+        row[0] = pages.len() as u32;
+        row[1..=pages.len()].copy_from_slice(pages);
+    }
+
+    /// Gives a segment one more page.
+    pub(super) fn push(&mut self, segment: usize, page: u32) {
+        let count = self.of(segment).len();
+        if count + 1 >= self.stride {
+            self.widen(count + 1);
+        }
+        let row = &mut self.rows[segment * self.stride..][..self.stride];
+        row[0] += 1;
+        row[count + 1] = page;
+    }
+
+    /// Makes each row hold this many pages and some to spare.
+    #[cold]
+    fn widen(&mut self, pages: usize) {
+        let stride = (1 + pages + pages / 2).next_multiple_of(4);
+        let mut rows = vec![0; stride * self.segments];
+        for segment in 0..self.segments {
+            let pages = self.of(segment);
+            rows[segment * stride] = pages.len() as u32;
+            rows[segment * stride + 1..][..pages.len()].copy_from_slice(pages);
+        }
+        (self.rows, self.stride) = (rows, stride);
+    }
+
+    /// All pages of all segments.
+    pub(super) fn pages(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.segments).flat_map(|segment| self.of(segment).iter().copied())
+    }
+
+    /// Gives every page back.
+    pub(super) fn clear<G: FromBytes + IntoBytes + Immutable + KnownLayout>(&mut self, pool: &mut Pool<G>) {
+        self.pages().for_each(|page| pool.give(page));
+        (self.rows, self.stride) = (Vec::new(), 0);
+    }
+}

@@ -9,10 +9,12 @@ use weir_labs::{Generator, Load, NodeFolder};
 
 /// Kills in one run. `WEIR_KILLS` asks for more.
 const KILLS: u32 = 20;
-/// A life is at most this long.
-const LIFE_MS_MAX: u64 = 2500;
-/// One life in four ends before this, while the node opens and refolds; the others under load.
-const START_MS: u64 = 800;
+/// A life that is to end under load goes on at most this long after the node counted its first click.
+const LIFE_MS_MAX: u64 = 1500;
+/// One life in four ends before this, while the node opens and refolds.
+const START_MS_MAX: u64 = 800;
+/// What a life may take with its start, on a slow machine: the load must outlast all of them.
+const LIFE_WITH_START_S: u64 = 4;
 
 #[test]
 fn a_node_killed_at_twenty_random_instants_keeps_every_acknowledged_click_once() {
@@ -27,26 +29,22 @@ fn a_node_killed_at_twenty_random_instants_keeps_every_acknowledged_click_once()
     first.kill().expect("kill");
 
     // Long enough that every kill finds clicks on their way.
-    let duration = Duration::from_millis(LIFE_MS_MAX * 3 / 4 * u64::from(kills) + 10_000);
+    let duration = Duration::from_secs(LIFE_WITH_START_S * u64::from(kills));
     let load = Load { profile: "demo", rate: 8000, duration, seed };
     let mut generator = Generator::start(&folder, load).expect("generator");
-    let mut ready = 0;
     for kill in 0..kills {
         let mut node = folder.start().expect("start");
-        let starts = random.random_ratio(1, 4);
-        let life_ms = if starts {
-            random.random_range(0..START_MS)
+        let life_ms = if random.random_ratio(1, 4) {
+            random.random_range(0..START_MS_MAX)
         } else {
-            random.random_range(START_MS..LIFE_MS_MAX)
+            node.wait_until_counting().expect("clicks");
+            random.random_range(0..LIFE_MS_MAX)
         };
         std::thread::sleep(Duration::from_millis(life_ms));
         assert_eq!(node.ended().expect("look"), None, "life {kill} ended by itself:\n{}", folder.log_tail());
-        ready += u32::from(node.status().is_ok_and(|status| status["clicks"]["received"].as_u64() > Some(0)));
         node.kill().expect("kill");
         assert!(generator.is_running().expect("look"), "the load ended before kill {kill}");
     }
-    println!("{ready} of {kills} lives had counted clicks when they were killed");
-    assert!(ready >= kills / 4, "too few kills under load: {ready} of {kills}");
 
     let mut last = folder.start().expect("start");
     last.wait_until_ready().expect("ready");

@@ -132,16 +132,28 @@ impl Node<'_> {
     /// # Errors
     /// When it ends or takes too long; with the end of its log.
     pub fn wait_until_ready(&mut self) -> Result<()> {
+        self.wait_until("ready", |status| status["state"] == "running")
+    }
+
+    /// Waits until the node has counted a click.
+    ///
+    /// # Errors
+    /// When it ends or takes too long; with the end of its log.
+    pub fn wait_until_counting(&mut self) -> Result<()> {
+        self.wait_until("counting", |status| status["clicks"]["received"].as_u64() > Some(0))
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_MAX;
         loop {
             if let Some(status) = self.process.ended()? {
-                bail!("the node ended at its start ({status}):\n{}", self.folder.log_tail());
+                bail!("the node ended before it was {what} ({status}):\n{}", self.folder.log_tail());
             }
-            if self.status().is_ok_and(|status| status["state"] == "running") {
+            if self.status().is_ok_and(|status| is_so(&status)) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                bail!("the node was not ready within {READY_MAX:?}:\n{}", self.folder.log_tail());
+                bail!("the node was not {what} within {READY_MAX:?}:\n{}", self.folder.log_tail());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

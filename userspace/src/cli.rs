@@ -59,7 +59,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Watch a running daemon
     Top(TopArgs),
-    /// Recount the journal and compare it with the buckets; run it while the daemon is stopped
+    /// Recount the store's raw batches and compare them with its buckets, while the daemon is stopped
     Audit(AuditArgs),
 }
 
@@ -80,7 +80,7 @@ pub struct AuditArgs {
     /// Also print the buckets of the N ads with the most clicks
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub busiest: usize,
-    /// A log of acknowledged clicks, as `weir-bench --acked-log` writes it: each must be in the journal
+    /// A log of acknowledged clicks, as `weir-bench --acked-log` writes it: each must be in the store
     #[arg(long, value_name = "FILE")]
     pub acked: Option<PathBuf>,
     /// Print one JSON document

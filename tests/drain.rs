@@ -94,3 +94,17 @@ fn a_node_restarted_with_other_cores_knows_every_click_again() {
     assert_eq!(audit["sound"], true, "{audit:#}");
     assert_eq!(audit["rows"], 10_000);
 }
+
+#[test]
+fn a_node_with_other_dimensions_does_not_start_on_old_data() {
+    let folder = NodeFolder::new("[buckets]\ndimensions = [\"country\"]\n").expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    node.drain().expect("drain");
+    let config = folder.path().join("weir.toml");
+    let text = std::fs::read_to_string(&config).expect("config");
+    std::fs::write(&config, text.replace("[\"country\"]", "[\"device\"]")).expect("config");
+    let mut node = folder.start().expect("start");
+    let error = node.wait_until_ready().expect_err("buckets of both would count twice").to_string();
+    assert!(error.contains("`buckets.dimensions` is [\"device\"]"), "{error}");
+}

@@ -239,6 +239,8 @@ impl Worker {
 
     /// Decides what was received, a batch at a time, as long as the journal has room for it.
     fn decide(&mut self) {
+        let now = self.clock.read();
+        self.unflushed.take_each_minute(now.wall, &mut self.desk.ledger, |_| true);
         while !self.received.is_empty() && (self.desk.book.has_room() || self.desk.book.is_stuck()) {
             let now = self.clock.read();
             let batch = self.received.len().min(BATCH_DATAGRAMS);
@@ -256,7 +258,6 @@ impl Worker {
             }
         }
         let now = self.clock.read();
-        self.unflushed.take_each_minute(now.wall, &mut self.desk.ledger, |_| true);
         self.desk.take_over(now);
         if self.drain.is_reading() {
             for socket in self.sockets.iter_mut().filter(|socket| !socket.armed) {

@@ -3,8 +3,11 @@
 //!
 //! `cargo bench -p weir-bench --bench ledger [-- quick]`
 //!
-//! The ledger holds ten million impressions, issued evenly over the last 24 hours, and a million
-//! buckets in the current minute; clicks choose their bucket by a Zipf-like law of exponent 1.
+//! Sixteen issuers minted 24 million impressions evenly over the last 24 hours, each counting its own
+//! up. Ten million of them were clicked, picked from all of the day alike, which is the worst order
+//! for caches: real clicks follow their impression within minutes. The ledger holds those, and a
+//! million buckets in the current minute; clicks choose their bucket by a Zipf-like law of exponent 1.
+//! *Sparse* clicks are on one impression in a thousand.
 //! Clicks come in datagrams of 14 from a ring larger than the second-level cache. Each round
 //! draws new impressions, runs every stage once over the whole ring and yields one figure; printed
 //! are the median and the best of the rounds, in processor time of the thread. Other work on the
@@ -13,8 +16,7 @@
 use std::hint::black_box;
 
 use rand::rngs::SmallRng;
-use rand::{Rng, RngExt, SeedableRng};
-use rustix::time::{ClockId, clock_gettime};
+use rand::{RngExt, SeedableRng};
 use weir::admission::{self, Admission, Arrival, Judgement, KeyRing, SigningKey};
 use weir::ledger::{Decision, Entry, Ledger, Settings};
 use weir_common::id::{ImpressionId, Issuer, KeyId};
@@ -32,17 +34,27 @@ const DATAGRAM_LEN: usize = HEADER_LEN + CLICKS_PER_DATAGRAM * CLICK_LEN;
 const DATAGRAMS_PER_TURN: usize = 16;
 const ISSUERS: u16 = 16;
 
+/// An impression in so many is clicked where clicks are sparse.
+const SPARSE: u64 = 1000;
+const DAY_S: u64 = 86_000;
+
 struct Scale {
     live: u64,
+    minted: u64,
     keys: u64,
     datagrams: usize,
     rounds: usize,
 }
 
-const FULL: Scale = Scale { live: 10_000_000, keys: 1_000_000, datagrams: 4096, rounds: 15 };
-const QUICK: Scale = Scale { live: 1_000_000, keys: 100_000, datagrams: 2048, rounds: 5 };
+const FULL: Scale =
+    Scale { live: 10_000_000, minted: 24_000_000, keys: 1_000_000, datagrams: 4096, rounds: 15 };
+const QUICK: Scale = Scale { live: 1_000_000, minted: 2_400_000, keys: 100_000, datagrams: 2048, rounds: 5 };
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if let Some(kind) = arguments.find_map(|argument| argument.strip_prefix("count=").map(str::to_owned)) {
+        return count(&kind);
+    }
     let quick = std::env::args().any(|argument| argument == "quick");
     let scale = if quick { QUICK } else { FULL };
     let mut bench = Bench::new(&scale);
@@ -50,6 +62,25 @@ fn main() {
         bench.round();
     }
     bench.report();
+}
+
+/// One round of one kind of clicks after filling up, without a clock: for a tool that counts
+/// instructions. The difference to `count=none` is what the round costs.
+fn count(kind: &str) {
+    let mut bench = Bench::new(&QUICK);
+    let keys = bench.keys;
+    bench.draw(|rng| zipf_like(rng, keys));
+    if kind == "none" {
+        return;
+    }
+    bench.worker.run(&bench.ring);
+    if kind == "new" {
+        return;
+    }
+    if kind == "repeat" {
+        bench.edit(|click| click.ordinal = 1);
+    }
+    bench.worker.run(&bench.ring);
 }
 
 fn secret(issuer: u16) -> SipKey {
@@ -62,12 +93,48 @@ fn zipf_like(rng: &mut SmallRng, n: u64) -> u64 {
     ((n as f64).powf(u) as u64 - 1).min(n - 1)
 }
 
-fn click(rng: &mut SmallRng, sequence: u64, key: u64) -> Click {
-    let issuer = (sequence % u64::from(ISSUERS)) as u16;
-    let age_s = rng.next_u32() % 86_000;
+/// The impressions of a day, handed out in a scattered order, none twice.
+struct Minted {
+    count: u64,
+    /// Near the golden section of `count`, and without a divisor in common with it.
+    step: u64,
+    next: u64,
+    /// Sequences between two of them.
+    stride: u64,
+    /// First sequence.
+    base: u64,
+}
+
+impl Minted {
+    fn new(count: u64, stride: u64, base: u64) -> Self {
+        let common = |mut a: u64, mut b: u64| {
+            while b > 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        let mut step = (count as f64 * 0.618_034) as u64;
+        while common(step, count) > 1 {
+            step += 1;
+        }
+        Self { count, step, next: 0, stride, base }
+    }
+
+    fn next(&mut self) -> ImpressionId {
+        assert!(self.next < self.count, "every impression was handed out");
+        let nth = (u128::from(self.next) * u128::from(self.step) % u128::from(self.count)) as u64;
+        self.next += 1;
+        let issuer = (nth % u64::from(ISSUERS)) as u16;
+        let age_s = (DAY_S - nth * DAY_S / self.count) as u32;
+        let sequence = self.base + nth / u64::from(ISSUERS) * self.stride;
+        ImpressionId::issued(Issuer(issuer), KeyId(1), NOW.seconds() - age_s, sequence)
+    }
+}
+
+fn click(impression: ImpressionId, key: u64) -> Click {
     let country = [b'A' + (key % 5) as u8, b'A' + (key / 5 % 2) as u8];
     let mut click = Click {
-        impression: ImpressionId::issued(Issuer(issuer), KeyId(1), NOW.seconds() - age_s, sequence),
+        impression,
         ad: U64::new(key / 10),
         price_micros: U64::new(250_000),
         campaign: U32::new((key / 1000) as u32),
@@ -75,7 +142,7 @@ fn click(rng: &mut SmallRng, sequence: u64, key: u64) -> Click {
         country,
         ..Click::zeroed()
     };
-    click.tag = U64::new(click.expected_tag(&secret(issuer)));
+    click.tag = U64::new(click.expected_tag(&secret(impression.issuer().0)));
     click
 }
 
@@ -96,6 +163,21 @@ fn fill(buffer: &mut Buffer, clicks: impl Iterator<Item = Click>) {
     buffer[..HEADER_LEN].copy_from_slice(header.as_bytes());
     for (bytes, click) in buffer[HEADER_LEN..].chunks_exact_mut(CLICK_LEN).zip(clicks) {
         bytes.copy_from_slice(click.as_bytes());
+    }
+}
+
+fn draw_from(
+    minted: &mut Minted,
+    rng: &mut SmallRng,
+    ring: &mut [Buffer],
+    mut key: impl FnMut(&mut SmallRng) -> u64,
+) {
+    for buffer in ring {
+        let clicks = (0..CLICKS_PER_DATAGRAM).map(|_| {
+            let key = key(rng);
+            click(minted.next(), key)
+        });
+        fill(buffer, clicks);
     }
 }
 
@@ -155,7 +237,7 @@ fn decode<'a>(datagrams: &'a [Buffer], arrivals: &mut Vec<Arrival<'a>>) {
     }
 }
 
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 13] = [
     "decode",
     "check of fields",
     "SipHash tag",
@@ -163,7 +245,9 @@ const STAGES: [&str; 11] = [
     "ledger, new impression",
     "ledger, duplicate",
     "ledger, repeat",
-    "ledger, new impressions, foreign ids",
+    "ledger, new impression, sparse",
+    "ledger, duplicate, sparse",
+    "ledger, new impression, foreign id",
     "worker, all new",
     "worker, all duplicates",
     "worker, all repeats",
@@ -173,7 +257,8 @@ struct Bench {
     worker: Worker,
     rng: SmallRng,
     ring: Vec<Buffer>,
-    sequence: u64,
+    minted: Minted,
+    sparse: Minted,
     keys: u64,
     /// ns per click, by stage, by round.
     figures: [Vec<f64>; STAGES.len()],
@@ -197,7 +282,8 @@ impl Bench {
             worker: Worker { admission, ledger, outcomes: [0; OUTCOMES] },
             rng: SmallRng::seed_from_u64(1),
             ring: vec![[0; DATAGRAM_LEN]; scale.datagrams],
-            sequence: 0,
+            minted: Minted::new(scale.minted, 1, 1 << 40),
+            sparse: Minted::new(scale.minted, SPARSE, 1 << 50),
             keys: scale.keys,
             figures: Default::default(),
             preload_ns: 0.0,
@@ -215,8 +301,11 @@ impl Bench {
     fn preload(&mut self, live: u64) {
         let mut total_ns = 0.0;
         while self.worker.ledger.impressions_live() < live as usize {
-            let keys = self.keys;
-            self.draw(|_, sequence| sequence % keys);
+            let (keys, mut next) = (self.keys, self.worker.ledger.impressions_live() as u64);
+            self.draw(|_| {
+                next += 1;
+                next % keys
+            });
             total_ns += time(|| self.worker.run(&self.ring));
         }
         let live = self.worker.ledger.impressions_live() as f64;
@@ -225,16 +314,15 @@ impl Bench {
     }
 
     /// Fills the ring with clicks on new impressions.
-    fn draw(&mut self, mut key: impl FnMut(&mut SmallRng, u64) -> u64) {
-        let Self { rng, ring, sequence, .. } = self;
-        for buffer in ring {
-            let clicks = (0..CLICKS_PER_DATAGRAM).map(|_| {
-                *sequence += 1;
-                let key = key(rng, *sequence);
-                click(rng, *sequence, key)
-            });
-            fill(buffer, clicks);
-        }
+    fn draw(&mut self, key: impl FnMut(&mut SmallRng) -> u64) {
+        let Self { rng, ring, minted, .. } = self;
+        draw_from(minted, rng, ring, key);
+    }
+
+    /// The same where clicks are sparse.
+    fn draw_sparse(&mut self, key: impl FnMut(&mut SmallRng) -> u64) {
+        let Self { rng, ring, sparse, .. } = self;
+        draw_from(sparse, rng, ring, key);
     }
 
     /// Changes every click of the ring.
@@ -248,7 +336,7 @@ impl Bench {
 
     fn round(&mut self) {
         let keys = self.keys;
-        self.draw(|rng, _| zipf_like(rng, keys));
+        self.draw(|rng| zipf_like(rng, keys));
         let mut ns = [0.0; STAGES.len()];
         ns[0] = time(|| {
             let mut arrivals = Vec::new();
@@ -279,14 +367,17 @@ impl Bench {
         ns[5] = self.ledger(Outcome::Duplicate);
         self.edit(|click| click.ordinal = 1);
         ns[6] = self.ledger(Outcome::Repeat);
-        self.draw(|rng, _| zipf_like(rng, keys));
-        self.edit(|click| (click.flags, click.tag) = (1, U64::ZERO));
+        self.draw_sparse(|rng| zipf_like(rng, keys));
         ns[7] = self.ledger(Outcome::Accepted);
-        self.draw(|rng, _| zipf_like(rng, keys));
-        ns[8] = self.whole(Outcome::Accepted);
-        ns[9] = self.whole(Outcome::Duplicate);
+        ns[8] = self.ledger(Outcome::Duplicate);
+        self.draw(|rng| zipf_like(rng, keys));
+        self.edit(|click| (click.flags, click.tag) = (1, U64::ZERO));
+        ns[9] = self.ledger(Outcome::Accepted);
+        self.draw(|rng| zipf_like(rng, keys));
+        ns[10] = self.whole(Outcome::Accepted);
+        ns[11] = self.whole(Outcome::Duplicate);
         self.edit(|click| click.ordinal = 1);
-        ns[10] = self.whole(Outcome::Repeat);
+        ns[12] = self.whole(Outcome::Repeat);
         for (figures, ns) in self.figures.iter_mut().zip(ns) {
             figures.push(ns / self.ring.len() as f64 / CLICKS_PER_DATAGRAM as f64);
         }
@@ -367,11 +458,7 @@ impl Bench {
 /// Processor time of this thread: what others do on the machine meanwhile costs it caches, but
 /// no time it did not run.
 fn time(work: impl FnOnce()) -> f64 {
-    let now_ns = || {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
-    };
-    let start_ns = now_ns();
+    let start = cpu_time::ThreadTime::now();
     work();
-    now_ns() - start_ns
+    start.elapsed().as_nanos() as f64
 }

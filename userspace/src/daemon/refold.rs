@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use weir_common::block::BlockHeader;
+use weir_common::id::WorkerId;
 use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
 use crate::forward::Checkpoint;
 use crate::journal::{BlockIdentity, Folder, FolderError, Recovery, recover};
-use crate::ledger::{Agreement, Ledger, Settings};
+use crate::ledger::{Agreement, Ledger, Owned, Settings};
 use crate::worker::shard_map::ShardMap;
 use crate::worker::unflushed::Unflushed;
 
@@ -51,7 +52,9 @@ impl<'a> Fold<'a> {
         Self {
             shards,
             checkpoint,
-            workers: (0..workers).map(|_| (Ledger::new(settings), Unflushed::default())).collect(),
+            workers: (0..workers)
+                .map(|worker| (ledger_of(worker, shards, settings), Unflushed::default()))
+                .collect(),
             owed: BTreeSet::new(),
             began: Instant::now(),
             rows: 0,
@@ -106,6 +109,11 @@ impl<'a> Fold<'a> {
         self.workers.iter_mut().for_each(|(ledger, _)| ledger.mark_all_changed());
         self.workers
     }
+}
+
+fn ledger_of(worker: usize, shards: &ShardMap, settings: &Settings) -> Ledger {
+    let owned = shards.of(WorkerId(worker as u16)).collect();
+    Ledger::new(&Settings { owned: Owned::Only(owned), ..settings.clone() })
 }
 
 #[cfg(test)]

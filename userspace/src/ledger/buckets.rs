@@ -12,7 +12,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
 use super::line::{KeyWords, Line, LineEntry, key_of, words};
-use super::pages::{Group, OutOfPages, Place, Table, Way};
+use super::pages::{Group, OutOfPages, Place, Table};
 use super::pool::{PAGE_GROUPS, Pool};
 
 /// The ad of the bucket that takes what no other bucket has room for.
@@ -41,6 +41,11 @@ pub(super) struct Name {
     key: KeyWords,
     minute: Minute,
     hash: u64,
+}
+
+impl Name {
+    /// What has no name yet.
+    pub(super) const NONE: Self = Self { key: [0; 4], minute: Minute(0), hash: 0 };
 }
 
 /// Where a bucket stands; valid until the next insertion.
@@ -146,44 +151,49 @@ impl Buckets {
         minute.0 as usize & (self.minutes.len() - 1)
     }
 
-    /// Where a look-up will go.
+    /// The line a look-up will go to first.
     #[inline]
-    pub(super) fn way(&self, name: &Name) -> Way {
-        self.minutes[self.slot(name.minute)].table.way(name.hash)
+    pub(super) fn home(&self, name: &Name) -> usize {
+        self.minutes[self.slot(name.minute)].table.home(name.hash)
     }
 
-    /// Brings in the first two lines of a way.
+    /// Brings in a home and its neighbour.
     #[inline]
-    pub(super) fn touch(&self, way: Way) -> u64 {
+    pub(super) fn touch(&self, home: usize) -> u64 {
         let lines = self.lines.groups();
         let touch = |at: usize| lines.get(at).map_or(0, |line| line.touch());
-        touch(way.first) ^ touch(way.first ^ 1)
+        touch(home) ^ touch(home ^ 1)
     }
 
-    /// Brings in the next, should the look-up have to go on. No branch, for none could be
-    /// predicted.
+    /// Brings in the next line, should the look-up have to go on.
     #[inline]
-    pub(super) fn touch_leap(&self, way: Way, name: &Name) -> u64 {
+    pub(super) fn touch_leap(&self, home: usize, name: &Name) -> u64 {
         let lines = self.lines.groups();
-        let (Some(home), Some(next)) = (lines.get(way.first), lines.get(way.first ^ 1)) else { return 0 };
-        let ends = (home.key == name.key) | (next.key == name.key) | (home.used == 0) | (next.used == 0);
-        lines.get(if ends { way.first } else { way.leap }).map_or(0, |line| line.touch())
+        let (Some(first), Some(next)) = (lines.get(home), lines.get(home ^ 1)) else { return 0 };
+        // No short cuts: none of these could be predicted.
+        let ends = (first.key == name.key) | (next.key == name.key) | (first.used == 0) | (next.used == 0);
+        if ends { 0 } else { self.touch_after(name) }
     }
 
-    /// The bucket of this key on the way a look-ahead saw, when none [moved](Self::moves) since;
-    /// `None` says nothing.
+    #[inline(never)]
+    fn touch_after(&self, name: &Name) -> u64 {
+        let leap = self.minutes[self.slot(name.minute)].table.leap(name.hash);
+        self.lines.groups().get(leap).map_or(0, |line| line.touch())
+    }
+
+    /// The bucket of this key at the home a look-ahead saw or beside it, when none
+    /// [moved](Self::moves) since; `None` says nothing.
     #[inline]
-    pub(super) fn find_at(&self, way: Way, name: &Name) -> Option<Found> {
+    pub(super) fn find_at(&self, home: usize, name: &Name) -> Option<Found> {
         let lines = self.lines.groups();
-        let (home, next) = (lines.get(way.first)?, lines.get(way.first ^ 1)?);
-        let group = if home.is(&name.key) {
-            way.first
-        } else if next.is(&name.key) {
-            way.first ^ 1
+        let line = if lines.get(home)?.is(&name.key) {
+            home
+        } else if lines.get(home ^ 1)?.is(&name.key) {
+            home ^ 1
         } else {
             return None;
         };
-        Some(Found { minute: self.slot(name.minute) as u32, line: group as u32 })
+        Some(Found { minute: self.slot(name.minute) as u32, line: line as u32 })
     }
 
     #[inline]

@@ -1,11 +1,8 @@
-//! Which impressions were clicked, exactly: one byte of state for each, in slices of time that
-//! expire whole.
+//! Which impressions were clicked, exactly: one byte of state for each, until its time is over.
 //!
-//! Issued ids stand in the slice of their issue time, so a click finds its slice at once. Foreign
-//! ids have no time of their own: they stand in the slice of their first click's receive time, so
-//! a click looks through the live slices, newest first. There are few of those.
-//!
-//! The seam for another form of issued ids is [`Slice`]: nothing else knows how ids are kept.
+//! Issued impressions stand by their sequence (`issued`), foreign ones by a hash of their id
+//! (`hashed`), and so do the few issued ones that do not fit by sequence. An impression is in one of
+//! the two, never in both.
 
 use weir_common::id::ImpressionId;
 use weir_common::reason::Reason;
@@ -14,105 +11,15 @@ use weir_common::time::UnixMs;
 use weir_common::wire::Click;
 
 use super::hash::Hasher;
-use super::ids::{IDS_PER_PAGE, IdLine, Ids};
-use super::index::IndexLine;
-use super::pages::{Group, NOWHERE, Place, Table};
-use super::pool::{PAGE_GROUPS, Pool};
-use super::slice::{Memory, Slice};
+use super::hashed::{self, Hashed};
+use super::issued::{self, Branch, Issued, SLICE_S, Search, Spot};
+use super::pages::Place;
+use super::positions::{Owned, Positions};
 use super::verdict::State;
 
-/// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
-/// swings between 0.66 and 0.88, so 6.1 to 8.1 bytes, of which segments at all stages make 7. With the
-/// 16 bytes of the id itself it is 23.
-const INDEX_BYTES_PER_IMPRESSION: usize = 8;
-/// Slices of issue time a lifetime is cut into: 1 h each at the default of 24 h. More would waste
-/// partly filled pages, fewer would keep the dead longer.
-const ISSUED_SLICES_PER_LIFETIME: u64 = 24;
-/// Slices of receive time a lifetime is cut into: 6 h each at the default. Each costs every new
-/// foreign id one look-up.
-const FOREIGN_SLICES_PER_LIFETIME: u64 = 4;
-/// No slice is narrower, whatever the lifetime, so that their number is bounded by the slack.
-const MIN_SLICE_S: u64 = 60;
 /// Issued ids stay this much longer than their signature: rows of several workers are replayed in
 /// the order of their blocks, so time may seem to step back by as much as a block is old.
 const EXPIRY_SLACK_MS: u64 = 600_000;
-/// A segment is cut so that, were all impressions in one slice, it held about this many: growing
-/// it then takes about a millisecond.
-const SEGMENT_IMPRESSIONS: usize = 131_072;
-
-/// Slices of one width, each in the slot of its number.
-#[derive(Debug)]
-struct Slices {
-    /// Whole seconds, as issue times are: dividing 32 bits is much cheaper than 64.
-    width_s: u32,
-    /// How long after its end a slice is kept.
-    keep_ms: u64,
-    ring: Vec<Slice>,
-}
-
-impl Slices {
-    fn new(width_s: u32, keep_ms: u64, ahead_ms: u64, segment_bits: u32) -> Self {
-        let spans = keep_ms.saturating_add(ahead_ms) / (u64::from(width_s) * 1000) + 3;
-        let slice = |_| Slice {
-            number: None,
-            index: Table::new(segment_bits),
-            ids: Ids::new(1 << segment_bits),
-            len: 0,
-        };
-        Self { width_s, keep_ms, ring: (0..spans.next_power_of_two()).map(slice).collect() }
-    }
-
-    #[inline]
-    const fn number_of(&self, at_s: u32) -> u32 {
-        at_s / self.width_s
-    }
-
-    const fn expires_at(&self, number: u32) -> UnixMs {
-        let end_ms = (number as u64 + 1) * self.width_s as u64 * 1000;
-        UnixMs(end_ms.saturating_add(self.keep_ms))
-    }
-
-    #[inline]
-    fn slot(&self, number: u32) -> usize {
-        number as usize & (self.ring.len() - 1)
-    }
-
-    /// The live slice of this number.
-    #[inline]
-    fn live(&self, number: u32) -> Option<&Slice> {
-        Some(&self.ring[self.slot(number)]).filter(|slice| slice.number == Some(number))
-    }
-
-    /// The slice of this number, born if its slot is free.
-    fn open(&mut self, number: u32) -> Option<&mut Slice> {
-        let slot = self.slot(number);
-        let slice = &mut self.ring[slot];
-        if slice.number.is_none() {
-            slice.number = Some(number);
-        }
-        Some(slice).filter(|slice| slice.number == Some(number))
-    }
-
-    /// Drops what has expired; says when the next slice will, and how many impressions went.
-    fn expire(&mut self, now: UnixMs, memory: &mut Memory) -> (UnixMs, usize) {
-        let (mut next, mut gone) = (UnixMs(u64::MAX), 0);
-        for slot in 0..self.ring.len() {
-            let Some(number) = self.ring[slot].number else { continue };
-            let expires_at = self.expires_at(number);
-            if expires_at < now {
-                let slice = &mut self.ring[slot];
-                gone += slice.len;
-                slice.clear(memory);
-            } else {
-                next = next.min(expires_at);
-            }
-        }
-        (next, gone)
-    }
-}
-
-const PAGE_BYTES: usize = PAGE_GROUPS * size_of::<IndexLine>();
-const _: () = assert!(size_of::<IndexLine>() == size_of::<IdLine>(), "one size of page");
 
 /// How long impressions are kept and how many.
 #[derive(Clone, Copy, Debug)]
@@ -122,117 +29,120 @@ pub(super) struct Limits {
     pub(super) capacity: usize,
 }
 
-/// An impression and its hash.
+impl Limits {
+    /// How long after its end a slice of issue time is kept.
+    pub(super) const fn keep_issued_ms(&self) -> u64 {
+        self.lifetime_ms.saturating_add(EXPIRY_SLACK_MS)
+    }
+
+    /// How far ahead of now an issue time can be.
+    pub(super) const fn ahead_ms(&self) -> u64 {
+        self.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS)
+    }
+}
+
+/// An impression, as the tables know it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Name {
-    pub(super) words: [u64; 2],
-    pub(super) hash: u64,
-    /// Of an issued id: when it was issued, in seconds, and the number of its slice.
-    issued: Option<(u32, u32)>,
+pub(super) enum Name {
+    /// By sequence.
+    Issued(ImpressionId, issued::Name),
+    /// By full id.
+    Hashed(hashed::Name),
 }
 
 /// Where an impression stands, as long as [`Impressions::moves`] stays the same.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found(Place);
-
-/// Where an impression was looked for in vain.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Absent {
-    pub(super) home: u32,
-    /// What the home and its neighbour held and sent on. Had the impression come since, one of the
-    /// two would hold more, or the neighbour would have begun to send entries of its kind on.
-    pub(super) seen: [u32; 2],
+pub(super) enum Found {
+    /// By sequence.
+    Issued(Spot),
+    /// By full id.
+    Hashed(Place),
 }
 
-/// What the home of an impression says of it at first sight.
+/// What the lines read so far say of an impression.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sight {
-    /// It is not here.
-    Absent(Absent),
-    /// It is at `place`, if it is the id that stands there.
-    Seems {
-        /// Where its mark stands.
-        place: Place,
-        /// Where the id of that mark stands.
-        id_line: u32,
-        /// The id's number within its line.
-        within: u8,
-    },
+    /// Where the line is that says more.
+    Issued(Branch),
+    /// What the home says.
+    Hashed(hashed::Sight),
+    /// What the whole table says.
+    Looked(hashed::Look),
+}
+
+/// Where a new impression will probably stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Vacancy {
+    /// In this line.
+    Branch(Branch),
+    /// In its home, as long as that is what it was.
+    Home(hashed::Absent),
     /// It has to be searched for.
     Unknown,
 }
 
-/// Whether an impression is here, as far as a look-ahead can know.
+/// Whether an impression is here.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Look {
     /// It is.
     Found(Found),
-    /// It is not, as long as this holds.
-    Absent(Absent),
-    /// It was not, but may have come.
-    NotFound,
+    /// It is not.
+    Vacant(Vacancy),
+}
+
+/// What tells whether places seen ahead still hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moves {
+    issued: u64,
+    hashed: u64,
+}
+
+/// Where a state goes: room is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    /// To an impression that stands where it can stay.
+    Stays(Found),
+    /// To one that has to leave its line.
+    Leaves(Spot),
+    /// A new one, into this line.
+    Branch(Branch),
+    /// A new one, among the hashed; at this home, if it is known to have room.
+    Hashed(Option<usize>),
 }
 
 /// All impressions a worker remembers.
 pub(super) struct Impressions {
-    hasher: Hasher,
-    memory: Memory,
-    issued: Slices,
-    foreign: Slices,
+    issued: Issued,
+    hashed: Hashed,
     now: UnixMs,
     next_expiry: UnixMs,
-    live: usize,
-    /// How often places changed: by growth or expiry.
-    moves: u64,
     limits: Limits,
 }
 
 impl Impressions {
-    pub(super) fn new(limits: Limits, key: &SipKey) -> Self {
-        let segments = (limits.capacity / SEGMENT_IMPRESSIONS).max(1);
-        let segment_bits = segments.ilog2();
-        let width_s = |slices: u64| {
-            let width_s = (limits.lifetime_ms / 1000 / slices).max(MIN_SLICE_S);
-            u32::try_from(width_s).unwrap_or(u32::MAX)
-        };
-        let issued_width = width_s(ISSUED_SLICES_PER_LIFETIME);
-        let foreign_width = width_s(FOREIGN_SLICES_PER_LIFETIME);
-        let keep_issued = limits.lifetime_ms.saturating_add(EXPIRY_SLACK_MS);
-        let ahead = limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
-        let issued = Slices::new(issued_width, keep_issued, ahead, segment_bits);
-        let foreign = Slices::new(foreign_width, limits.lifetime_ms, 0, segment_bits);
-        // A page for each segment of each slice, since most are partly filled, and room for one
-        // segment to stand twice while it grows.
-        let partly_filled = (issued.ring.len() + foreign.ring.len()) << segment_bits;
-        let index_pages = limits.capacity.saturating_mul(INDEX_BYTES_PER_IMPRESSION).div_ceil(PAGE_BYTES);
-        let growing = (index_pages >> segment_bits) + 2;
+    pub(super) fn new(limits: Limits, owned: &Owned, key: &SipKey) -> Self {
+        let (keep_ms, ahead_ms) = (limits.keep_issued_ms(), limits.ahead_ms());
+        let positions = Positions::new(owned);
         Self {
-            hasher: Hasher::new(key),
-            memory: Memory {
-                index: Pool::new(index_pages + growing + partly_filled),
-                ids: Pool::new(limits.capacity.div_ceil(IDS_PER_PAGE) + partly_filled),
-            },
-            issued,
-            foreign,
+            issued: Issued::new(Hasher::new(key), positions, limits.capacity, keep_ms, ahead_ms),
+            hashed: Hashed::new(limits, SLICE_S, key),
             now: UnixMs(0),
             next_expiry: UnixMs(u64::MAX),
-            live: 0,
-            moves: 0,
             limits,
         }
     }
 
     pub(super) const fn live(&self) -> usize {
-        self.live
+        self.issued.live() + self.hashed.live()
     }
 
-    /// Changes whenever a [`Found`] is no longer where it was.
-    pub(super) const fn moves(&self) -> u64 {
-        self.moves
+    #[inline]
+    pub(super) const fn moves(&self) -> Moves {
+        Moves { issued: self.issued.moves(), hashed: self.hashed.moves() }
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
-        (self.memory.index.in_use() + self.memory.ids.in_use()) * PAGE_BYTES
+        self.issued.bytes_in_use() + self.hashed.bytes_in_use()
     }
 
     /// Moves time forward, never back, and drops what has expired by then.
@@ -246,169 +156,263 @@ impl Impressions {
 
     #[cold]
     fn expire(&mut self) {
-        let (next_issued, gone_issued) = self.issued.expire(self.now, &mut self.memory);
-        let (next_foreign, gone_foreign) = self.foreign.expire(self.now, &mut self.memory);
-        self.next_expiry = next_issued.min(next_foreign);
-        self.live -= gone_issued + gone_foreign;
-        self.moves += 1;
+        self.next_expiry = self.issued.expire(self.now).min(self.hashed.expire(self.now));
     }
 
     /// The name of the impression a click is on.
     #[inline]
     pub(super) fn name(&self, click: &Click) -> Name {
-        let id: ImpressionId = click.impression;
-        let issued = (!click.is_foreign()).then(|| {
-            let issued_at_s = id.issued_at_s();
-            (issued_at_s, self.issued.number_of(issued_at_s))
-        });
-        Name { words: id.words(), hash: self.hasher.of_id(id.words()), issued }
+        self.name_of(click.impression, click.is_foreign())
     }
 
+    /// The name of an impression.
     #[inline]
-    fn issued_slice(&self, name: &Name) -> Option<&Slice> {
-        name.issued.and_then(|(_, number)| self.issued.live(number))
+    pub(super) fn name_of(&self, id: ImpressionId, is_foreign: bool) -> Name {
+        if is_foreign {
+            return Name::Hashed(self.hashed.name(id.words(), None));
+        }
+        match self.issued.name(id) {
+            Some(name) => Name::Issued(id, name),
+            None => Name::Hashed(self.outcast(id)),
+        }
     }
 
-    /// Where a look-up of an issued id will go first.
+    /// The name of an issued id that has no place by its sequence.
+    fn outcast(&self, id: ImpressionId) -> hashed::Name {
+        self.hashed.name(id.words(), Some(id.issued_at_s() / SLICE_S))
+    }
+
+    /// Where a look-up will go first.
     #[inline]
     pub(super) fn home(&self, name: &Name) -> usize {
-        self.issued_slice(name).map_or(NOWHERE, |slice| slice.index.home(name.hash))
-    }
-
-    /// Brings in the line of a home and its neighbour.
-    #[inline]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        let lines = self.memory.index.groups();
-        let touch = |at: usize| lines.get(at).map_or(0, Group::touch);
-        touch(home) ^ touch(home ^ 1)
-    }
-
-    /// What the home of an impression says of it, and a word of what will be read next.
-    #[inline]
-    pub(super) fn sight(&self, home: usize, name: &Name) -> (Sight, u64) {
-        match self.issued_slice(name) {
-            Some(slice) => slice.sight(&self.memory, name, home),
-            None => (Sight::Unknown, self.touch_foreign(name)),
+        match name {
+            Name::Issued(_, name) => self.issued.home(name),
+            Name::Hashed(name) => self.hashed.home(name),
         }
     }
 
-    /// Makes of a first sight what is certain.
+    /// Brings in what a look-up reads first.
     #[inline]
-    pub(super) fn look(&self, sight: Sight, name: &Name) -> Look {
+    pub(super) fn touch(&self, name: &Name, home: usize) -> u64 {
+        match name {
+            Name::Issued(..) => self.issued.touch(home),
+            Name::Hashed(_) => self.hashed.touch(home),
+        }
+    }
+
+    /// What that says.
+    #[inline]
+    pub(super) fn sight(&self, name: &Name, home: usize) -> Sight {
+        match name {
+            Name::Issued(_, name) => Sight::Issued(self.issued.branch_from(name, home)),
+            Name::Hashed(name) => Sight::Hashed(self.hashed.sight(home, name, self.now)),
+        }
+    }
+
+    /// Brings in the line that a sight leads to.
+    #[inline]
+    pub(super) fn touch_sight(&self, sight: Sight) -> u64 {
         match sight {
-            Sight::Absent(absent) => Look::Absent(absent),
-            Sight::Seems { place, id_line, within } => {
-                let line = self.memory.ids.group(id_line);
-                if line.get(within) == name.words { Look::Found(Found(place)) } else { self.search(name) }
+            Sight::Issued(branch) => self.issued.touch_branch(branch),
+            Sight::Hashed(sight) => self.hashed.touch_sight(sight),
+            Sight::Looked(_) => 0,
+        }
+    }
+
+    /// The state of an impression, as far as a look-ahead can know.
+    #[inline]
+    pub(super) fn peek(&self, name: &Name, sight: &mut Sight) -> State {
+        match (name, *sight) {
+            (Name::Issued(_, name), Sight::Issued(branch)) => self.issued.peek(name, branch),
+            (Name::Hashed(name), Sight::Hashed(seen)) => {
+                let look = self.hashed.look(seen, name, self.now);
+                *sight = Sight::Looked(look);
+                match look {
+                    hashed::Look::Found(place) => self.hashed.state(place),
+                    hashed::Look::Absent(_) | hashed::Look::NotFound => State::default(),
+                }
             }
-            Sight::Unknown => self.search(name),
+            _ => State::default(),
         }
     }
 
+    #[inline(always)]
+    fn look_by_sequence(&self, id: ImpressionId, name: &issued::Name, branch: Branch) -> Look {
+        match self.issued.search(name, branch) {
+            Search::Here(spot) => Look::Found(Found::Issued(spot)),
+            Search::Absent => Look::Vacant(Vacancy::Branch(branch)),
+            Search::Elsewhere => self.look_elsewhere(id, branch),
+        }
+    }
+
+    #[cold]
+    fn look_elsewhere(&self, id: ImpressionId, branch: Branch) -> Look {
+        match self.hashed.find(&self.outcast(id), self.now) {
+            Some(place) => Look::Found(Found::Hashed(place)),
+            None => Look::Vacant(Vacancy::Branch(branch)),
+        }
+    }
+
+    /// Looks for an impression from the beginning.
     #[inline(never)]
-    fn search(&self, name: &Name) -> Look {
-        self.find(name).map_or(Look::NotFound, Look::Found)
-    }
-
-    /// Whether an impression that was absent still is, when none [moved](Self::moves) since.
-    #[inline]
-    pub(super) fn is_still_absent(&self, absent: Absent) -> bool {
-        let Absent { home, seen } = absent;
-        let index = &self.memory.index;
-        [index.group(home).version(), index.group(home ^ 1).version()] == seen
-    }
-
-    /// The home of an absent impression, if it has room.
-    #[inline]
-    pub(super) fn home_with_room(&self, absent: Absent) -> Option<usize> {
-        (self.memory.index.group(absent.home).len() < IndexLine::SLOTS).then_some(absent.home as usize)
-    }
-
-    /// Brings in the lines a look-up of a foreign id will need, in every live slice.
-    #[inline]
-    fn touch_foreign(&self, name: &Name) -> u64 {
-        if name.issued.is_some() {
-            return 0;
+    pub(super) fn find(&self, name: &Name) -> Look {
+        match name {
+            Name::Issued(id, name) => self.look_by_sequence(*id, name, self.issued.branch(name)),
+            Name::Hashed(name) => match self.hashed.find(name, self.now) {
+                Some(place) => Look::Found(Found::Hashed(place)),
+                None => Look::Vacant(Vacancy::Unknown),
+            },
         }
-        let homes = self.foreign_slices().map(|slice| slice.index.home(name.hash));
-        homes.fold(0, |sum, home| sum ^ self.touch(home))
     }
 
-    /// The live slices of foreign ids, newest first.
+    /// Whether an impression is here, by an earlier sight of it: what was found is there unless
+    /// entries moved since, what was not may have come.
     #[inline]
-    fn foreign_slices(&self) -> impl Iterator<Item = &Slice> {
-        let newest = self.foreign.number_of(self.now.seconds());
-        let oldest = newest.saturating_sub(self.foreign.ring.len() as u32 - 1);
-        (oldest..=newest).rev().filter_map(|number| self.foreign.live(number))
-    }
-
-    #[inline]
-    pub(super) fn find(&self, name: &Name) -> Option<Found> {
-        let look = |slice: &Slice| slice.find(&self.memory, name);
-        match name.issued {
-            Some(_) => self.issued_slice(name).and_then(look),
-            None => self.foreign_slices().find_map(look),
+    pub(super) fn look(&self, name: &Name, sight: Sight, then: Moves) -> Look {
+        let now = self.moves();
+        match (name, sight) {
+            (Name::Issued(id, name), Sight::Issued(branch)) if then.issued == now.issued => {
+                self.look_by_sequence(*id, name, branch)
+            }
+            (_, Sight::Looked(hashed::Look::Found(place))) if then.hashed == now.hashed => {
+                Look::Found(Found::Hashed(place))
+            }
+            (_, Sight::Looked(hashed::Look::Absent(absent)))
+                if then.hashed == now.hashed && self.hashed.is_still_absent(absent) =>
+            {
+                Look::Vacant(Vacancy::Home(absent))
+            }
+            _ => self.find(name),
         }
-        .map(Found)
     }
 
     #[inline]
-    pub(super) fn state(&self, at: Found) -> State {
-        self.memory.index.group(at.0.group).state(at.0.slot as usize)
+    pub(super) fn state(&self, found: Found) -> State {
+        match found {
+            Found::Issued(spot) => self.issued.state(spot),
+            Found::Hashed(place) => self.hashed.state(place),
+        }
     }
 
-    #[inline]
-    pub(super) fn set_state(&mut self, at: Found, state: State) {
-        self.memory.index.group_mut(at.0.group).set_state(at.0.slot as usize, state);
-    }
-
-    /// Makes sure that this impression, which is not here, can be inserted.
+    /// Makes room for the next state of an impression that [looks](Impressions::look) like this. `first_seen` places a foreign one in time.
     ///
     /// # Errors
     /// `expired` or `not_yet_issued` for an issue time that no live slice covers: admission keeps
     /// such clicks away. `table_full` when there is no memory left.
     #[inline]
-    pub(super) fn make_room(&mut self, name: &Name) -> Result<(), Reason> {
-        let number = self.number_for(name)?;
-        let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
-        let expires_at = slices.expires_at(number);
-        let before = slices.slot(number.wrapping_sub(1));
-        let slice = slices.open(number).ok_or(Reason::TableFull)?;
-        self.next_expiry = self.next_expiry.min(expires_at);
-        if !slice.has_room(name.hash) {
-            let pages_before = slices.ring[before].index_pages(name.hash);
-            let slice = slices.open(number).ok_or(Reason::TableFull)?;
-            let grown = slice.grow(&mut self.memory, &self.hasher, name.hash, pages_before);
-            let Ok(grown) = grown else { return Err(Reason::TableFull) };
-            self.moves += u64::from(grown);
+    pub(super) fn make_room(
+        &mut self,
+        name: &Name,
+        look: Look,
+        next: State,
+        first_seen: UnixMs,
+    ) -> Result<Room, Reason> {
+        match (look, name) {
+            (Look::Found(Found::Issued(spot)), Name::Issued(id, _)) if !Issued::can_hold(spot, next) => {
+                let outcast = self.outcast(*id);
+                self.hashed.make_room(&outcast, first_seen)?;
+                Ok(Room::Leaves(spot))
+            }
+            (Look::Found(found), _) => Ok(Room::Stays(found)),
+            (Look::Vacant(vacancy), Name::Issued(id, name)) => {
+                let branch = match vacancy {
+                    Vacancy::Branch(branch) => branch,
+                    Vacancy::Home(_) | Vacancy::Unknown => self.issued.branch(name),
+                };
+                self.make_room_by_sequence(*id, name, branch, next)
+            }
+            (Look::Vacant(vacancy), Name::Hashed(name)) => {
+                self.check_issue_time(name)?;
+                let moves = self.hashed.moves();
+                self.hashed.make_room(name, first_seen)?;
+                self.next_expiry = self.next_expiry.min(self.hashed.expires_at(name, first_seen));
+                let home = match vacancy {
+                    Vacancy::Home(absent) if moves == self.hashed.moves() => {
+                        self.hashed.home_with_room(absent)
+                    }
+                    _ => None,
+                };
+                Ok(Room::Hashed(home))
+            }
+        }
+    }
+
+    #[inline]
+    fn make_room_by_sequence(
+        &mut self,
+        id: ImpressionId,
+        name: &issued::Name,
+        branch: Branch,
+        next: State,
+    ) -> Result<Room, Reason> {
+        if branch == Branch::Nowhere {
+            self.check_issued_at(id.issued_at_s())?;
+            self.next_expiry = self.next_expiry.min(self.issued.expires_at(name));
+        }
+        let (hashed, now) = (&mut self.hashed, self.now);
+        let keep_elsewhere = |id: ImpressionId, state| keep(hashed, id, state, now);
+        if let Ok(branch) = self.issued.make_room(name, branch, next, keep_elsewhere) {
+            return Ok(Room::Branch(branch));
+        }
+        let outcast = self.outcast(id);
+        self.hashed.make_room(&outcast, now)?;
+        Ok(Room::Hashed(None))
+    }
+
+    #[inline]
+    fn check_issue_time(&self, name: &hashed::Name) -> Result<(), Reason> {
+        match name.issued_slice {
+            Some(_) => self.check_issued_at((name.words[0] >> 32) as u32),
+            None => Ok(()),
+        }
+    }
+
+    fn check_issued_at(&self, issued_at_s: u32) -> Result<(), Reason> {
+        let slice_end_ms = (u64::from(issued_at_s / SLICE_S) + 1) * u64::from(SLICE_S) * 1000;
+        if slice_end_ms.saturating_add(self.limits.keep_issued_ms()) < self.now.0 {
+            return Err(Reason::Expired);
+        }
+        if u64::from(issued_at_s) * 1000 > self.now.0.saturating_add(self.limits.ahead_ms()) {
+            return Err(Reason::NotYetIssued);
         }
         Ok(())
     }
 
-    /// Inserts an impression that is not here; at its home, if that is known to have room still.
-    /// Only after [`Impressions::make_room`] for it.
+    /// Puts a state where room was made for it, with nothing in between.
     #[inline]
-    pub(super) fn insert(&mut self, name: &Name, home: Option<usize>, state: State) -> Option<Found> {
-        let number = self.number_for(name).ok()?;
-        let slices = if name.issued.is_some() { &mut self.issued } else { &mut self.foreign };
-        let slice = slices.open(number)?;
-        let place = slice.insert(&mut self.memory, name, home, state)?;
-        self.live += 1;
-        Some(Found(place))
+    pub(super) fn put(&mut self, name: &Name, room: Room, state: State, first_seen: UnixMs) {
+        match (room, name) {
+            (Room::Stays(Found::Issued(spot)), _) => self.issued.set_state(spot, state),
+            (Room::Stays(Found::Hashed(place)), _) => self.hashed.set_state(place, state),
+            (Room::Branch(branch), Name::Issued(_, name)) => self.issued.insert(name, branch, state),
+            (Room::Hashed(home), Name::Hashed(name)) => self.hashed.insert(name, home, first_seen, state),
+            (Room::Leaves(spot), Name::Issued(id, name)) => {
+                self.issued.cast_out(name, spot);
+                let outcast = self.outcast(*id);
+                self.hashed.insert(&outcast, None, first_seen, state);
+            }
+            (Room::Hashed(home), Name::Issued(id, _)) => {
+                let outcast = self.outcast(*id);
+                self.hashed.insert(&outcast, home, first_seen, state);
+            }
+            (Room::Branch(_) | Room::Leaves(_), Name::Hashed(_)) => {
+                debug_assert!(false, "room was made for another impression");
+            }
+        }
     }
+}
 
-    #[inline]
-    fn number_for(&self, name: &Name) -> Result<u32, Reason> {
-        let Some((issued_at_s, number)) = name.issued else {
-            return Ok(self.foreign.number_of(self.now.seconds()));
-        };
-        if self.issued.expires_at(number) < self.now {
-            return Err(Reason::Expired);
-        }
-        let ahead_ms = self.limits.max_ahead_ms.saturating_add(EXPIRY_SLACK_MS);
-        if u64::from(issued_at_s) * 1000 > self.now.0.saturating_add(ahead_ms) {
-            return Err(Reason::NotYetIssued);
-        }
-        Ok(number)
+/// Keeps an impression that has to leave its line; whether there was room for it.
+fn keep(hashed: &mut Hashed, id: ImpressionId, state: State, now: UnixMs) -> bool {
+    let name = hashed.name(id.words(), Some(id.issued_at_s() / SLICE_S));
+    // It may be here already, from an attempt that was given up.
+    if let Some(place) = hashed.find(&name, now) {
+        hashed.set_state(place, state);
+        return true;
     }
+    if hashed.make_room(&name, now).is_err() {
+        return false;
+    }
+    hashed.insert(&name, None, now, state);
+    true
 }

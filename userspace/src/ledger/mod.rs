@@ -8,14 +8,22 @@
 //! (found through an `index`, confirmed by its `ids`), `buckets` the totals in their `line`s, `pages` the tables under both, `hash` their keyed hash.
 
 mod buckets;
+mod directory;
 mod hash;
+mod hashed;
 mod ids;
 mod impressions;
 mod index;
+mod issued;
+mod layout;
+mod leaf;
 mod line;
 mod pages;
 mod pool;
+mod positions;
+mod runs;
 mod slice;
+mod spans;
 mod verdict;
 
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
@@ -28,10 +36,11 @@ use weir_common::wire::Click;
 
 use buckets::{Addend, Buckets};
 use impressions::{Impressions, Look, Sight};
-use pages::Way;
+use pages::NOWHERE;
 use verdict::State;
 
 pub use buckets::OTHER_AD;
+pub use positions::Owned;
 
 use crate::admission::Admitted;
 
@@ -87,8 +96,11 @@ pub struct Settings {
     pub lateness_ms: u64,
     /// How far ahead of this node's clock an issue or a click may be, in ms; admission's own.
     pub max_ahead_ms: u64,
-    /// Impressions the ledger has memory for, 24 bytes each.
+    /// Impressions the ledger has memory for, whatever their ids: 24 bytes each, and 8 more for
+    /// issued ones in sequence, which need as little as one.
     pub capacity_impressions: usize,
+    /// The shards whose impressions come here.
+    pub owned: Owned,
     /// Buckets held at a time, about 120 bytes each. Keys beyond it are counted in the
     /// [`OTHER_AD`] bucket of their minute.
     pub capacity_buckets: usize,
@@ -109,6 +121,7 @@ impl Settings {
             lateness_ms: 600_000,
             max_ahead_ms: 60_000,
             capacity_impressions: 1 << 24,
+            owned: Owned::All,
             capacity_buckets: 1 << 20,
             hash_key,
         }
@@ -134,7 +147,7 @@ pub struct Ledger {
 /// What tells whether places seen ahead still hold.
 #[derive(Clone, Copy)]
 struct Moves {
-    impressions: u64,
+    impressions: impressions::Moves,
     buckets: u64,
 }
 
@@ -145,10 +158,9 @@ struct Plan {
     /// The line a look-up of the impression goes to first.
     home: usize,
     sight: Sight,
-    look: Look,
-    bucket_way: Way,
-    /// Left out for what looks like a duplicate.
-    bucket: Option<buckets::Name>,
+    bucket: buckets::Name,
+    /// The line a look-up of the bucket goes to first; nowhere for what looks like a duplicate.
+    bucket_home: usize,
 }
 
 impl Ledger {
@@ -166,7 +178,7 @@ impl Ledger {
         Self {
             dimensions: settings.dimensions,
             rules_version: settings.rules_version,
-            impressions: Impressions::new(impressions, &settings.hash_key),
+            impressions: Impressions::new(impressions, &settings.owned, &settings.hash_key),
             buckets: Buckets::new(buckets, &settings.hash_key),
             now: UnixMs(0),
             plans: Vec::with_capacity(LOOKAHEAD),
@@ -199,37 +211,34 @@ impl Ledger {
     fn plan(&self, click: &Click) -> Plan {
         let impression = self.impressions.name(click);
         let home = self.impressions.home(&impression);
-        let (sight, look) = (Sight::Unknown, Look::NotFound);
-        Plan { impression, home, sight, look, bucket_way: Way::NOWHERE, bucket: None }
+        let sight = Sight::Issued(issued::Branch::Nowhere);
+        Plan { impression, home, sight, bucket: buckets::Name::NONE, bucket_home: NOWHERE }
     }
 
-    /// Reads a word of every cache line the impressions will need. Nothing waits for any of these
-    /// loads, and few instructions stand between them, so the core has many under way at once.
+    /// Reads a word of every cache line the impressions will need. The loops that read do nothing
+    /// else: nothing waits for any of their loads and few instructions stand between them, so the
+    /// core has many under way at once.
     #[inline]
     fn bring_impressions(&self, plans: &mut [Plan]) {
         let impressions = &self.impressions;
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(plan.home));
-        let nexts = plans.iter_mut().fold(homes, |sum, plan| {
-            let (sight, word) = impressions.sight(plan.home, &plan.impression);
-            plan.sight = sight;
-            sum ^ word
-        });
+        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(&plan.impression, plan.home));
+        core::hint::black_box(homes);
+        for plan in plans.iter_mut() {
+            plan.sight = impressions.sight(&plan.impression, plan.home);
+        }
+        let nexts = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch_sight(plan.sight));
         core::hint::black_box(nexts);
     }
 
-    /// Finds the impressions that are there, and the buckets of all clicks that look new.
+    /// Works out the buckets of all clicks that do not look like duplicates.
     #[inline]
     fn look_ahead(&self, entries: &[Entry], plans: &mut [Plan]) {
         for (plan, entry) in plans.iter_mut().zip(entries) {
-            plan.look = self.impressions.look(plan.sight, &plan.impression);
-            if let Look::Found(found) = plan.look
-                && self.impressions.state(found).has_seen(Ordinal(entry.click.ordinal))
-            {
-                continue;
+            let state = self.impressions.peek(&plan.impression, &mut plan.sight);
+            if !state.has_seen(Ordinal(entry.click.ordinal)) {
+                plan.bucket = self.bucket_of(entry.admitted.minute, entry.click);
+                plan.bucket_home = self.buckets.home(&plan.bucket);
             }
-            let bucket = self.bucket_of(entry.admitted.minute, entry.click);
-            plan.bucket_way = self.buckets.way(&bucket);
-            plan.bucket = Some(bucket);
         }
     }
 
@@ -241,12 +250,11 @@ impl Ledger {
     /// As [`Ledger::bring_impressions`], for the buckets.
     #[inline]
     fn bring_buckets(&self, plans: &[Plan]) {
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch(plan.bucket_way));
-        let nexts = plans.iter().fold(0, |sum, plan| match &plan.bucket {
-            Some(bucket) => sum ^ self.buckets.touch_leap(plan.bucket_way, bucket),
-            None => sum,
-        });
-        core::hint::black_box(homes ^ nexts);
+        let homes = plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch(plan.bucket_home));
+        core::hint::black_box(homes);
+        let leaps =
+            plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch_leap(plan.bucket_home, &plan.bucket));
+        core::hint::black_box(leaps);
     }
 
     #[inline]
@@ -282,28 +290,17 @@ impl Ledger {
             return Err(Reason::OrdinalLimit);
         }
         let Admitted { filter, late, row_flags, .. } = entry.admitted;
-        // What was found ahead is still there, and what was not still is not, unless entries moved
-        // or one came into the same home since.
-        let unmoved = moves.impressions == self.impressions.moves();
-        let (found, home) = match plan.look {
-            Look::Found(found) if unmoved => (Some(found), None),
-            Look::Absent(absent) if unmoved && self.impressions.is_still_absent(absent) => {
-                (None, self.impressions.home_with_room(absent))
-            }
-            _ => (self.impressions.find(&plan.impression), None),
-        };
-        let state = found.map_or(State::default(), |found| self.impressions.state(found));
+        let look = self.impressions.look(&plan.impression, plan.sight, moves.impressions);
+        let state = self.state_at(look);
         let outcome = state.judge(ordinal, filter, late);
         if outcome == Outcome::Duplicate {
             return Ok(outcome);
         }
         // Everything that can fail comes before anything that counts.
-        if found.is_none() {
-            self.impressions.make_room(&plan.impression)?;
-        }
+        let next = state.after(ordinal, outcome);
+        let room = self.impressions.make_room(&plan.impression, look, next, self.now)?;
         let bucket = self.bucket_for(entry, plan, moves).ok_or(Reason::TableFull)?;
-        let home = home.filter(|_| moves.impressions == self.impressions.moves());
-        self.remember(plan, found, home, state.after(ordinal, outcome));
+        self.impressions.put(&plan.impression, room, next, self.now);
         let price_micros = entry.click.price_micros.get();
         self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
         Ok(outcome)
@@ -311,32 +308,21 @@ impl Ledger {
 
     #[inline]
     fn bucket_for(&mut self, entry: &Entry, plan: &Plan, moves: Moves) -> Option<buckets::Found> {
-        let Some(name) = &plan.bucket else {
-            let name = self.bucket_of(entry.admitted.minute, entry.click);
-            return self.buckets.find_or_open(&name, self.now);
-        };
-        if moves.buckets == self.buckets.moves()
-            && let Some(found) = self.buckets.find_at(plan.bucket_way, name)
+        if plan.bucket_home != NOWHERE
+            && moves.buckets == self.buckets.moves()
+            && let Some(found) = self.buckets.find_at(plan.bucket_home, &plan.bucket)
         {
             return Some(found);
         }
-        self.buckets.find_or_open(name, self.now)
+        let name = self.bucket_of(entry.admitted.minute, entry.click);
+        self.buckets.find_or_open(&name, self.now)
     }
 
     #[inline]
-    fn remember(
-        &mut self,
-        plan: &Plan,
-        found: Option<impressions::Found>,
-        home: Option<usize>,
-        state: State,
-    ) {
-        match found {
-            Some(found) => self.impressions.set_state(found, state),
-            None => {
-                let inserted = self.impressions.insert(&plan.impression, home, state);
-                debug_assert!(inserted.is_some(), "room was made");
-            }
+    fn state_at(&self, look: Look) -> State {
+        match look {
+            Look::Found(found) => self.impressions.state(found),
+            Look::Vacant(_) => State::default(),
         }
     }
 
@@ -349,12 +335,13 @@ impl Ledger {
         let (click, ordinal) = (&row.click, Ordinal(row.click.ordinal));
         let Some((outcome, filter)) = recorded(row) else { return Agreement::NotARow };
         self.advance(UnixMs(row.received_at_ms.get()));
-        let plan = self.plan(click);
-        let found = self.impressions.find(&plan.impression);
-        let room = if found.is_some() { Ok(()) } else { self.impressions.make_room(&plan.impression) };
-        let state = found.map_or(State::default(), |found| self.impressions.state(found));
-        if room.is_ok() {
-            self.remember(&plan, found, None, state.after(ordinal, outcome));
+        let name = self.impressions.name(click);
+        let look = self.impressions.find(&name);
+        let state = self.state_at(look);
+        let next = state.after(ordinal, outcome);
+        let room = self.impressions.make_room(&name, look, next, self.now);
+        if let Ok(room) = room {
+            self.impressions.put(&name, room, next, self.now);
         }
         let bucket = self.bucket_of(Minute(row.minute.get()), click);
         let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else {

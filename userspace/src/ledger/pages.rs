@@ -54,21 +54,8 @@ pub(super) struct Place {
     pub(super) slot: u32,
 }
 
-/// The groups a look-up goes to first, in the pool's count: its home, then the home's neighbour,
-/// which is always `first ^ 1`, then the first leap.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    pub(super) first: usize,
-    pub(super) leap: usize,
-}
-
 /// What has no place yet; no pool has a group of this number.
 pub(super) const NOWHERE: usize = usize::MAX;
-
-impl Way {
-    /// The way of what has none yet.
-    pub(super) const NOWHERE: Self = Self { first: NOWHERE, leap: NOWHERE };
-}
 
 /// There is no page left for a segment to grow into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,17 +149,15 @@ impl Table {
         home.may_have_spilled(spill_bit(hash << self.segment_bits))
     }
 
-    /// Where a look-up of this hash will go.
-    #[inline]
-    pub(super) fn way(&self, hash: u64) -> Way {
+    /// The group a look-up of this hash goes to after its home and the home's neighbour.
+    pub(super) fn leap(&self, hash: u64) -> usize {
         let (segment, within) = self.split(hash);
         let pages = self.segment(segment);
         if pages.0.is_empty() {
-            return Way::NOWHERE;
+            return NOWHERE;
         }
-        let probe = pages.probe(within);
-        let leap = pages.next(pages.next(probe));
-        Way { first: pages.at(probe.index) as usize, leap: pages.at(leap.index) as usize }
+        let leap = pages.next(pages.next(pages.probe(within)));
+        pages.at(leap.index) as usize
     }
 
     /// Where the entry of this hash stands for which `slot_in` knows a slot.

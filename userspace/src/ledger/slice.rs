@@ -1,20 +1,18 @@
-//! The impressions of one span of time: an index of marks and states, and the ids apart from it.
-//!
-//! The seam for another form of issued ids: nothing else knows how ids are kept.
+//! The hashed impressions of one span of time: an index of marks and states, and the ids apart
+//! from it.
 
 use super::hash::Hasher;
+use super::hashed::{Absent, Name, Sight};
 use super::ids::{IdLine, Ids};
-use super::impressions::{Absent, Name, Sight};
 use super::index::{IndexEntry, IndexLine, Position, mark_of};
 use super::pages::{OutOfPages, Place, Table};
 use super::pool::Pool;
+use super::spans::Content;
 use super::verdict::State;
 
 /// The impressions of one span of time.
 #[derive(Debug)]
 pub(super) struct Slice {
-    /// Which span, counted from the epoch in widths; `None` when the slot is free.
-    pub(super) number: Option<u32>,
     pub(super) index: Table,
     pub(super) ids: Ids,
     pub(super) len: usize,
@@ -29,42 +27,33 @@ impl Slice {
         self.index.find(&memory.index, name.hash, |line| line.matches(mark).find(|&slot| is(line, slot)))
     }
 
-    /// What the home of an impression and its neighbour, whose lines are here, say of it; brings in
-    /// the id that seems to be the one.
+    /// What the home of an impression and its neighbour, whose lines are here, say of it.
     #[inline]
-    pub(super) fn sight(&self, memory: &Memory, name: &Name, home: usize) -> (Sight, u64) {
+    pub(super) fn sight(&self, memory: &Memory, name: &Name, home: usize) -> Sight {
         let lines = memory.index.groups();
-        let Some(line) = lines.get(home) else { return (Sight::Unknown, 0) };
+        let Some(line) = lines.get(home) else { return Sight::Unknown };
         let mark = mark_of(name.hash);
         if let Some(slot) = line.matches(mark).next() {
-            return self.seems(memory, name, home, line.position(slot), slot);
+            return self.seems(name, home, line.position(slot), slot);
         }
-        let Some(next) = lines.get(home ^ 1) else { return (Sight::Unknown, 0) };
+        let Some(next) = lines.get(home ^ 1) else { return Sight::Unknown };
         if self.index.may_go_on(name.hash, line) {
             if let Some(slot) = next.matches(mark).next() {
-                return self.seems(memory, name, home ^ 1, next.position(slot), slot);
+                return self.seems(name, home ^ 1, next.position(slot), slot);
             }
             if self.index.may_go_on(name.hash, next) {
-                return (Sight::Unknown, 0);
+                return Sight::Unknown;
             }
         }
         let absent = Absent { home: home as u32, seen: [line.version(), next.version()] };
-        (Sight::Absent(absent), 0)
+        Sight::Absent(absent)
     }
 
     #[inline]
-    pub(super) fn seems(
-        &self,
-        memory: &Memory,
-        name: &Name,
-        group: usize,
-        at: Position,
-        slot: usize,
-    ) -> (Sight, u64) {
-        let id_line = self.ids.line_of(self.index.segment_of(name.hash), at);
-        let word = memory.ids.groups().get(id_line).map_or(0, IdLine::touch);
+    fn seems(&self, name: &Name, group: usize, at: Position, slot: usize) -> Sight {
+        let id_line = self.ids.line_of(self.index.segment_of(name.hash), at) as u32;
         let place = Place { group: group as u32, slot: slot as u32 };
-        (Sight::Seems { place, id_line: id_line as u32, within: at.within_line() }, word)
+        Sight::Seems { place, id_line, within: at.within_line() }
     }
 
     /// Whether one more impression of this hash can be inserted; if not, [`Slice::grow`] first.
@@ -121,11 +110,19 @@ impl Slice {
         self.len += 1;
         Some(place)
     }
+}
 
-    pub(super) fn clear(&mut self, memory: &mut Memory) {
+impl Content for Slice {
+    type Memory = Memory;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn clear(&mut self, memory: &mut Memory) {
         self.index.clear(&mut memory.index);
         self.ids.clear(&mut memory.ids);
-        (self.number, self.len) = (None, 0);
+        self.len = 0;
     }
 }
 

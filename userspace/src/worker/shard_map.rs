@@ -28,6 +28,12 @@ impl ShardMap {
         self.owners[usize::from(shard.0) % SHARDS]
     }
 
+    /// The shards that `worker` owns, in order.
+    pub fn of(&self, worker: WorkerId) -> impl Iterator<Item = Shard> + '_ {
+        let owned = move |(_, owner): &(u16, &WorkerId)| **owner == worker;
+        (0..).zip(self.owners.iter()).filter(owned).map(|(shard, _)| Shard(shard))
+    }
+
     /// The owners in shard order.
     pub fn iter(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.owners.iter().copied()
@@ -46,6 +52,7 @@ mod tests {
             assert!(owners.is_sorted());
             for worker in 0..workers {
                 let share = owners.iter().filter(|owner| usize::from(owner.0) == worker).count();
+                assert_eq!(map.of(WorkerId(worker as u16)).count(), share);
                 assert!(share.abs_diff(SHARDS / workers) <= 1, "{worker} of {workers} owns {share}");
             }
         }

@@ -1,0 +1,309 @@
+//! Impressions by a hash of their full id: foreign ones, and the issued ones that have no place
+//! by their sequence. One byte of state each, in slices of time that expire whole.
+//!
+//! Issued ids stand in the slice of their issue time, so a click finds its slice at once. Foreign
+//! ids have no time of their own: they stand in the slice of their first click's receive time, so
+//! a click looks through the live slices, newest first. There are few of those.
+
+use weir_common::reason::Reason;
+use weir_common::siphash::SipKey;
+use weir_common::time::UnixMs;
+
+use super::hash::Hasher;
+use super::ids::{IDS_PER_PAGE, IdLine, Ids};
+use super::impressions::Limits;
+use super::index::IndexLine;
+use super::pages::{Group, NOWHERE, OutOfPages, Place, Table};
+use super::pool::{PAGE_GROUPS, Pool};
+use super::slice::{Memory, Slice};
+use super::spans::Spans;
+use super::verdict::State;
+
+/// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
+/// swings between 0.66 and 0.88, so 6.1 to 8.1 bytes, of which segments at all stages make 7. With the
+/// 16 bytes of the id itself it is 23.
+const INDEX_BYTES_PER_IMPRESSION: usize = 8;
+/// Slices of receive time a lifetime is cut into: 6 h each at the default. Each costs every new
+/// foreign id one look-up.
+const FOREIGN_SLICES_PER_LIFETIME: u64 = 4;
+/// No slice is narrower, whatever the lifetime, so that their number is bounded by the slack.
+const MIN_SLICE_S: u64 = 60;
+/// A segment is cut so that, were all impressions in one slice, it held about this many: growing
+/// it then takes about a millisecond.
+const SEGMENT_IMPRESSIONS: usize = 131_072;
+
+const PAGE_BYTES: usize = PAGE_GROUPS * size_of::<IndexLine>();
+const _: () = assert!(size_of::<IndexLine>() == size_of::<IdLine>(), "one size of page");
+
+/// An impression and its hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub(super) words: [u64; 2],
+    pub(super) hash: u64,
+    /// Number of an issued id's slice.
+    pub(super) issued_slice: Option<u32>,
+}
+
+/// Where an impression was looked for in vain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absent {
+    pub(super) home: u32,
+    /// What the home and its neighbour held and sent on. Had the impression come since, one of the
+    /// two would hold more, or the neighbour would have begun to send entries of its kind on.
+    pub(super) seen: [u32; 2],
+}
+
+/// What the home of an impression says of it at first sight.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sight {
+    /// It is not here.
+    Absent(Absent),
+    /// It is at `place`, if it is the id that stands there.
+    Seems {
+        /// Where its mark stands.
+        place: Place,
+        /// Where the id of that mark stands.
+        id_line: u32,
+        /// The id's number within its line.
+        within: u8,
+    },
+    /// It has to be searched for.
+    Unknown,
+}
+
+/// Whether an impression is here, as far as a look-ahead can know.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look {
+    /// It is.
+    Found(Place),
+    /// It is not, as long as this holds.
+    Absent(Absent),
+    /// It was not, but may have come.
+    NotFound,
+}
+
+/// All hashed impressions of a worker.
+pub(super) struct Hashed {
+    hasher: Hasher,
+    memory: Memory,
+    issued: Spans<Slice>,
+    foreign: Spans<Slice>,
+    live: usize,
+    /// How often places changed: by growth or expiry.
+    moves: u64,
+}
+
+impl Hashed {
+    pub(super) fn new(limits: Limits, issued_slice_s: u32, key: &SipKey) -> Self {
+        let segments = (limits.capacity / SEGMENT_IMPRESSIONS).max(1);
+        let segment_bits = segments.ilog2();
+        let foreign_width_s = (limits.lifetime_ms / 1000 / FOREIGN_SLICES_PER_LIFETIME).max(MIN_SLICE_S);
+        let foreign_width_s = u32::try_from(foreign_width_s).unwrap_or(u32::MAX);
+        let slice = || Slice { index: Table::new(segment_bits), ids: Ids::new(1 << segment_bits), len: 0 };
+        let issued = Spans::new(issued_slice_s, limits.keep_issued_ms(), limits.ahead_ms(), slice);
+        let foreign = Spans::new(foreign_width_s, limits.lifetime_ms, 0, slice);
+        // A page for each segment of each slice, since most are partly filled, and room for one
+        // segment to stand twice while it grows.
+        let partly_filled = (issued.len() + foreign.len()) << segment_bits;
+        let index_pages = limits.capacity.saturating_mul(INDEX_BYTES_PER_IMPRESSION).div_ceil(PAGE_BYTES);
+        let growing = (index_pages >> segment_bits) + 2;
+        Self {
+            hasher: Hasher::new(key),
+            memory: Memory {
+                index: Pool::new(index_pages + growing + partly_filled),
+                ids: Pool::new(limits.capacity.div_ceil(IDS_PER_PAGE) + partly_filled),
+            },
+            issued,
+            foreign,
+            live: 0,
+            moves: 0,
+        }
+    }
+
+    pub(super) const fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Changes whenever a [`Place`] is no longer where it was.
+    pub(super) const fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    pub(super) fn bytes_in_use(&self) -> usize {
+        (self.memory.index.in_use() + self.memory.ids.in_use()) * PAGE_BYTES
+    }
+
+    /// Drops what has expired; says when more will.
+    pub(super) fn expire(&mut self, now: UnixMs) -> UnixMs {
+        let (next_issued, gone_issued) = self.issued.expire(now, &mut self.memory);
+        let (next_foreign, gone_foreign) = self.foreign.expire(now, &mut self.memory);
+        self.live -= gone_issued + gone_foreign;
+        self.moves += 1;
+        next_issued.min(next_foreign)
+    }
+
+    /// The name of an impression by its full id.
+    #[inline]
+    pub(super) fn name(&self, words: [u64; 2], issued_slice: Option<u32>) -> Name {
+        Name { words, hash: self.hasher.of_id(words), issued_slice }
+    }
+
+    #[inline]
+    fn issued_slice(&self, name: &Name) -> Option<&Slice> {
+        name.issued_slice.and_then(|number| self.issued.live(number))
+    }
+
+    /// Where a look-up of an issued id will go first.
+    #[inline]
+    pub(super) fn home(&self, name: &Name) -> usize {
+        self.issued_slice(name).map_or(NOWHERE, |slice| slice.index.home(name.hash))
+    }
+
+    /// Brings in the line of a home and its neighbour.
+    #[inline]
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        let lines = self.memory.index.groups();
+        let touch = |at: usize| lines.get(at).map_or(0, Group::touch);
+        touch(home) ^ touch(home ^ 1)
+    }
+
+    /// What the home of an impression says of it.
+    #[inline]
+    pub(super) fn sight(&self, home: usize, name: &Name, now: UnixMs) -> Sight {
+        match self.issued_slice(name) {
+            Some(slice) => slice.sight(&self.memory, name, home),
+            None => {
+                core::hint::black_box(self.touch_foreign(name, now));
+                Sight::Unknown
+            }
+        }
+    }
+
+    /// Brings in the id that seems to be the one.
+    #[inline]
+    pub(super) fn touch_sight(&self, sight: Sight) -> u64 {
+        let Sight::Seems { id_line, .. } = sight else { return 0 };
+        self.memory.ids.groups().get(id_line as usize).map_or(0, IdLine::touch)
+    }
+
+    /// Makes of a first sight what is certain.
+    #[inline]
+    pub(super) fn look(&self, sight: Sight, name: &Name, now: UnixMs) -> Look {
+        match sight {
+            Sight::Absent(absent) => Look::Absent(absent),
+            Sight::Seems { place, id_line, within } => {
+                let line = self.memory.ids.group(id_line);
+                if line.get(within) == name.words { Look::Found(place) } else { self.search(name, now) }
+            }
+            Sight::Unknown => self.search(name, now),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, name: &Name, now: UnixMs) -> Look {
+        self.find(name, now).map_or(Look::NotFound, Look::Found)
+    }
+
+    /// Whether an impression that was absent still is, when none [moved](Self::moves) since.
+    #[inline]
+    pub(super) fn is_still_absent(&self, absent: Absent) -> bool {
+        let Absent { home, seen } = absent;
+        let index = &self.memory.index;
+        [index.group(home).version(), index.group(home ^ 1).version()] == seen
+    }
+
+    /// The home of an absent impression, if it has room.
+    #[inline]
+    pub(super) fn home_with_room(&self, absent: Absent) -> Option<usize> {
+        (self.memory.index.group(absent.home).len() < IndexLine::SLOTS).then_some(absent.home as usize)
+    }
+
+    /// Brings in the lines a look-up of a foreign id will need, in every live slice.
+    #[inline]
+    fn touch_foreign(&self, name: &Name, now: UnixMs) -> u64 {
+        if name.issued_slice.is_some() {
+            return 0;
+        }
+        let homes = self.foreign_slices(now).map(|slice| slice.index.home(name.hash));
+        homes.fold(0, |sum, home| sum ^ self.touch(home))
+    }
+
+    /// The live slices of foreign ids, newest first.
+    #[inline]
+    fn foreign_slices(&self, now: UnixMs) -> impl Iterator<Item = &Slice> {
+        let newest = self.foreign.number_of(now.seconds());
+        let oldest = newest.saturating_sub(self.foreign.len() as u32 - 1);
+        (oldest..=newest).rev().filter_map(|number| self.foreign.live(number))
+    }
+
+    #[inline]
+    pub(super) fn find(&self, name: &Name, now: UnixMs) -> Option<Place> {
+        let look = |slice: &Slice| slice.find(&self.memory, name);
+        match name.issued_slice {
+            Some(_) => self.issued_slice(name).and_then(look),
+            None => self.foreign_slices(now).find_map(look),
+        }
+    }
+
+    #[inline]
+    pub(super) fn state(&self, at: Place) -> State {
+        self.memory.index.group(at.group).state(at.slot as usize)
+    }
+
+    #[inline]
+    pub(super) fn set_state(&mut self, at: Place, state: State) {
+        self.memory.index.group_mut(at.group).set_state(at.slot as usize, state);
+    }
+
+    /// When the slice that this impression belongs to expires.
+    pub(super) fn expires_at(&self, name: &Name, first_seen: UnixMs) -> UnixMs {
+        match name.issued_slice {
+            Some(number) => self.issued.expires_at(number),
+            None => self.foreign.expires_at(self.foreign.number_of(first_seen.seconds())),
+        }
+    }
+
+    /// Makes sure that this impression, which is not here and not expired, can be inserted. A
+    /// foreign one stands in the slice of `first_seen`.
+    ///
+    /// # Errors
+    /// `table_full` when there is no memory left.
+    #[inline]
+    pub(super) fn make_room(&mut self, name: &Name, first_seen: UnixMs) -> Result<(), Reason> {
+        let number = self.number_for(name, first_seen);
+        let slices = if name.issued_slice.is_some() { &mut self.issued } else { &mut self.foreign };
+        let slice = slices.open(number).ok_or(Reason::TableFull)?;
+        if slice.has_room(name.hash) { Ok(()) } else { self.grow(name, number) }
+    }
+
+    #[inline]
+    const fn number_for(&self, name: &Name, first_seen: UnixMs) -> u32 {
+        match name.issued_slice {
+            Some(number) => number,
+            None => self.foreign.number_of(first_seen.seconds()),
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, name: &Name, number: u32) -> Result<(), Reason> {
+        let Self { hasher, memory, .. } = self;
+        let slices = if name.issued_slice.is_some() { &mut self.issued } else { &mut self.foreign };
+        let pages_before = slices.before(number).index_pages(name.hash);
+        let slice = slices.open(number).ok_or(Reason::TableFull)?;
+        let grown = slice.grow(memory, hasher, name.hash, pages_before);
+        self.moves += u64::from(grown.map_err(|OutOfPages| Reason::TableFull)?);
+        Ok(())
+    }
+
+    /// Inserts an impression that is not here; at its home, if that is known to have room still.
+    /// Only after [`Hashed::make_room`] for it.
+    #[inline]
+    pub(super) fn insert(&mut self, name: &Name, home: Option<usize>, first_seen: UnixMs, state: State) {
+        let number = self.number_for(name, first_seen);
+        let slices = if name.issued_slice.is_some() { &mut self.issued } else { &mut self.foreign };
+        let slice = slices.open(number);
+        let inserted = slice.and_then(|slice| slice.insert(&mut self.memory, name, home, state));
+        debug_assert!(inserted.is_some(), "room was made");
+        self.live += 1;
+    }
+}

@@ -1,0 +1,129 @@
+//! Where in its stretch an impression goes, and the impressions of a stretch laid out in lines of
+//! another form. Nothing here changes what is known of any of them.
+
+use super::directory::Form;
+use super::leaf::{
+    DENSE_SLOTS, Leaf, Rest, SLOT_BITS, SPARSE_SLOTS, STRETCH_LINES, SparseEntry, WIDE_SLOTS, has_code,
+};
+use super::pool::Pool;
+use super::runs::Runs;
+
+/// Of a stretch's impressions, one in so many may be cast out when it becomes dense; with more, wide
+/// lines are smaller.
+const OUTCASTS_DIVISOR: usize = 8;
+
+/// Level of a run that is a page.
+pub(super) const PAGE_LEVEL: u8 = STRETCH_LINES.ilog2() as u8;
+
+/// The dense line of an entry within its stretch.
+pub(super) const fn line_of(entry: &SparseEntry) -> u16 {
+    entry.rest().slot / DENSE_SLOTS as u16
+}
+
+/// Sparse lines of entries that [fit](level_for) this level.
+pub(super) fn sparse(
+    leaves: &mut Pool<Leaf>,
+    runs: &mut Runs,
+    entries: &[SparseEntry],
+    level: u8,
+) -> Option<Form> {
+    let first = runs.take(leaves, level)?;
+    for entry in entries {
+        leaves.group_mut(first + part_of(entry.rest().slot, level)).sparse_push(*entry);
+    }
+    Some(Form::Sparse { first, level })
+}
+
+/// Dense lines of entries sorted by line and second, and those that do not fit; `None` when they
+/// are too many.
+pub(super) fn dense(
+    leaves: &mut Pool<Leaf>,
+    runs: &mut Runs,
+    entries: &[SparseEntry],
+) -> Option<(Form, Vec<SparseEntry>)> {
+    let first = runs.take(leaves, PAGE_LEVEL)?;
+    let mut outcasts = Vec::new();
+    for line in entries.chunk_by(|a, b| line_of(a) == line_of(b)) {
+        let leaf = leaves.group_mut(first + u32::from(line_of(&line[0])));
+        leaf.dense_begin(line[line.len() / 2].rest().second);
+        for entry in line {
+            let (rest, state) = (entry.rest(), entry.state());
+            if has_code(state) && leaf.dense_has_room(dense_slot(rest), rest.second) {
+                leaf.dense_insert(dense_slot(rest), rest.second, state);
+            } else {
+                leaf.mark_outcasts();
+                outcasts.push(*entry);
+            }
+        }
+    }
+    if outcasts.len() > entries.len() / OUTCASTS_DIVISOR {
+        runs.give(first, PAGE_LEVEL);
+        return None;
+    }
+    Some((Form::Dense { first }, outcasts))
+}
+
+/// As [`dense`], in wide lines.
+pub(super) fn wide(
+    leaves: &mut Pool<Leaf>,
+    runs: &mut Runs,
+    entries: &[SparseEntry],
+) -> Option<(Form, Vec<SparseEntry>)> {
+    let first = runs.take(leaves, PAGE_LEVEL)?;
+    let Some(second) = runs.take(leaves, PAGE_LEVEL) else {
+        runs.give(first, PAGE_LEVEL);
+        return None;
+    };
+    let (firsts, mut outcasts) = ([first, second], Vec::new());
+    for entry in entries {
+        let (rest, state) = (entry.rest(), entry.state());
+        let leaf = leaves.group_mut(wide_line(firsts, rest));
+        if has_code(state) && leaf.wide_has_room(wide_slot(rest)) {
+            leaf.wide_insert(wide_slot(rest), rest.second, state);
+        } else {
+            leaf.mark_outcasts();
+            outcasts.push(*entry);
+        }
+    }
+    Some((Form::Wide { firsts }, outcasts))
+}
+
+/// The most sparse lines of a stretch, as a logarithm: half as many as dense ones.
+const SPARSE_LEVEL_MAX: u8 = STRETCH_LINES.ilog2() as u8 - 1;
+
+/// Which of `1 << level` equal parts of a stretch a slot is in.
+#[inline]
+pub(super) const fn part_of(slot: u16, level: u8) -> u32 {
+    slot as u32 >> (SLOT_BITS - level as u32)
+}
+
+/// The slot within its dense line.
+#[inline]
+pub(super) const fn dense_slot(rest: Rest) -> u8 {
+    (rest.slot % DENSE_SLOTS as u16) as u8
+}
+
+/// The wide line of a position.
+#[inline]
+pub(super) const fn wide_line(firsts: [u32; 2], rest: Rest) -> u32 {
+    let line = rest.slot as u32 / WIDE_SLOTS as u32;
+    firsts[line as usize / STRETCH_LINES] + line % STRETCH_LINES as u32
+}
+
+/// The slot within its wide line.
+#[inline]
+pub(super) const fn wide_slot(rest: Rest) -> u8 {
+    (rest.slot % WIDE_SLOTS as u16) as u8
+}
+
+/// The least level at which these and one more fit sparse lines.
+pub(super) fn level_for(entries: &[SparseEntry], more: Rest) -> Option<u8> {
+    (0..=SPARSE_LEVEL_MAX).find(|&level| {
+        let mut counts = [0_u8; 1 << SPARSE_LEVEL_MAX];
+        let slots = entries.iter().map(|entry| entry.rest().slot).chain([more.slot]);
+        slots.for_each(|slot| {
+            counts[part_of(slot, level) as usize] = counts[part_of(slot, level) as usize].saturating_add(1)
+        });
+        counts.iter().all(|&count| usize::from(count) <= SPARSE_SLOTS)
+    })
+}

@@ -152,7 +152,7 @@ impl Buckets {
     }
 
     /// The line a look-up will go to first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn home(&self, name: &Name) -> usize {
         self.minutes[self.slot(name.minute)].table.home(name.hash)
     }
@@ -168,11 +168,11 @@ impl Buckets {
     /// Brings in the next line, should the look-up have to go on.
     #[inline]
     pub(super) fn touch_leap(&self, home: usize, name: &Name) -> u64 {
-        let lines = self.lines.groups();
-        let (Some(first), Some(next)) = (lines.get(home), lines.get(home ^ 1)) else { return 0 };
-        // No short cuts: none of these could be predicted.
-        let ends = (first.key == name.key) | (next.key == name.key) | (first.used == 0) | (next.used == 0);
-        if ends { 0 } else { self.touch_after(name) }
+        match self.lines.groups().get(home) {
+            // From most homes nothing went on.
+            Some(line) if line.spilled != 0 && !line.is(&name.key) => self.touch_after(name),
+            _ => 0,
+        }
     }
 
     #[inline(never)]
@@ -181,19 +181,10 @@ impl Buckets {
         self.lines.groups().get(leap).map_or(0, |line| line.touch())
     }
 
-    /// The bucket of this key at the home a look-ahead saw or beside it, when none
-    /// [moved](Self::moves) since; `None` says nothing.
-    #[inline]
-    pub(super) fn find_at(&self, home: usize, name: &Name) -> Option<Found> {
-        let lines = self.lines.groups();
-        let line = if lines.get(home)?.is(&name.key) {
-            home
-        } else if lines.get(home ^ 1)?.is(&name.key) {
-            home ^ 1
-        } else {
-            return None;
-        };
-        Some(Found { minute: self.slot(name.minute) as u32, line: line as u32 })
+    /// All lines at hand: what clicks need whose bucket is there already.
+    #[inline(always)]
+    pub(super) fn hand(&mut self) -> Hand<'_> {
+        Hand { lines: self.lines.groups_mut(), minutes: &mut self.minutes }
     }
 
     #[inline]
@@ -274,46 +265,33 @@ impl Buckets {
     }
 
     /// Counts one click.
-    #[inline]
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
-        let line = self.lines.group_mut(at.line);
-        line.changed = 1;
         self.minutes[at.minute as usize].changed = true;
-        let counter = match addend.outcome {
-            Outcome::Accepted => {
-                line.cost_micros = line.cost_micros.wrapping_add(addend.price_micros);
-                &mut line.accepted
+        if matches!(addend.outcome, Outcome::Accepted | Outcome::Repeat | Outcome::Late) {
+            if !self.lines.group_mut(at.line).count(addend) {
+                self.carry(at);
+                self.lines.group_mut(at.line).count(addend);
             }
-            Outcome::Repeat => &mut line.repeat,
-            Outcome::Late => &mut line.late,
-            _ => return self.count_filtered(at, addend),
-        };
-        *counter += 1;
-        let full = *counter == u32::MAX;
-        if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
-            line.clock_suspect += 1;
-        }
-        if full || line.clock_suspect == u32::MAX {
-            self.carry(at);
+        } else {
+            self.lines.group_mut(at.line).changed = 1;
+            self.count_filtered(at, addend);
         }
     }
 
     #[cold]
     fn count_filtered(&mut self, at: Found, addend: &Addend) {
-        let line = self.lines.group_mut(at.line);
         if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
-            line.clock_suspect += 1;
+            if self.lines.group(at.line).clock_suspect == u32::MAX {
+                self.carry(at);
+            }
+            self.lines.group_mut(at.line).clock_suspect += 1;
         }
-        let full = line.clock_suspect == u32::MAX;
         let totals = self.carried_mut(at);
         if let Some(totals) = totals
             && let Some(count) =
                 totals.filtered.get_mut((addend.reason as u8).wrapping_sub(FIRST_FILTERED) as usize)
         {
             *count = U64::new(count.get() + 1);
-        }
-        if full {
-            self.carry(at);
         }
     }
 
@@ -398,6 +376,32 @@ impl Buckets {
                 self.lines.page_mut(page).iter_mut().for_each(|line| line.changed = line.used);
             }
         }
+    }
+}
+
+/// The lines of buckets, for many clicks in a row.
+pub(super) struct Hand<'a> {
+    lines: &'a mut [Line],
+    minutes: &'a mut [MinuteTable],
+}
+
+impl Hand<'_> {
+    /// Counts an accepted or repeated click in its bucket, if that stands at this home or beside it;
+    /// `false`, and nothing is counted, if not.
+    #[inline(always)]
+    pub(super) fn count(&mut self, home: usize, name: &Name, addend: &Addend) -> bool {
+        let is_here = |at: usize| self.lines.get(at).is_some_and(|line| line.is(&name.key));
+        let at = if is_here(home) {
+            home
+        } else if is_here(home ^ 1) {
+            home ^ 1
+        } else {
+            return false;
+        };
+        let slot = name.minute.0 as usize & (self.minutes.len() - 1);
+        let counted = self.lines[at].count(addend);
+        self.minutes[slot].changed |= counted;
+        counted
     }
 }
 

@@ -91,7 +91,7 @@ impl Stretch {
         StretchKey { number: self.number, issuer_and_key: self.issuer_and_key }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn form(&self) -> Form {
         let [first, second, _, _]: [u32; INLINE_SLOTS] = zerocopy::transmute!(self.entries);
         match self.form {
@@ -131,11 +131,9 @@ impl Stretch {
 
     /// Adds an entry to a stretch whose entries stand here and are not [full](Self::inline_is_full).
     #[inline]
-    pub(super) const fn inline_push(&mut self, entry: SparseEntry) -> u8 {
-        let slot = self.inline_len;
-        self.entries[slot as usize] = entry;
+    pub(super) const fn inline_push(&mut self, entry: SparseEntry) {
+        self.entries[self.inline_len as usize] = entry;
         self.inline_len += 1;
-        slot
     }
 }
 
@@ -148,9 +146,14 @@ const _: () = assert!(size_of::<DirectoryLine>() == 64);
 
 impl DirectoryLine {
     /// The slot of a stretch.
-    #[inline]
+    #[inline(always)]
     pub(super) fn slot_of(&self, key: StretchKey) -> Option<usize> {
-        let is = |stretch: &Stretch| stretch.form != NONE && stretch.key() == key;
+        let is = |stretch: &Stretch| {
+            let differs = (stretch.number ^ key.number)
+                | u64::from(stretch.issuer_and_key ^ key.issuer_and_key)
+                | u64::from(stretch.form == NONE);
+            differs == 0
+        };
         if is(&self.0[0]) {
             Some(0)
         } else if is(&self.0[1]) {

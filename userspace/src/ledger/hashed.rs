@@ -13,15 +13,14 @@ use super::hash::Hasher;
 use super::ids::{IDS_PER_PAGE, IdLine, Ids};
 use super::impressions::Limits;
 use super::index::IndexLine;
-use super::pages::{Group, NOWHERE, OutOfPages, Place, Table};
+use super::pages::{Group, OutOfPages, Place, Table};
 use super::pool::{PAGE_GROUPS, Pool};
 use super::slice::{Memory, Slice};
 use super::spans::Spans;
 use super::verdict::State;
 
 /// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
-/// swings between 0.66 and 0.88, so 6.1 to 8.1 bytes, of which segments at all stages make 7. With the
-/// 16 bytes of the id itself it is 23.
+/// swings between 0.7 and 0.88, so 6.1 to 7.6 bytes. With the 16 bytes of the id itself it is 24.
 const INDEX_BYTES_PER_IMPRESSION: usize = 8;
 /// Slices of receive time a lifetime is cut into: 6 h each at the default. Each costs every new
 /// foreign id one look-up.
@@ -44,44 +43,6 @@ pub(super) struct Name {
     pub(super) issued_slice: Option<u32>,
 }
 
-/// Where an impression was looked for in vain.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Absent {
-    pub(super) home: u32,
-    /// What the home and its neighbour held and sent on. Had the impression come since, one of the
-    /// two would hold more, or the neighbour would have begun to send entries of its kind on.
-    pub(super) seen: [u32; 2],
-}
-
-/// What the home of an impression says of it at first sight.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Sight {
-    /// It is not here.
-    Absent(Absent),
-    /// It is at `place`, if it is the id that stands there.
-    Seems {
-        /// Where its mark stands.
-        place: Place,
-        /// Where the id of that mark stands.
-        id_line: u32,
-        /// The id's number within its line.
-        within: u8,
-    },
-    /// It has to be searched for.
-    Unknown,
-}
-
-/// Whether an impression is here, as far as a look-ahead can know.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Look {
-    /// It is.
-    Found(Place),
-    /// It is not, as long as this holds.
-    Absent(Absent),
-    /// It was not, but may have come.
-    NotFound,
-}
-
 /// All hashed impressions of a worker.
 pub(super) struct Hashed {
     hasher: Hasher,
@@ -89,8 +50,6 @@ pub(super) struct Hashed {
     issued: Spans<Slice>,
     foreign: Spans<Slice>,
     live: usize,
-    /// How often places changed: by growth or expiry.
-    moves: u64,
 }
 
 impl Hashed {
@@ -116,17 +75,11 @@ impl Hashed {
             issued,
             foreign,
             live: 0,
-            moves: 0,
         }
     }
 
     pub(super) const fn live(&self) -> usize {
         self.live
-    }
-
-    /// Changes whenever a [`Place`] is no longer where it was.
-    pub(super) const fn moves(&self) -> u64 {
-        self.moves
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
@@ -138,7 +91,6 @@ impl Hashed {
         let (next_issued, gone_issued) = self.issued.expire(now, &mut self.memory);
         let (next_foreign, gone_foreign) = self.foreign.expire(now, &mut self.memory);
         self.live -= gone_issued + gone_foreign;
-        self.moves += 1;
         next_issued.min(next_foreign)
     }
 
@@ -148,101 +100,40 @@ impl Hashed {
         Name { words, hash: self.hasher.of_id(words), issued_slice }
     }
 
+    /// The live slices an impression may stand in: one by its issue time, or for a foreign one all,
+    /// newest first.
     #[inline]
-    fn issued_slice(&self, name: &Name) -> Option<&Slice> {
-        name.issued_slice.and_then(|number| self.issued.live(number))
+    fn slices_of(&self, name: &Name, now: UnixMs) -> impl Iterator<Item = &Slice> {
+        let (slices, newest, oldest) = match name.issued_slice {
+            Some(number) => (&self.issued, number, number),
+            None => {
+                let newest = self.foreign.number_of(now.seconds());
+                (&self.foreign, newest, newest.saturating_sub(self.foreign.len() as u32 - 1))
+            }
+        };
+        (oldest..=newest).rev().filter_map(|number| slices.live(number))
     }
 
-    /// Where a look-up of an issued id will go first.
+    /// Brings in the lines a look-up begins with.
     #[inline]
-    pub(super) fn home(&self, name: &Name) -> usize {
-        self.issued_slice(name).map_or(NOWHERE, |slice| slice.index.home(name.hash))
-    }
-
-    /// Brings in the line of a home and its neighbour.
-    #[inline]
-    pub(super) fn touch(&self, home: usize) -> u64 {
+    pub(super) fn touch(&self, name: &Name, now: UnixMs) -> u64 {
         let lines = self.memory.index.groups();
         let touch = |at: usize| lines.get(at).map_or(0, Group::touch);
-        touch(home) ^ touch(home ^ 1)
+        let homes = self.slices_of(name, now).map(|slice| slice.index.home(name.hash));
+        homes.fold(0, |sum, home| sum ^ touch(home) ^ touch(home ^ 1))
     }
 
-    /// What the home of an impression says of it.
+    /// Brings in the ids that seem to be the one.
     #[inline]
-    pub(super) fn sight(&self, home: usize, name: &Name, now: UnixMs) -> Sight {
-        match self.issued_slice(name) {
-            Some(slice) => slice.sight(&self.memory, name, home),
-            None => {
-                core::hint::black_box(self.touch_foreign(name, now));
-                Sight::Unknown
-            }
-        }
-    }
-
-    /// Brings in the id that seems to be the one.
-    #[inline]
-    pub(super) fn touch_sight(&self, sight: Sight) -> u64 {
-        let Sight::Seems { id_line, .. } = sight else { return 0 };
-        self.memory.ids.groups().get(id_line as usize).map_or(0, IdLine::touch)
-    }
-
-    /// Makes of a first sight what is certain.
-    #[inline]
-    pub(super) fn look(&self, sight: Sight, name: &Name, now: UnixMs) -> Look {
-        match sight {
-            Sight::Absent(absent) => Look::Absent(absent),
-            Sight::Seems { place, id_line, within } => {
-                let line = self.memory.ids.group(id_line);
-                if line.get(within) == name.words { Look::Found(place) } else { self.search(name, now) }
-            }
-            Sight::Unknown => self.search(name, now),
-        }
-    }
-
-    #[inline(never)]
-    fn search(&self, name: &Name, now: UnixMs) -> Look {
-        self.find(name, now).map_or(Look::NotFound, Look::Found)
-    }
-
-    /// Whether an impression that was absent still is, when none [moved](Self::moves) since.
-    #[inline]
-    pub(super) fn is_still_absent(&self, absent: Absent) -> bool {
-        let Absent { home, seen } = absent;
-        let index = &self.memory.index;
-        [index.group(home).version(), index.group(home ^ 1).version()] == seen
-    }
-
-    /// The home of an absent impression, if it has room.
-    #[inline]
-    pub(super) fn home_with_room(&self, absent: Absent) -> Option<usize> {
-        (self.memory.index.group(absent.home).len() < IndexLine::SLOTS).then_some(absent.home as usize)
-    }
-
-    /// Brings in the lines a look-up of a foreign id will need, in every live slice.
-    #[inline]
-    fn touch_foreign(&self, name: &Name, now: UnixMs) -> u64 {
-        if name.issued_slice.is_some() {
-            return 0;
-        }
-        let homes = self.foreign_slices(now).map(|slice| slice.index.home(name.hash));
-        homes.fold(0, |sum, home| sum ^ self.touch(home))
-    }
-
-    /// The live slices of foreign ids, newest first.
-    #[inline]
-    fn foreign_slices(&self, now: UnixMs) -> impl Iterator<Item = &Slice> {
-        let newest = self.foreign.number_of(now.seconds());
-        let oldest = newest.saturating_sub(self.foreign.len() as u32 - 1);
-        (oldest..=newest).rev().filter_map(|number| self.foreign.live(number))
+    pub(super) fn touch_ids(&self, name: &Name, now: UnixMs) -> u64 {
+        let lines = self.memory.ids.groups();
+        let ids = self.slices_of(name, now).filter_map(|slice| slice.seems(&self.memory, name));
+        ids.fold(0, |sum, line| sum ^ lines.get(line).map_or(0, IdLine::touch))
     }
 
     #[inline]
     pub(super) fn find(&self, name: &Name, now: UnixMs) -> Option<Place> {
-        let look = |slice: &Slice| slice.find(&self.memory, name);
-        match name.issued_slice {
-            Some(_) => self.issued_slice(name).and_then(look),
-            None => self.foreign_slices(now).find_map(look),
-        }
+        self.slices_of(name, now).find_map(|slice| slice.find(&self.memory, name))
     }
 
     #[inline]
@@ -290,19 +181,16 @@ impl Hashed {
         let slices = if name.issued_slice.is_some() { &mut self.issued } else { &mut self.foreign };
         let pages_before = slices.before(number).index_pages(name.hash);
         let slice = slices.open(number).ok_or(Reason::TableFull)?;
-        let grown = slice.grow(memory, hasher, name.hash, pages_before);
-        self.moves += u64::from(grown.map_err(|OutOfPages| Reason::TableFull)?);
-        Ok(())
+        slice.grow(memory, hasher, name.hash, pages_before).map_err(|OutOfPages| Reason::TableFull)
     }
 
-    /// Inserts an impression that is not here; at its home, if that is known to have room still.
-    /// Only after [`Hashed::make_room`] for it.
+    /// Inserts an impression that is not here; only after [`Hashed::make_room`] for it.
     #[inline]
-    pub(super) fn insert(&mut self, name: &Name, home: Option<usize>, first_seen: UnixMs, state: State) {
+    pub(super) fn insert(&mut self, name: &Name, first_seen: UnixMs, state: State) {
         let number = self.number_for(name, first_seen);
         let slices = if name.issued_slice.is_some() { &mut self.issued } else { &mut self.foreign };
         let slice = slices.open(number);
-        let inserted = slice.and_then(|slice| slice.insert(&mut self.memory, name, home, state));
+        let inserted = slice.and_then(|slice| slice.insert(&mut self.memory, name, state));
         debug_assert!(inserted.is_some(), "room was made");
         self.live += 1;
     }

@@ -8,12 +8,12 @@ use weir_common::id::ImpressionId;
 use weir_common::reason::Reason;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
-use weir_common::wire::Click;
 
 use super::hash::Hasher;
 use super::hashed::{self, Hashed};
-use super::issued::{self, Branch, Issued, SLICE_S, Search, Spot};
-use super::pages::Place;
+use super::issued::{self, Hand, Issued, SLICE_S, Search};
+use super::lines::{Branch, Lines, Spot};
+use super::pages::{NOWHERE, Place};
 use super::positions::{Owned, Positions};
 use super::verdict::State;
 
@@ -45,69 +45,52 @@ impl Limits {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Name {
     /// By sequence.
-    Issued(ImpressionId, issued::Name),
+    Issued(issued::Name),
     /// By full id.
     Hashed(hashed::Name),
 }
 
-/// Where an impression stands, as long as [`Impressions::moves`] stays the same.
+/// Where an impression stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found {
+enum Found {
     /// By sequence.
     Issued(Spot),
     /// By full id.
     Hashed(Place),
 }
 
-/// What the lines read so far say of an impression.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Sight {
-    /// Where the line is that says more.
-    Issued(Branch),
-    /// What the home says.
-    Hashed(hashed::Sight),
-    /// What the whole table says.
-    Looked(hashed::Look),
-}
-
-/// Where a new impression will probably stand.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Vacancy {
-    /// In this line.
-    Branch(Branch),
-    /// In its home, as long as that is what it was.
-    Home(hashed::Absent),
-    /// It has to be searched for.
-    Unknown,
-}
-
 /// Whether an impression is here.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Look {
+enum Look {
     /// It is.
     Found(Found),
-    /// It is not.
-    Vacant(Vacancy),
+    /// It is not; an issued one would come here.
+    Vacant(Branch),
 }
 
-/// What tells whether places seen ahead still hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moves {
-    issued: u64,
-    hashed: u64,
+/// What was found out about an impression; holds until another is put.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    id: ImpressionId,
+    name: Name,
+    look: Look,
+    /// Its state; of one that was never seen, the first.
+    pub(super) state: State,
 }
 
-/// Where a state goes: room is there.
+/// Where the next state of an impression goes: room is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Room {
-    /// To an impression that stands where it can stay.
-    Stays(Found),
+    /// To an impression by sequence.
+    Spot(Spot),
+    /// To a hashed one.
+    Place(Place),
     /// To one that has to leave its line.
     Leaves(Spot),
     /// A new one, into this line.
     Branch(Branch),
-    /// A new one, among the hashed; at this home, if it is known to have room.
-    Hashed(Option<usize>),
+    /// A new one, among the hashed.
+    Hashed,
 }
 
 /// All impressions a worker remembers.
@@ -136,9 +119,10 @@ impl Impressions {
         self.issued.live() + self.hashed.live()
     }
 
+    /// Changes whenever a [home](Impressions::home) may lead elsewhere.
     #[inline]
-    pub(super) const fn moves(&self) -> Moves {
-        Moves { issued: self.issued.moves(), hashed: self.hashed.moves() }
+    pub(super) const fn moves(&self) -> u64 {
+        self.issued.moves()
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
@@ -159,20 +143,14 @@ impl Impressions {
         self.next_expiry = self.issued.expire(self.now).min(self.hashed.expire(self.now));
     }
 
-    /// The name of the impression a click is on.
-    #[inline]
-    pub(super) fn name(&self, click: &Click) -> Name {
-        self.name_of(click.impression, click.is_foreign())
-    }
-
     /// The name of an impression.
-    #[inline]
-    pub(super) fn name_of(&self, id: ImpressionId, is_foreign: bool) -> Name {
+    #[inline(always)]
+    pub(super) fn name(&self, id: ImpressionId, is_foreign: bool) -> Name {
         if is_foreign {
             return Name::Hashed(self.hashed.name(id.words(), None));
         }
         match self.issued.name(id) {
-            Some(name) => Name::Issued(id, name),
+            Some(name) => Name::Issued(name),
             None => Name::Hashed(self.outcast(id)),
         }
     }
@@ -182,162 +160,94 @@ impl Impressions {
         self.hashed.name(id.words(), Some(id.issued_at_s() / SLICE_S))
     }
 
-    /// Where a look-up will go first.
-    #[inline]
+    /// Where a look-up by sequence begins.
+    #[inline(always)]
     pub(super) fn home(&self, name: &Name) -> usize {
         match name {
-            Name::Issued(_, name) => self.issued.home(name),
-            Name::Hashed(name) => self.hashed.home(name),
+            Name::Issued(name) => self.issued.home(name),
+            Name::Hashed(_) => NOWHERE,
         }
     }
 
-    /// Brings in what a look-up reads first.
-    #[inline]
-    pub(super) fn touch(&self, name: &Name, home: usize) -> u64 {
-        match name {
-            Name::Issued(..) => self.issued.touch(home),
-            Name::Hashed(_) => self.hashed.touch(home),
-        }
-    }
-
-    /// What that says.
-    #[inline]
-    pub(super) fn sight(&self, name: &Name, home: usize) -> Sight {
-        match name {
-            Name::Issued(_, name) => Sight::Issued(self.issued.branch_from(name, home)),
-            Name::Hashed(name) => Sight::Hashed(self.hashed.sight(home, name, self.now)),
-        }
-    }
-
-    /// Brings in the line that a sight leads to.
-    #[inline]
-    pub(super) fn touch_sight(&self, sight: Sight) -> u64 {
-        match sight {
-            Sight::Issued(branch) => self.issued.touch_branch(branch),
-            Sight::Hashed(sight) => self.hashed.touch_sight(sight),
-            Sight::Looked(_) => 0,
-        }
-    }
-
-    /// The state of an impression, as far as a look-ahead can know.
-    #[inline]
-    pub(super) fn peek(&self, name: &Name, sight: &mut Sight) -> State {
-        match (name, *sight) {
-            (Name::Issued(_, name), Sight::Issued(branch)) => self.issued.peek(name, branch),
-            (Name::Hashed(name), Sight::Hashed(seen)) => {
-                let look = self.hashed.look(seen, name, self.now);
-                *sight = Sight::Looked(look);
-                match look {
-                    hashed::Look::Found(place) => self.hashed.state(place),
-                    hashed::Look::Absent(_) | hashed::Look::NotFound => State::default(),
-                }
-            }
-            _ => State::default(),
-        }
-    }
-
+    /// All impressions by sequence whose place is there.
     #[inline(always)]
-    fn look_by_sequence(&self, id: ImpressionId, name: &issued::Name, branch: Branch) -> Look {
+    pub(super) fn hand(&mut self) -> Hand<'_> {
+        self.issued.hand()
+    }
+
+    /// Brings in the lines a look-up by full id begins with.
+    #[inline]
+    pub(super) fn touch_hashed(&self, name: &hashed::Name) -> u64 {
+        self.hashed.touch(name, self.now)
+    }
+
+    /// Brings in the lines it goes on with.
+    #[inline]
+    pub(super) fn touch_ids(&self, name: &hashed::Name) -> u64 {
+        self.hashed.touch_ids(name, self.now)
+    }
+
+    /// Looks for an impression.
+    pub(super) fn find(&mut self, id: ImpressionId, is_foreign: bool) -> Known {
+        let name = self.name(id, is_foreign);
+        let look = match &name {
+            Name::Issued(name) => self.find_by_sequence(id, name),
+            Name::Hashed(name) => self.find_hashed(name, Branch::Nowhere),
+        };
+        let state = match look {
+            Look::Found(Found::Issued(spot)) => self.issued.state(spot),
+            Look::Found(Found::Hashed(place)) => self.hashed.state(place),
+            Look::Vacant(_) => State::default(),
+        };
+        Known { id, name, look, state }
+    }
+
+    fn find_by_sequence(&mut self, id: ImpressionId, name: &issued::Name) -> Look {
+        let branch = self.issued.branch(name);
         match self.issued.search(name, branch) {
             Search::Here(spot) => Look::Found(Found::Issued(spot)),
-            Search::Absent => Look::Vacant(Vacancy::Branch(branch)),
-            Search::Elsewhere => self.look_elsewhere(id, branch),
+            Search::Absent => Look::Vacant(branch),
+            Search::Elsewhere => self.find_hashed(&self.outcast(id), branch),
         }
     }
 
-    #[cold]
-    fn look_elsewhere(&self, id: ImpressionId, branch: Branch) -> Look {
-        match self.hashed.find(&self.outcast(id), self.now) {
-            Some(place) => Look::Found(Found::Hashed(place)),
-            None => Look::Vacant(Vacancy::Branch(branch)),
-        }
+    fn find_hashed(&self, name: &hashed::Name, vacant: Branch) -> Look {
+        let place = self.hashed.find(name, self.now);
+        place.map_or(Look::Vacant(vacant), |place| Look::Found(Found::Hashed(place)))
     }
 
-    /// Looks for an impression from the beginning.
-    #[inline(never)]
-    pub(super) fn find(&self, name: &Name) -> Look {
-        match name {
-            Name::Issued(id, name) => self.look_by_sequence(*id, name, self.issued.branch(name)),
-            Name::Hashed(name) => match self.hashed.find(name, self.now) {
-                Some(place) => Look::Found(Found::Hashed(place)),
-                None => Look::Vacant(Vacancy::Unknown),
-            },
-        }
-    }
-
-    /// Whether an impression is here, by an earlier sight of it: what was found is there unless
-    /// entries moved since, what was not may have come.
-    #[inline]
-    pub(super) fn look(&self, name: &Name, sight: Sight, then: Moves) -> Look {
-        let now = self.moves();
-        match (name, sight) {
-            (Name::Issued(id, name), Sight::Issued(branch)) if then.issued == now.issued => {
-                self.look_by_sequence(*id, name, branch)
-            }
-            (_, Sight::Looked(hashed::Look::Found(place))) if then.hashed == now.hashed => {
-                Look::Found(Found::Hashed(place))
-            }
-            (_, Sight::Looked(hashed::Look::Absent(absent)))
-                if then.hashed == now.hashed && self.hashed.is_still_absent(absent) =>
-            {
-                Look::Vacant(Vacancy::Home(absent))
-            }
-            _ => self.find(name),
-        }
-    }
-
-    #[inline]
-    pub(super) fn state(&self, found: Found) -> State {
-        match found {
-            Found::Issued(spot) => self.issued.state(spot),
-            Found::Hashed(place) => self.hashed.state(place),
-        }
-    }
-
-    /// Makes room for the next state of an impression that [looks](Impressions::look) like this. `first_seen` places a foreign one in time.
+    /// Makes room for the next state of an impression. `first_seen` places a foreign one in time.
     ///
     /// # Errors
     /// `expired` or `not_yet_issued` for an issue time that no live slice covers: admission keeps
     /// such clicks away. `table_full` when there is no memory left.
-    #[inline]
     pub(super) fn make_room(
         &mut self,
-        name: &Name,
-        look: Look,
+        known: &Known,
         next: State,
         first_seen: UnixMs,
     ) -> Result<Room, Reason> {
-        match (look, name) {
-            (Look::Found(Found::Issued(spot)), Name::Issued(id, _)) if !Issued::can_hold(spot, next) => {
-                let outcast = self.outcast(*id);
-                self.hashed.make_room(&outcast, first_seen)?;
+        match (known.look, &known.name) {
+            (Look::Found(Found::Issued(spot)), _) if !Lines::can_hold(spot.branch, next) => {
+                self.hashed.make_room(&self.outcast(known.id), first_seen)?;
                 Ok(Room::Leaves(spot))
             }
-            (Look::Found(found), _) => Ok(Room::Stays(found)),
-            (Look::Vacant(vacancy), Name::Issued(id, name)) => {
-                let branch = match vacancy {
-                    Vacancy::Branch(branch) => branch,
-                    Vacancy::Home(_) | Vacancy::Unknown => self.issued.branch(name),
-                };
-                self.make_room_by_sequence(*id, name, branch, next)
+            (Look::Found(Found::Issued(spot)), _) => Ok(Room::Spot(spot)),
+            (Look::Found(Found::Hashed(place)), _) => Ok(Room::Place(place)),
+            (Look::Vacant(branch), Name::Issued(name)) => {
+                self.make_room_by_sequence(known.id, name, branch, next)
             }
-            (Look::Vacant(vacancy), Name::Hashed(name)) => {
-                self.check_issue_time(name)?;
-                let moves = self.hashed.moves();
+            (Look::Vacant(_), Name::Hashed(name)) => {
+                if name.issued_slice.is_some() {
+                    self.check_issued_at(known.id.issued_at_s())?;
+                }
                 self.hashed.make_room(name, first_seen)?;
                 self.next_expiry = self.next_expiry.min(self.hashed.expires_at(name, first_seen));
-                let home = match vacancy {
-                    Vacancy::Home(absent) if moves == self.hashed.moves() => {
-                        self.hashed.home_with_room(absent)
-                    }
-                    _ => None,
-                };
-                Ok(Room::Hashed(home))
+                Ok(Room::Hashed)
             }
         }
     }
 
-    #[inline]
     fn make_room_by_sequence(
         &mut self,
         id: ImpressionId,
@@ -354,17 +264,8 @@ impl Impressions {
         if let Ok(branch) = self.issued.make_room(name, branch, next, keep_elsewhere) {
             return Ok(Room::Branch(branch));
         }
-        let outcast = self.outcast(id);
-        self.hashed.make_room(&outcast, now)?;
-        Ok(Room::Hashed(None))
-    }
-
-    #[inline]
-    fn check_issue_time(&self, name: &hashed::Name) -> Result<(), Reason> {
-        match name.issued_slice {
-            Some(_) => self.check_issued_at((name.words[0] >> 32) as u32),
-            None => Ok(()),
-        }
+        self.hashed.make_room(&self.outcast(id), now)?;
+        Ok(Room::Hashed)
     }
 
     fn check_issued_at(&self, issued_at_s: u32) -> Result<(), Reason> {
@@ -378,22 +279,21 @@ impl Impressions {
         Ok(())
     }
 
-    /// Puts a state where room was made for it, with nothing in between.
-    #[inline]
-    pub(super) fn put(&mut self, name: &Name, room: Room, state: State, first_seen: UnixMs) {
-        match (room, name) {
-            (Room::Stays(Found::Issued(spot)), _) => self.issued.set_state(spot, state),
-            (Room::Stays(Found::Hashed(place)), _) => self.hashed.set_state(place, state),
-            (Room::Branch(branch), Name::Issued(_, name)) => self.issued.insert(name, branch, state),
-            (Room::Hashed(home), Name::Hashed(name)) => self.hashed.insert(name, home, first_seen, state),
-            (Room::Leaves(spot), Name::Issued(id, name)) => {
-                self.issued.cast_out(name, spot);
-                let outcast = self.outcast(*id);
-                self.hashed.insert(&outcast, None, first_seen, state);
+    /// Puts the next state of an impression where room was made for it.
+    pub(super) fn put(&mut self, known: &Known, room: Room, state: State, first_seen: UnixMs) {
+        match (room, &known.name) {
+            (Room::Spot(spot), _) => self.issued.set_state(spot, state),
+            (Room::Place(place), _) => self.hashed.set_state(place, state),
+            (Room::Branch(branch), Name::Issued(name)) => self.issued.insert(name, branch, state),
+            (Room::Hashed, Name::Hashed(name)) => self.hashed.insert(name, first_seen, state),
+            (Room::Hashed, Name::Issued(_)) => {
+                let outcast = self.outcast(known.id);
+                self.hashed.insert(&outcast, first_seen, state);
             }
-            (Room::Hashed(home), Name::Issued(id, _)) => {
-                let outcast = self.outcast(*id);
-                self.hashed.insert(&outcast, home, first_seen, state);
+            (Room::Leaves(spot), Name::Issued(name)) => {
+                self.issued.cast_out(name, spot);
+                let outcast = self.outcast(known.id);
+                self.hashed.insert(&outcast, first_seen, state);
             }
             (Room::Branch(_) | Room::Leaves(_), Name::Hashed(_)) => {
                 debug_assert!(false, "room was made for another impression");
@@ -413,6 +313,6 @@ fn keep(hashed: &mut Hashed, id: ImpressionId, state: State, now: UnixMs) -> boo
     if hashed.make_room(&name, now).is_err() {
         return false;
     }
-    hashed.insert(&name, None, now, state);
+    hashed.insert(&name, now, state);
     true
 }

@@ -12,10 +12,9 @@ use weir_common::time::UnixMs;
 
 use super::directory::{DirectoryLine, Form, Stretch, StretchKey};
 use super::hash::Hasher;
-use super::layout::{self, PAGE_LEVEL, dense_slot, level_for, line_of, part_of, wide_line, wide_slot};
-use super::leaf::{
-    DENSE_SLOTS, Leaf, Rest, SECOND_BITS, SPARSE_SLOTS, STRETCH_SLOTS, Sighting, SparseEntry, has_code,
-};
+use super::layout::{self, PAGE_LEVEL, level_for, line_of};
+use super::leaf::{Leaf, Rest, SECOND_BITS, STRETCH_SLOTS, Sighting, SparseEntry};
+use super::lines::{Branch, Lines, Spot};
 use super::pages::{Group, NOWHERE, Place, Table};
 use super::pool::Pool;
 use super::positions::Positions;
@@ -37,28 +36,6 @@ pub(super) struct Name {
     stretch: StretchKey,
     rest: Rest,
     hash: u64,
-}
-
-/// Where the line of an impression is, as long as [`Issued::moves`] stays the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Branch {
-    /// Nothing of its stretch was seen.
-    Nowhere,
-    /// In the directory.
-    Inline(Place),
-    /// A sparse line.
-    Sparse(u32),
-    /// A dense line.
-    Dense(u32),
-    /// A wide line.
-    Wide(u32),
-}
-
-/// An impression that is here: its line and slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spot {
-    branch: Branch,
-    slot: u8,
 }
 
 /// Whether an impression is here.
@@ -105,6 +82,13 @@ impl Content for IssuedSlice {
 pub(super) struct IssuedMemory {
     directory: Pool<DirectoryLine>,
     leaves: Pool<Leaf>,
+}
+
+impl IssuedMemory {
+    #[inline(always)]
+    fn lines(&mut self) -> Lines<'_> {
+        Lines { directory: self.directory.groups_mut(), leaves: self.leaves.groups_mut() }
+    }
 }
 
 /// Bytes for a promised impression: with 24 in the hash table as well, 32. Where all are clicked
@@ -181,6 +165,13 @@ impl Issued {
         self.slices.expires_at(name.slice)
     }
 
+    /// All lines at hand: what clicks need whose place is there already.
+    #[inline(always)]
+    pub(super) fn hand(&mut self) -> Hand<'_> {
+        let Self { slices, memory, live, has_overflowed, .. } = self;
+        Hand { lines: memory.lines(), slices, live, has_overflowed: *has_overflowed }
+    }
+
     /// The name of an issued id; `None` when its shard is not owned.
     #[inline]
     pub(super) fn name(&self, id: ImpressionId) -> Option<Name> {
@@ -207,77 +198,21 @@ impl Issued {
         self.slices.live(name.slice).map_or(NOWHERE, |slice| slice.directory.home(name.hash))
     }
 
-    /// Brings in a line of the directory.
-    #[inline]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        self.memory.directory.groups().get(home).map_or(0, Group::touch)
-    }
-
-    /// Where the line of an impression is, by way of its home in the directory.
-    #[inline(always)]
-    pub(super) fn branch_from(&self, name: &Name, home: usize) -> Branch {
-        if let Some(line) = self.memory.directory.groups().get(home)
-            && let Some(slot) = line.slot_of(name.stretch)
-        {
-            let place = Place { group: home as u32, slot: slot as u32 };
-            return branch_in(line.stretch(slot as u32), place, name.rest);
-        }
-        self.branch(name)
-    }
-
     /// Where the line of an impression is.
     #[inline(never)]
-    pub(super) fn branch(&self, name: &Name) -> Branch {
-        let Some(slice) = self.slices.live(name.slice) else { return Branch::Nowhere };
-        self.place(slice, name).map_or(Branch::Nowhere, |place| self.branch_at(place, name.rest))
+    pub(super) fn branch(&mut self, name: &Name) -> Branch {
+        self.place(name).map_or(Branch::Nowhere, |place| self.memory.lines().branch_at(place, name.rest))
     }
 
-    #[inline]
-    fn place(&self, slice: &IssuedSlice, name: &Name) -> Option<Place> {
+    fn place(&self, name: &Name) -> Option<Place> {
+        let slice = self.slices.live(name.slice)?;
         slice.directory.find(&self.memory.directory, name.hash, |line| line.slot_of(name.stretch))
     }
 
-    fn branch_at(&self, place: Place, rest: Rest) -> Branch {
-        branch_in(self.memory.directory.group(place.group).stretch(place.slot), place, rest)
-    }
-
-    /// Brings the line in.
-    #[inline]
-    pub(super) fn touch_branch(&self, branch: Branch) -> u64 {
-        let line = match branch {
-            Branch::Sparse(line) | Branch::Dense(line) | Branch::Wide(line) => line as usize,
-            // Any line will do.
-            Branch::Nowhere | Branch::Inline(_) => 0,
-        };
-        self.memory.leaves.groups().get(line).map_or(0, Leaf::touch)
-    }
-
-    /// The state of an impression where its branch leads; of one that is not there, the first.
-    #[inline(always)]
-    pub(super) fn peek(&self, name: &Name, branch: Branch) -> State {
-        match self.search(name, branch) {
-            Search::Here(spot) => self.state(spot),
-            Search::Absent | Search::Elsewhere => State::default(),
-        }
-    }
-
     /// Looks for an impression where its branch leads.
-    #[inline(always)]
-    pub(super) fn search(&self, name: &Name, branch: Branch) -> Search {
-        let rest = name.rest;
-        let sighting = match branch {
-            Branch::Nowhere => Sighting::Absent,
-            Branch::Inline(place) => {
-                let stretch = self.memory.directory.group(place.group).stretch(place.slot);
-                let slot = stretch.inline().iter().position(|entry| entry.is(rest));
-                slot.map_or(Sighting::Absent, |slot| Sighting::Here(slot as u8))
-            }
-            Branch::Sparse(line) => self.memory.leaves.group(line).sparse_find(rest),
-            Branch::Dense(line) => self.memory.leaves.group(line).dense_find(dense_slot(rest), rest.second),
-            Branch::Wide(line) => self.memory.leaves.group(line).wide_find(wide_slot(rest), rest.second),
-        };
-        match sighting {
-            Sighting::Here(slot) => Search::Here(Spot { branch, slot }),
+    pub(super) fn search(&mut self, name: &Name, branch: Branch) -> Search {
+        match self.memory.lines().search(name.rest, branch) {
+            Sighting::Here(slot) => Search::Here(Lines::spot(branch, slot)),
             Sighting::Absent if !self.has_overflowed || !self.slice_overflowed(name) => Search::Absent,
             Sighting::Absent | Sighting::Elsewhere => Search::Elsewhere,
         }
@@ -287,82 +222,32 @@ impl Issued {
         self.slices.live(name.slice).is_some_and(|slice| slice.overflowed)
     }
 
-    #[inline(always)]
-    pub(super) fn state(&self, spot: Spot) -> State {
-        match spot.branch {
-            Branch::Nowhere => State::default(),
-            Branch::Inline(place) => {
-                let stretch = self.memory.directory.group(place.group).stretch(place.slot);
-                stretch.inline().get(usize::from(spot.slot)).map_or(State::default(), |entry| entry.state())
-            }
-            Branch::Sparse(line) => self.memory.leaves.group(line).sparse_entry(spot.slot).state(),
-            Branch::Dense(line) => self.memory.leaves.group(line).dense_state(spot.slot),
-            Branch::Wide(line) => self.memory.leaves.group(line).wide_state(spot.slot),
-        }
+    pub(super) fn state(&mut self, spot: Spot) -> State {
+        self.memory.lines().state(spot)
     }
 
-    /// Whether an impression that is here can stay with this state.
-    #[inline]
-    pub(super) fn can_hold(spot: Spot, state: State) -> bool {
-        !matches!(spot.branch, Branch::Dense(_) | Branch::Wide(_)) || has_code(state)
-    }
-
-    /// Changes a state to one that it [can hold](Self::can_hold).
-    #[inline]
+    /// Changes a state to one that it [can hold](Lines::can_hold).
     pub(super) fn set_state(&mut self, spot: Spot, state: State) {
-        match spot.branch {
-            Branch::Nowhere => {}
-            Branch::Inline(place) => {
-                let line = self.memory.directory.group_mut(place.group);
-                line.stretch_mut(place.slot).inline_mut(spot.slot).set_state(state);
-            }
-            Branch::Sparse(line) => {
-                self.memory.leaves.group_mut(line).sparse_entry_mut(spot.slot).set_state(state);
-            }
-            Branch::Dense(line) => self.memory.leaves.group_mut(line).dense_set_state(spot.slot, state),
-            Branch::Wide(line) => self.memory.leaves.group_mut(line).wide_set_state(spot.slot, state),
-        }
+        self.memory.lines().set_state(spot, state);
     }
 
     /// Takes out an impression that cannot stay with its next state.
     pub(super) fn cast_out(&mut self, name: &Name, spot: Spot) {
-        let (Branch::Dense(line) | Branch::Wide(line)) = spot.branch else { return };
-        let leaf = self.memory.leaves.group_mut(line);
-        if spot.branch == Branch::Dense(line) {
-            leaf.dense_remove(spot.slot);
-        } else {
-            leaf.wide_remove(spot.slot);
-        }
-        leaf.mark_outcasts();
+        self.memory.lines().cast_out(spot);
         self.live -= 1;
-        self.moves += 1;
         if let Some(slice) = self.slices.live_mut(name.slice) {
             slice.len -= 1;
         }
     }
 
     /// Inserts an impression where [`Issued::make_room`] said.
-    #[inline]
     pub(super) fn insert(&mut self, name: &Name, branch: Branch, state: State) {
-        let entry = SparseEntry::new(name.rest, state);
-        match branch {
-            Branch::Nowhere => return,
-            Branch::Inline(place) => {
-                let line = self.memory.directory.group_mut(place.group);
-                line.stretch_mut(place.slot).inline_push(entry);
-            }
-            Branch::Sparse(line) => {
-                self.memory.leaves.group_mut(line).sparse_push(entry);
-            }
-            Branch::Dense(line) => {
-                let leaf = self.memory.leaves.group_mut(line);
-                leaf.dense_insert(dense_slot(name.rest), name.rest.second, state);
-            }
-            Branch::Wide(line) => {
-                let leaf = self.memory.leaves.group_mut(line);
-                leaf.wide_insert(wide_slot(name.rest), name.rest.second, state);
-            }
-        }
+        self.memory.lines().insert(name.rest, branch, state);
+        self.count_in(name);
+    }
+
+    #[inline]
+    fn count_in(&mut self, name: &Name) {
         self.live += 1;
         if let Some(slice) = self.slices.live_mut(name.slice) {
             slice.len += 1;
@@ -374,7 +259,6 @@ impl Issued {
     ///
     /// # Errors
     /// [`Outcast`] when it has to be kept elsewhere itself; its place remembers that.
-    #[inline]
     pub(super) fn make_room(
         &mut self,
         name: &Name,
@@ -382,44 +266,21 @@ impl Issued {
         state: State,
         keep_elsewhere: impl FnMut(ImpressionId, State) -> bool,
     ) -> Result<Branch, Outcast> {
+        let mut lines = self.memory.lines();
+        if lines.has_room(name.rest, branch, state) {
+            return Ok(branch);
+        }
         match branch {
-            Branch::Dense(_) | Branch::Wide(_) => self.make_room_in_line(name, branch, state),
-            Branch::Sparse(line) => {
-                let leaf = self.memory.leaves.group(line);
-                if leaf.sparse_len() < SPARSE_SLOTS {
-                    Ok(branch)
-                } else if leaf.has_outcasts() {
-                    Err(Outcast)
-                } else {
-                    self.grow(name, branch, state, keep_elsewhere)
-                }
-            }
-            Branch::Inline(place)
-                if !self.memory.directory.group(place.group).stretch(place.slot).inline_is_full() =>
-            {
-                Ok(branch)
-            }
             Branch::Nowhere => self.begin(name),
             Branch::Inline(_) => self.grow(name, branch, state, keep_elsewhere),
+            Branch::Sparse(line) if !lines.leaf(line).has_outcasts() => {
+                self.grow(name, branch, state, keep_elsewhere)
+            }
+            Branch::Sparse(line) | Branch::Dense(line) | Branch::Wide(line) => {
+                lines.leaf_mut(line).mark_outcasts();
+                Err(Outcast)
+            }
         }
-    }
-
-    #[inline]
-    fn make_room_in_line(&mut self, name: &Name, branch: Branch, state: State) -> Result<Branch, Outcast> {
-        let (Branch::Dense(line) | Branch::Wide(line) | Branch::Sparse(line)) = branch else {
-            return Ok(branch);
-        };
-        let (leaf, rest) = (self.memory.leaves.group_mut(line), name.rest);
-        let has_room = match branch {
-            Branch::Dense(_) => has_code(state) && leaf.dense_has_room(dense_slot(rest), rest.second),
-            Branch::Wide(_) => has_code(state) && leaf.wide_has_room(wide_slot(rest)),
-            _ => leaf.sparse_len() < SPARSE_SLOTS,
-        };
-        if has_room {
-            return Ok(branch);
-        }
-        leaf.mark_outcasts();
-        Err(Outcast)
     }
 
     /// Begins a stretch.
@@ -453,7 +314,7 @@ impl Issued {
         state: State,
         keep_elsewhere: impl FnMut(ImpressionId, State) -> bool,
     ) -> Result<Branch, Outcast> {
-        let place = self.slices.live(name.slice).and_then(|slice| self.place(slice, name)).ok_or(Outcast)?;
+        let place = self.place(name).ok_or(Outcast)?;
         let (entries, run) = self.entries_at(place);
         let grown = match level_for(&entries, name.rest) {
             // Where some were cast out stays what it is: its lines remember which.
@@ -472,13 +333,19 @@ impl Issued {
             }
             return Err(Outcast);
         };
-        self.moves += 1;
-        self.memory.directory.group_mut(place.group).stretch_mut(place.slot).set_form(form);
+        self.memory.lines().stretch_mut(place).set_form(form);
         if let (Some((first, level)), Some(slice)) = (run, self.slices.live_mut(name.slice)) {
             slice.runs.give(first, level);
         }
-        let branch = self.branch_at(place, name.rest);
-        self.make_room_in_line(name, branch, state)
+        let mut lines = self.memory.lines();
+        let branch = lines.branch_at(place, name.rest);
+        if lines.has_room(name.rest, branch, state) {
+            return Ok(branch);
+        }
+        if let Branch::Dense(line) | Branch::Wide(line) = branch {
+            lines.leaf_mut(line).mark_outcasts();
+        }
+        Err(Outcast)
     }
 
     fn has_outcasts(&self, run: Option<(u32, u8)>) -> bool {
@@ -530,13 +397,80 @@ impl Issued {
     }
 }
 
-/// Where a stretch keeps an impression.
-#[inline(always)]
-fn branch_in(stretch: &Stretch, place: Place, rest: Rest) -> Branch {
-    match stretch.form() {
-        Form::Inline => Branch::Inline(place),
-        Form::Sparse { first, level } => Branch::Sparse(first + part_of(rest.slot, level)),
-        Form::Dense { first } => Branch::Dense(first + u32::from(rest.slot) / DENSE_SLOTS as u32),
-        Form::Wide { firsts } => Branch::Wide(wide_line(firsts, rest)),
+/// The lines of issued impressions, for many look-ups in a row.
+pub(super) struct Hand<'a> {
+    lines: Lines<'a>,
+    slices: &'a mut Spans<IssuedSlice>,
+    live: &'a mut usize,
+    has_overflowed: bool,
+}
+
+/// An impression at hand: where it is or would come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell {
+    branch: Branch,
+    slot: Option<u8>,
+    pub(super) state: State,
+}
+
+impl Hand<'_> {
+    /// Reads a word of the home of an impression.
+    #[inline(always)]
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        self.lines.directory.get(home).map_or(0, Group::touch)
+    }
+
+    /// Where an impression's home leads; nowhere if its stretch does not stand there.
+    #[inline(always)]
+    pub(super) fn branch(&self, name: &Name, home: usize) -> Branch {
+        self.lines.branch_at_home(name.stretch, name.rest, home).unwrap_or(Branch::Nowhere)
+    }
+
+    /// Reads a word of the line a branch leads to.
+    #[inline(always)]
+    pub(super) fn touch_line(&self, branch: Branch) -> u64 {
+        self.lines.leaves.get(branch.line() as usize).map_or(0, Leaf::touch)
+    }
+
+    /// The impression, if all that can be said of it stands where its branch leads.
+    #[inline(always)]
+    pub(super) fn cell(&self, name: &Name, branch: Branch) -> Option<Cell> {
+        if branch == Branch::Nowhere {
+            return None;
+        }
+        match self.lines.search(name.rest, branch) {
+            Sighting::Here(slot) => {
+                let state = self.lines.state(Lines::spot(branch, slot));
+                Some(Cell { branch, slot: Some(slot), state })
+            }
+            Sighting::Absent if !self.has_overflowed => {
+                Some(Cell { branch, slot: None, state: State::default() })
+            }
+            Sighting::Absent | Sighting::Elsewhere => None,
+        }
+    }
+
+    /// Whether a cell can take a state as it is.
+    #[inline(always)]
+    pub(super) fn has_room(&self, name: &Name, cell: Cell, state: State) -> bool {
+        match cell.slot {
+            Some(_) => Lines::can_hold(cell.branch, state),
+            None => self.lines.has_room(name.rest, cell.branch, state),
+        }
+    }
+
+    /// Puts a state into a cell that [has room](Self::has_room) for it.
+    #[inline(always)]
+    pub(super) fn put(&mut self, name: &Name, cell: Cell, state: State) {
+        match cell.slot {
+            Some(slot) => self.lines.set_state(Lines::spot(cell.branch, slot), state),
+            None => {
+                self.lines.insert(name.rest, cell.branch, state);
+                *self.live += 1;
+                if let Some(slice) = self.slices.live_mut(name.slice) {
+                    slice.len += 1;
+                }
+            }
+        }
     }
 }

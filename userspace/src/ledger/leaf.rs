@@ -170,13 +170,11 @@ impl Leaf {
         &mut self.body[slot as usize]
     }
 
-    /// Adds an entry to a line that is not full; says where.
+    /// Adds an entry to a line that is not full.
     #[inline]
-    pub(super) const fn sparse_push(&mut self, entry: SparseEntry) -> u8 {
-        let slot = self.sparse_len();
-        self.body[slot] = entry;
+    pub(super) const fn sparse_push(&mut self, entry: SparseEntry) {
+        self.body[self.sparse_len()] = entry;
         self.head += 1;
-        slot as u8
     }
 }
 
@@ -225,12 +223,22 @@ pub(super) const fn has_code(state: State) -> bool {
 impl Leaf {
     #[inline]
     pub(super) fn dense_find(&self, slot: u8, second: u16) -> Sighting {
-        let byte = self.body.as_bytes()[slot as usize];
+        let byte = self.dense()[slot as usize];
         if byte != 0 && self.base() + u16::from(byte & 0xf) == second {
             Sighting::Here(slot)
         } else {
             self.missing()
         }
+    }
+
+    #[inline(always)]
+    fn dense(&self) -> &[u8; DENSE_SLOTS] {
+        zerocopy::transmute_ref!(&self.body)
+    }
+
+    #[inline(always)]
+    fn dense_mut(&mut self) -> &mut [u8; DENSE_SLOTS] {
+        zerocopy::transmute_mut!(&mut self.body)
     }
 
     #[inline]
@@ -240,13 +248,13 @@ impl Leaf {
 
     #[inline]
     pub(super) fn dense_state(&self, slot: u8) -> State {
-        STATES[usize::from(self.body.as_bytes()[slot as usize] >> 4)]
+        STATES[usize::from(self.dense()[slot as usize] >> 4)]
     }
 
     /// Changes the state of an impression that is here to one that [fits](has_code).
     #[inline]
     pub(super) fn dense_set_state(&mut self, slot: u8, state: State) {
-        let byte = &mut self.body.as_mut_bytes()[slot as usize];
+        let byte = &mut self.dense_mut()[slot as usize];
         *byte = CODES[state.0 as usize] << 4 | *byte & 0xf;
     }
 
@@ -255,7 +263,7 @@ impl Leaf {
     pub(super) fn dense_has_room(&self, slot: u8, second: u16) -> bool {
         let begun = self.head & BEGUN != 0;
         let in_window = second.wrapping_sub(self.base()) < WINDOW_S;
-        self.body.as_bytes()[slot as usize] == 0 && (!begun || in_window)
+        self.dense()[slot as usize] == 0 && (!begun || in_window)
     }
 
     /// Begins the window of an empty line, with this second in its middle: impressions issued
@@ -273,12 +281,12 @@ impl Leaf {
             self.dense_begin(second);
         }
         let ahead = second.wrapping_sub(self.base()) as u8 & 0xf;
-        self.body.as_mut_bytes()[slot as usize] = CODES[state.0 as usize] << 4 | ahead;
+        self.dense_mut()[slot as usize] = CODES[state.0 as usize] << 4 | ahead;
     }
 
     /// Takes an impression out.
     pub(super) fn dense_remove(&mut self, slot: u8) {
-        self.body.as_mut_bytes()[slot as usize] = 0;
+        self.dense_mut()[slot as usize] = 0;
     }
 }
 
@@ -379,9 +387,9 @@ mod tests {
         ) {
             let rests: Vec<_> = rests.into_iter().map(|(slot, second)| Rest { slot, second }).collect();
             let mut leaf = empty();
-            for (rest, state) in rests.iter().zip(states) {
-                let at = leaf.sparse_push(SparseEntry::new(*rest, State(state | 1)));
-                leaf.sparse_entry_mut(at).set_state(State(state | 3));
+            for (at, (rest, state)) in rests.iter().zip(states).enumerate() {
+                leaf.sparse_push(SparseEntry::new(*rest, State(state | 1)));
+                leaf.sparse_entry_mut(at as u8).set_state(State(state | 3));
             }
             for (at, (rest, state)) in rests.iter().zip(states).enumerate() {
                 prop_assert_eq!(leaf.sparse_find(*rest), Sighting::Here(at as u8));

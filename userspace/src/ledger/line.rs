@@ -1,9 +1,12 @@
 //! A bucket as it stands in memory: one cache line.
 
 use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::reason::Outcome;
+use weir_common::row::row_flags;
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
+use super::buckets::Addend;
 use super::pages::Group;
 
 /// A [`BucketKey`] as four words, which compare and hash at once.
@@ -107,8 +110,33 @@ impl LineEntry {
 impl Line {
     /// Whether this is the bucket of this key.
     #[inline]
-    pub(super) fn is(&self, key: &KeyWords) -> bool {
-        self.used != 0 && self.key == *key
+    pub(super) const fn is(&self, key: &KeyWords) -> bool {
+        // All words at once: no branch, for none could be predicted.
+        let [a, b, c, d] = self.key;
+        let differs = (a ^ key[0]) | (b ^ key[1]) | (c ^ key[2]) | (d ^ key[3]);
+        differs == 0 && self.used != 0
+    }
+
+    /// Counts a click that is accepted, repeated or late; `false`, and nothing is counted, when a
+    /// small counter is full.
+    #[inline(always)]
+    pub(super) fn count(&mut self, addend: &Addend) -> bool {
+        let suspect = u32::from(addend.row_flags & row_flags::CLOCK_SUSPECT != 0);
+        let (counter, price_micros) = match addend.outcome {
+            Outcome::Accepted => (&mut self.accepted, addend.price_micros),
+            Outcome::Repeat => (&mut self.repeat, 0),
+            _ => (&mut self.late, 0),
+        };
+        let (Some(counted), Some(suspects)) =
+            (counter.checked_add(1), self.clock_suspect.checked_add(suspect))
+        else {
+            return false;
+        };
+        *counter = counted;
+        self.clock_suspect = suspects;
+        self.cost_micros = self.cost_micros.wrapping_add(price_micros);
+        self.changed = 1;
+        true
     }
 
     /// What the line itself counts; what it carried on stands elsewhere.

@@ -3,10 +3,14 @@
 //! No clock, no I/O, no randomness, no threads. Time enters only with the entries. Replaying the
 //! rows of a journal gives the same outcomes and the same buckets, to the byte.
 //!
-//! Start reading at [`Ledger::apply`]. `verdict` is the rule, `impressions` what is remembered of
-//! each impression
-//! (found through an `index`, confirmed by its `ids`), `buckets` the totals in their `line`s, `pages` the tables under both, `hash` their keyed hash.
+//! Start reading at [`Ledger::apply`]. `verdict` is the rule. `ahead` is the fast way through, for clicks
+//! whose memory is at hand; it and the slow way meet the same rule on the same tables. Of those,
+//! `impressions` is what is remembered of each impression: `issued` ones by sequence (`directory`,
+//! `lines` of `leaf`s, `layout`, `runs`, `positions`), others `hashed` (`slice`, `index`, `ids`), both
+//! in `spans` of time. `buckets` are the totals in their `line`s. `pages` are the hash tables under
+//! all of it, `pool` their memory, `hash` their keyed hash.
 
+mod ahead;
 mod buckets;
 mod directory;
 mod hash;
@@ -18,6 +22,7 @@ mod issued;
 mod layout;
 mod leaf;
 mod line;
+mod lines;
 mod pages;
 mod pool;
 mod positions;
@@ -34,10 +39,9 @@ use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::Click;
 
+use ahead::{LOOKAHEAD, Plan};
 use buckets::{Addend, Buckets};
-use impressions::{Impressions, Look, Sight};
-use pages::NOWHERE;
-use verdict::State;
+use impressions::Impressions;
 
 pub use buckets::OTHER_AD;
 pub use positions::Owned;
@@ -128,11 +132,6 @@ impl Settings {
     }
 }
 
-/// How many clicks are looked ahead: their memory is asked for before any of them is decided, so
-/// that the waits overlap. A core has 10 to 16 misses under way at once and each click up to 3;
-/// a longer chunk pays for the wait at its end less often, until its plans leave the first cache.
-const LOOKAHEAD: usize = 64;
-
 /// Everything one worker knows of impressions and totals.
 pub struct Ledger {
     dimensions: Dimensions,
@@ -142,25 +141,6 @@ pub struct Ledger {
     now: UnixMs,
     /// Reused from call to call.
     plans: Vec<Plan>,
-}
-
-/// What tells whether places seen ahead still hold.
-#[derive(Clone, Copy)]
-struct Moves {
-    impressions: impressions::Moves,
-    buckets: u64,
-}
-
-/// What is worked out of a click before its turn.
-#[derive(Clone, Copy)]
-struct Plan {
-    impression: impressions::Name,
-    /// The line a look-up of the impression goes to first.
-    home: usize,
-    sight: Sight,
-    bucket: buckets::Name,
-    /// The line a look-up of the bucket goes to first; nowhere for what looks like a duplicate.
-    bucket_home: usize,
 }
 
 impl Ledger {
@@ -194,67 +174,21 @@ impl Ledger {
         let mut plans = core::mem::take(&mut self.plans);
         decisions.reserve(entries.len());
         for chunk in entries.chunks(LOOKAHEAD) {
-            plans.clear();
-            plans.extend(chunk.iter().map(|entry| self.plan(entry.click)));
-            self.bring_impressions(&mut plans);
             self.look_ahead(chunk, &mut plans);
-            self.bring_buckets(&plans);
-            let moves = Moves { impressions: self.impressions.moves(), buckets: self.buckets.moves() };
-            for (plan, entry) in plans.iter().zip(chunk) {
-                decisions.push(self.decide(entry, plan, moves));
+            let (moves, mut decided) = (self.moves(), 0);
+            while let Some(entry) = chunk.get(decided) {
+                if self.moves() == moves {
+                    let at_hand = self.decide_at_hand(&chunk[decided..], &plans[decided..], decisions);
+                    decided += at_hand;
+                    if at_hand > 0 {
+                        continue;
+                    }
+                }
+                decisions.push(self.decide(entry));
+                decided += 1;
             }
         }
         self.plans = plans;
-    }
-
-    #[inline]
-    fn plan(&self, click: &Click) -> Plan {
-        let impression = self.impressions.name(click);
-        let home = self.impressions.home(&impression);
-        let sight = Sight::Issued(issued::Branch::Nowhere);
-        Plan { impression, home, sight, bucket: buckets::Name::NONE, bucket_home: NOWHERE }
-    }
-
-    /// Reads a word of every cache line the impressions will need. The loops that read do nothing
-    /// else: nothing waits for any of their loads and few instructions stand between them, so the
-    /// core has many under way at once.
-    #[inline]
-    fn bring_impressions(&self, plans: &mut [Plan]) {
-        let impressions = &self.impressions;
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch(&plan.impression, plan.home));
-        core::hint::black_box(homes);
-        for plan in plans.iter_mut() {
-            plan.sight = impressions.sight(&plan.impression, plan.home);
-        }
-        let nexts = plans.iter().fold(0, |sum, plan| sum ^ impressions.touch_sight(plan.sight));
-        core::hint::black_box(nexts);
-    }
-
-    /// Works out the buckets of all clicks that do not look like duplicates.
-    #[inline]
-    fn look_ahead(&self, entries: &[Entry], plans: &mut [Plan]) {
-        for (plan, entry) in plans.iter_mut().zip(entries) {
-            let state = self.impressions.peek(&plan.impression, &mut plan.sight);
-            if !state.has_seen(Ordinal(entry.click.ordinal)) {
-                plan.bucket = self.bucket_of(entry.admitted.minute, entry.click);
-                plan.bucket_home = self.buckets.home(&plan.bucket);
-            }
-        }
-    }
-
-    #[inline]
-    fn bucket_of(&self, minute: Minute, click: &Click) -> buckets::Name {
-        self.buckets.name(&self.dimensions.key(minute.0, click, self.rules_version))
-    }
-
-    /// As [`Ledger::bring_impressions`], for the buckets.
-    #[inline]
-    fn bring_buckets(&self, plans: &[Plan]) {
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch(plan.bucket_home));
-        core::hint::black_box(homes);
-        let leaps =
-            plans.iter().fold(0, |sum, plan| sum ^ self.buckets.touch_leap(plan.bucket_home, &plan.bucket));
-        core::hint::black_box(leaps);
     }
 
     #[inline]
@@ -265,11 +199,10 @@ impl Ledger {
         }
     }
 
-    #[inline]
-    fn decide(&mut self, entry: &Entry, plan: &Plan, moves: Moves) -> Decision {
+    /// Decides any entry, whatever has to be searched for or to grow.
+    fn decide(&mut self, entry: &Entry) -> Decision {
         self.advance(entry.received_at);
-        let ordinal = Ordinal(entry.click.ordinal);
-        match self.judge(entry, plan, moves, ordinal) {
+        match self.judge(entry) {
             Ok(outcome) => {
                 let reason = if outcome == Outcome::Filtered { entry.admitted.filter } else { Reason::None };
                 Decision { outcome, reason }
@@ -278,52 +211,30 @@ impl Ledger {
         }
     }
 
-    #[inline]
-    fn judge(
-        &mut self,
-        entry: &Entry,
-        plan: &Plan,
-        moves: Moves,
-        ordinal: Ordinal,
-    ) -> Result<Outcome, Reason> {
+    fn judge(&mut self, entry: &Entry) -> Result<Outcome, Reason> {
+        let (click, ordinal) = (entry.click, Ordinal(entry.click.ordinal));
         if ordinal.0 >= ORDINALS {
             return Err(Reason::OrdinalLimit);
         }
-        let Admitted { filter, late, row_flags, .. } = entry.admitted;
-        let look = self.impressions.look(&plan.impression, plan.sight, moves.impressions);
-        let state = self.state_at(look);
-        let outcome = state.judge(ordinal, filter, late);
+        let Admitted { minute, filter, late, row_flags } = entry.admitted;
+        let known = self.impressions.find(click.impression, click.is_foreign());
+        let outcome = known.state.judge(ordinal, filter, late);
         if outcome == Outcome::Duplicate {
             return Ok(outcome);
         }
         // Everything that can fail comes before anything that counts.
-        let next = state.after(ordinal, outcome);
-        let room = self.impressions.make_room(&plan.impression, look, next, self.now)?;
-        let bucket = self.bucket_for(entry, plan, moves).ok_or(Reason::TableFull)?;
-        self.impressions.put(&plan.impression, room, next, self.now);
-        let price_micros = entry.click.price_micros.get();
+        let next = known.state.after(ordinal, outcome);
+        let room = self.impressions.make_room(&known, next, self.now)?;
+        let bucket = self.bucket_of(minute, click);
+        let bucket = self.buckets.find_or_open(&bucket, self.now).ok_or(Reason::TableFull)?;
+        self.impressions.put(&known, room, next, self.now);
+        let price_micros = click.price_micros.get();
         self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
         Ok(outcome)
     }
 
-    #[inline]
-    fn bucket_for(&mut self, entry: &Entry, plan: &Plan, moves: Moves) -> Option<buckets::Found> {
-        if plan.bucket_home != NOWHERE
-            && moves.buckets == self.buckets.moves()
-            && let Some(found) = self.buckets.find_at(plan.bucket_home, &plan.bucket)
-        {
-            return Some(found);
-        }
-        let name = self.bucket_of(entry.admitted.minute, entry.click);
-        self.buckets.find_or_open(&name, self.now)
-    }
-
-    #[inline]
-    fn state_at(&self, look: Look) -> State {
-        match look {
-            Look::Found(found) => self.impressions.state(found),
-            Look::Vacant(_) => State::default(),
-        }
+    fn bucket_of(&self, minute: Minute, click: &Click) -> buckets::Name {
+        self.buckets.name(&self.dimensions.key(minute.0, click, self.rules_version))
     }
 
     /// Replays one row of a journal: what it says happened, happens again.
@@ -335,13 +246,11 @@ impl Ledger {
         let (click, ordinal) = (&row.click, Ordinal(row.click.ordinal));
         let Some((outcome, filter)) = recorded(row) else { return Agreement::NotARow };
         self.advance(UnixMs(row.received_at_ms.get()));
-        let name = self.impressions.name(click);
-        let look = self.impressions.find(&name);
-        let state = self.state_at(look);
-        let next = state.after(ordinal, outcome);
-        let room = self.impressions.make_room(&name, look, next, self.now);
+        let known = self.impressions.find(click.impression, click.is_foreign());
+        let next = known.state.after(ordinal, outcome);
+        let room = self.impressions.make_room(&known, next, self.now);
         if let Ok(room) = room {
-            self.impressions.put(&name, room, next, self.now);
+            self.impressions.put(&known, room, next, self.now);
         }
         let bucket = self.bucket_of(Minute(row.minute.get()), click);
         let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else {
@@ -352,7 +261,7 @@ impl Ledger {
         if let Err(reason) = room {
             return Agreement::NotRemembered(reason);
         }
-        let judged = state.judge(ordinal, filter, outcome == Outcome::Late);
+        let judged = known.state.judge(ordinal, filter, outcome == Outcome::Late);
         if judged == outcome { Agreement::Same } else { Agreement::Differs(judged) }
     }
 

@@ -116,7 +116,8 @@ impl Table {
     /// The segment a hash belongs to.
     #[inline]
     pub(super) const fn segment_of(&self, hash: u64) -> usize {
-        (((hash as u128) << self.segment_bits) >> 64) as usize
+        // Two shifts, for one by 64 would not be one.
+        (hash >> 1 >> (63 - self.segment_bits)) as usize
     }
 
     /// Entries of a segment.
@@ -136,17 +137,10 @@ impl Table {
     }
 
     /// The group a look-up of this hash goes to first; [`NOWHERE`] in a segment without pages.
-    #[inline]
+    #[inline(always)]
     pub(super) fn home(&self, hash: u64) -> usize {
         let (segment, within) = self.split(hash);
-        let pages = self.segment(segment);
-        if pages.0.is_empty() { NOWHERE } else { pages.at(pages.home_index(within)) as usize }
-    }
-
-    /// Whether an entry of this hash may stand further on than this group, its home.
-    #[inline]
-    pub(super) fn may_go_on<G: Group>(&self, hash: u64, home: &G) -> bool {
-        home.may_have_spilled(spill_bit(hash << self.segment_bits))
+        self.directory.group_at(segment, within).unwrap_or(NOWHERE)
     }
 
     /// The group a look-up of this hash goes to after its home and the home's neighbour.
@@ -198,20 +192,6 @@ impl Table {
         let place = self.segment(segment).insert(pool.groups_mut(), within, entry)?;
         self.count_in(segment);
         Some(place)
-    }
-
-    /// Inserts an entry into the group a look-up of it has just ended at: its home, not full.
-    /// Only with [room](Table::has_room).
-    #[inline]
-    pub(super) fn insert_at<G: Group>(
-        &mut self,
-        pool: &mut Pool<G>,
-        segment: usize,
-        home: usize,
-        entry: G::Entry,
-    ) -> Place {
-        self.count_in(segment);
-        Place { group: home as u32, slot: pool.groups_mut()[home].push(entry) as u32 }
     }
 
     /// Streams the segment of this hash into one with more pages. One that has none yet starts with

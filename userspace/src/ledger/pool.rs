@@ -131,6 +131,20 @@ impl Directory {
         }
     }
 
+    /// The group at a fraction of a segment, in units of 2^-64; the same as counting through
+    /// [`Directory::of`], in fewer steps.
+    #[inline(always)]
+    pub(super) fn group_at(&self, segment: usize, fraction: u64) -> Option<usize> {
+        let row = segment * self.stride;
+        let groups = u64::from(*self.rows.get(row)?) << PAGE_SHIFT;
+        if groups == 0 {
+            return None;
+        }
+        let index = ((u128::from(fraction) * u128::from(groups)) >> 64) as usize;
+        let page = *self.rows.get(row + 1 + (index >> PAGE_SHIFT))?;
+        Some((page as usize) << PAGE_SHIFT | index & (PAGE_GROUPS - 1))
+    }
+
     /// Gives a segment other pages.
     pub(super) fn set(&mut self, segment: usize, pages: &[u32]) {
         if pages.len() >= self.stride {

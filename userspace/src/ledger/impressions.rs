@@ -268,6 +268,31 @@ impl Impressions {
         Ok(Room::Hashed)
     }
 
+    /// Brings an impression back that was remembered before, a foreign one in the slice of its own
+    /// receive time; what is known of it already is kept.
+    ///
+    /// # Errors
+    /// As [`Impressions::make_room`]; `expired` also for a foreign id whose slice is over.
+    pub(super) fn recall(
+        &mut self,
+        id: ImpressionId,
+        is_foreign: bool,
+        received_at: UnixMs,
+        state: State,
+    ) -> Result<(), Reason> {
+        let known = self.find(id, is_foreign);
+        let next = State(known.state.0 | state.0);
+        if let (Look::Vacant(_), Name::Hashed(name)) = (known.look, &known.name)
+            && is_foreign
+            && self.hashed.expires_at(name, received_at) < self.now
+        {
+            return Err(Reason::Expired);
+        }
+        let room = self.make_room(&known, next, received_at)?;
+        self.put(&known, room, next, received_at);
+        Ok(())
+    }
+
     fn check_issued_at(&self, issued_at_s: u32) -> Result<(), Reason> {
         let slice_end_ms = (u64::from(issued_at_s / SLICE_S) + 1) * u64::from(SLICE_S) * 1000;
         if slice_end_ms.saturating_add(self.limits.keep_issued_ms()) < self.now.0 {

@@ -26,6 +26,7 @@ mod lines;
 mod pages;
 mod pool;
 mod positions;
+mod recall;
 mod runs;
 mod slice;
 mod spans;
@@ -45,6 +46,7 @@ use impressions::Impressions;
 
 pub use buckets::OTHER_AD;
 pub use positions::Owned;
+pub use recall::{Recalled, RememberedState};
 
 use crate::admission::Admitted;
 

@@ -22,6 +22,12 @@ impl DiskBudget {
         self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
+    /// Takes `bytes` whether they are there or not: for what makes room for more than it takes.
+    pub fn charge(&self, bytes: u64) {
+        let more = |used: u64| Some(used.saturating_add(bytes));
+        let _always_some = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
     /// Gives `bytes` back: a segment was trimmed, or could not be created.
     pub fn release(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
@@ -53,5 +59,14 @@ mod tests {
         budget.release(10);
         assert!(budget.reserve(10) && !budget.reserve(u64::MAX));
         assert_eq!(budget.used(), 100);
+    }
+
+    #[test]
+    fn what_is_charged_counts_even_beyond_the_bound() {
+        let budget = DiskBudget::new(100, 90);
+        budget.charge(20);
+        assert!(!budget.reserve(0), "110 of 100 are taken");
+        budget.release(64);
+        assert!(budget.reserve(54) && !budget.reserve(1));
     }
 }

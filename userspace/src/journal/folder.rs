@@ -66,6 +66,17 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderE
     move |source| FolderError::Io { doing, path, source }
 }
 
+/// Where the segments of a node are, and whose they are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The folder of the segments.
+    pub segments: PathBuf,
+    /// The node.
+    pub node: NodeId,
+    /// The life of the folder.
+    pub incarnation: Incarnation,
+}
+
 /// A journal folder, locked as long as this value lives.
 #[derive(Debug)]
 pub struct Folder {
@@ -86,8 +97,8 @@ impl Folder {
         let segments = path.join("journal");
         fs::create_dir_all(&segments).map_err(failed("create", &segments))?;
         let lock = lock(&path.join("lock"))?;
-        let ids = segment_ids(&segments)?;
-        let newest = ids.last().map(|id| id.epoch);
+        // A digest outlives its segment, and belongs to this folder's life as much.
+        let newest = segment_ids(&segments)?.last().max(digest_ids(&segments)?.last()).map(|id| id.epoch);
         let found = find_incarnation(&path.join("incarnation"), node, newest.is_some())?;
         // The epoch comes first, so that a folder with an incarnation always has one.
         let epoch = next_epoch(&path.join("epoch"), newest.unwrap_or_default(), found.is_some())?;
@@ -105,6 +116,12 @@ impl Folder {
     #[must_use]
     pub fn segments(&self) -> &Path {
         &self.segments
+    }
+
+    /// Where its segments are, for who does not need the lock.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { segments: self.segments.clone(), node: self.node, incarnation: self.incarnation }
     }
 
     /// The node it belongs to.
@@ -137,16 +154,15 @@ impl Folder {
         }
     }
 
-    /// Bytes of all segments in it.
+    /// Bytes of all segments and digests in it.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn bytes_used(&self) -> Result<u64, FolderError> {
-        let sizes = segment_ids(&self.segments)?.into_iter().map(|id| {
-            let path = self.segments.join(id.file_name());
-            fs::metadata(&path).map(|found| found.len()).map_err(failed("look at", &path))
-        });
-        sizes.sum()
+        let size = |path: &Path| fs::metadata(path).map(|found| found.len()).map_err(failed("look at", path));
+        let segments = segment_ids(&self.segments)?.into_iter().map(|id| id.file_name());
+        let digests = digest_ids(&self.segments)?.into_iter().map(|id| id.digest_name());
+        segments.chain(digests).map(|name| size(&self.segments.join(name))).sum()
     }
 }
 
@@ -155,11 +171,23 @@ impl Folder {
 /// # Errors
 /// When it cannot be read.
 pub fn segment_ids(segments: &Path) -> Result<Vec<SegmentId>, FolderError> {
+    ids(segments, SegmentId::parse)
+}
+
+/// The segments in a folder that have a digest, there or not, in order.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_ids(segments: &Path) -> Result<Vec<SegmentId>, FolderError> {
+    ids(segments, SegmentId::parse_digest)
+}
+
+fn ids(segments: &Path, parse: fn(&str) -> Option<SegmentId>) -> Result<Vec<SegmentId>, FolderError> {
     let entries = fs::read_dir(segments).map_err(failed("list", segments))?;
     let mut ids = Vec::new();
     for entry in entries {
         let name = entry.map_err(failed("list", segments))?.file_name();
-        ids.extend(name.to_str().and_then(SegmentId::parse));
+        ids.extend(name.to_str().and_then(parse));
     }
     ids.sort_unstable();
     Ok(ids)

@@ -75,10 +75,10 @@ pub mod writer;
 pub use block::{BlockBuilder, BlockFull, BlockIdentity, SealedBlock};
 pub use budget::DiskBudget;
 pub use disk::Disk;
-pub use folder::{Folder, FolderError};
+pub use folder::{Folder, FolderError, Place};
 pub use operation::{Completion, Operation, SegmentNo};
 
-pub use recovery::{Recovery, RecoveryReport, recover};
+pub use recovery::{Part, Recovery, RecoveryReport, recover, recover_part};
 pub use segment::SegmentId;
 pub use stream::{BlockStream, Finding, Position, SegmentSummary};
 pub use writer::{Journal, JournalConfig, JournalState};

@@ -14,8 +14,10 @@ use weir_common::row::{Row, Rows};
 use weir_common::time::UnixMs;
 use zerocopy::FromBytes;
 
-use super::folder::{Folder, FolderError, segment_ids};
+use super::folder::{Folder, FolderError, Place, segment_ids};
+use super::operation::SegmentNo;
 use super::scan::Damage;
+use super::segment::SegmentId;
 use super::stream::{BlockStream, Finding, Position, SegmentSummary};
 
 /// Findings kept in full; more are only counted. A disk with more is beyond reading one by one.
@@ -59,6 +61,30 @@ pub struct Recovery {
     pub ends: BTreeMap<(Epoch, WorkerId), Position>,
 }
 
+/// Which segments are to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Segments whose rows are not needed, there or not, and what they hold.
+    pub known: BTreeMap<SegmentId, SegmentSummary>,
+    /// Where to end in each stream, and no other streams; `None` for all to their ends.
+    pub until: Option<BTreeMap<(Epoch, WorkerId), SegmentNo>>,
+}
+
+impl Part {
+    fn stream(&self, place: &Place, writer: (Epoch, WorkerId)) -> Option<BlockStream> {
+        let until = match &self.until {
+            Some(until) => *until.get(&writer)?,
+            None => SegmentNo(u32::MAX),
+        };
+        let id = |segment| SegmentId { epoch: writer.0, worker: writer.1, segment };
+        let known = self.known.range(id(SegmentNo(0))..=id(SegmentNo(u32::MAX)));
+        let known = known.map(|(id, summary)| (id.segment, *summary)).collect();
+        let Place { segments, node, incarnation } = place;
+        let stream = BlockStream::new(segments, *node, *incarnation, writer, Position::default());
+        Some(stream.knowing(known).until(until))
+    }
+}
+
 /// Reads all blocks in the folder and hands every row to `on_row`, with its block's header and
 /// its extension: epoch after epoch, within one by receive time over all workers.
 ///
@@ -66,11 +92,23 @@ pub struct Recovery {
 /// When the folder cannot be listed. What is wrong with files becomes findings.
 pub fn recover(
     folder: &Folder,
+    on_row: impl FnMut(&BlockHeader, &Row, &[u8]),
+) -> Result<Recovery, FolderError> {
+    recover_part(&folder.place(), &Part::default(), on_row)
+}
+
+/// As [`recover`], of a part of the segments.
+///
+/// # Errors
+/// As those of [`recover`].
+pub fn recover_part(
+    place: &Place,
+    part: &Part,
     mut on_row: impl FnMut(&BlockHeader, &Row, &[u8]),
 ) -> Result<Recovery, FolderError> {
     let mut recovery = Recovery::default();
     let mut epochs: BTreeMap<Epoch, Vec<WorkerId>> = BTreeMap::new();
-    for id in segment_ids(folder.segments())? {
+    for id in segment_ids(&place.segments)? {
         let workers = epochs.entry(id.epoch).or_default();
         if workers.last() != Some(&id.worker) {
             workers.push(id.worker);
@@ -78,16 +116,7 @@ pub fn recover(
     }
     for (epoch, workers) in epochs {
         recovery.report.epochs += 1;
-        let streams = workers.into_iter().map(|worker| {
-            let writer = (epoch, worker);
-            BlockStream::new(
-                folder.segments(),
-                folder.node(),
-                folder.incarnation(),
-                writer,
-                Position::default(),
-            )
-        });
+        let streams = workers.into_iter().filter_map(|worker| part.stream(place, (epoch, worker)));
         let mut cursors = Vec::new();
         for stream in streams {
             let mut cursor = Cursor { stream, at: 0, head: None };

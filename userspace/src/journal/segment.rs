@@ -36,6 +36,8 @@ pub const FIRST_GROUP: u64 = GROUP_ALIGN;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// How a segment's name ends.
 pub const SEGMENT_SUFFIX: &str = ".wseg";
+/// How the name of a segment's digest ends ([`crate::digest`]).
+pub const DIGEST_SUFFIX: &str = ".wdig";
 
 const _: () = assert!(SEGMENT_BYTES_DEFAULT.is_multiple_of(GROUP_ALIGN));
 const CRC_OFFSET: usize = SEGMENT_HEADER_LEN - 4;
@@ -91,14 +93,34 @@ impl SegmentId {
     /// The name of the file in the journal folder.
     #[must_use]
     pub fn file_name(&self) -> String {
+        self.name_with(SEGMENT_SUFFIX)
+    }
+
+    /// The name of its digest.
+    #[must_use]
+    pub fn digest_name(&self) -> String {
+        self.name_with(DIGEST_SUFFIX)
+    }
+
+    fn name_with(&self, suffix: &str) -> String {
         let (epoch, worker, segment) = (self.epoch.0, self.worker.0, self.segment.0);
-        format!("{epoch:08}-{worker:04}-{segment:08}{SEGMENT_SUFFIX}")
+        format!("{epoch:08}-{worker:04}-{segment:08}{suffix}")
     }
 
     /// The segment a file name stands for; `None` when it is no segment's.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_suffix(SEGMENT_SUFFIX)?.split('-');
+        Self::parse_with(name, SEGMENT_SUFFIX)
+    }
+
+    /// The segment whose digest has this name; `None` when it is no digest's.
+    #[must_use]
+    pub fn parse_digest(name: &str) -> Option<Self> {
+        Self::parse_with(name, DIGEST_SUFFIX)
+    }
+
+    fn parse_with(name: &str, suffix: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(suffix)?.split('-');
         let mut number = || parts.next()?.parse::<u32>().ok();
         let id = Self {
             epoch: Epoch(number()?),
@@ -106,7 +128,7 @@ impl SegmentId {
             segment: SegmentNo(number()?),
         };
         // One name for each segment, so that two files can never claim to be the same one.
-        (id.file_name() == name).then_some(id)
+        (id.name_with(suffix) == name).then_some(id)
     }
 }
 
@@ -199,6 +221,8 @@ mod tests {
     fn a_name_gives_back_its_segment_and_strangers_are_none() {
         let id = SegmentId { epoch: Epoch(12), worker: WorkerId(3), segment: SegmentNo(123_456_789) };
         assert_eq!(SegmentId::parse(&id.file_name()), Some(id));
+        assert_eq!(SegmentId::parse_digest(&id.digest_name()), Some(id));
+        assert_eq!((SegmentId::parse(&id.digest_name()), SegmentId::parse_digest("lock")), (None, None));
         for stranger in
             ["lock", "1-1-1.wseg", "00000001-0001-00000001-1.wseg", "00000001-99999-00000001.wseg"]
         {

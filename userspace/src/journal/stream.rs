@@ -3,9 +3,10 @@
 //! Recovery reads whole streams with it; the forwarder follows a live one, never past what is
 //! durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use weir_common::block::BlockHeader;
@@ -130,6 +131,8 @@ pub struct BlockStream {
     pending: Vec<(SegmentId, Damage)>,
     findings: Vec<Finding>,
     summaries: Vec<SegmentSummary>,
+    known: BTreeMap<SegmentNo, SegmentSummary>,
+    until: SegmentNo,
 }
 
 impl BlockStream {
@@ -157,7 +160,21 @@ impl BlockStream {
             pending: Vec::new(),
             findings: Vec::new(),
             summaries: Vec::new(),
+            known: BTreeMap::new(),
+            until: SegmentNo(u32::MAX),
         }
+    }
+
+    /// The same stream without reading these segments, there or not: what they hold is known.
+    #[must_use]
+    pub fn knowing(self, known: BTreeMap<SegmentNo, SegmentSummary>) -> Self {
+        Self { known, ..self }
+    }
+
+    /// The same stream, ending after this segment.
+    #[must_use]
+    pub fn until(self, until: SegmentNo) -> Self {
+        Self { until, ..self }
     }
 
     /// Whose blocks these are.
@@ -218,13 +235,24 @@ impl BlockStream {
         }
     }
 
-    /// Opens the segment with the next higher number.
+    /// Opens the segment with the next higher number that is to be read.
     fn open_next(&mut self) -> Result<bool, FolderError> {
-        let next = segment_ids(&self.folder)?
-            .into_iter()
-            .find(|id| id.epoch == self.epoch && id.worker == self.worker && id.segment > self.last_segment);
-        let Some(id) = next else { return Ok(false) };
-        self.last_segment = id.segment;
+        let ids = segment_ids(&self.folder)?;
+        let own = |id: &&SegmentId| id.epoch == self.epoch && id.worker == self.worker;
+        let there: Vec<_> = ids.iter().filter(own).map(|id| id.segment).collect();
+        let (last, known) = (self.last_segment, &self.known);
+        let next = there.iter().copied().find(|no| *no > last && !known.contains_key(no));
+        let before = next.map_or(Bound::Unbounded, Bound::Excluded);
+        let passed: Vec<_> =
+            known.range((Bound::Excluded(last), before)).map(|(_, summary)| *summary).collect();
+        let until = self.until;
+        for summary in passed.into_iter().filter(|summary| summary.id.segment <= until) {
+            self.last_segment = summary.id.segment;
+            self.pass_over(summary, there.contains(&summary.id.segment));
+        }
+        let Some(segment) = next.filter(|&no| no <= self.until) else { return Ok(false) };
+        let id = SegmentId { epoch: self.epoch, worker: self.worker, segment };
+        self.last_segment = segment;
         let opened = File::open(self.folder.join(id.file_name()))
             .and_then(|file| SegmentScan::new(file, id, self.node, self.incarnation));
         match opened {
@@ -248,6 +276,25 @@ impl BlockStream {
             }
         }
         Ok(true)
+    }
+
+    /// Takes what is known of a segment for having read it.
+    fn pass_over(&mut self, summary: SegmentSummary, is_there: bool) {
+        if is_there {
+            self.summaries.push(summary);
+        }
+        if summary.blocks == 0 {
+            return;
+        }
+        let expected = BlockSeq(self.position.last.0 + 1);
+        let gap = self.first_known && summary.first > expected;
+        self.settle(summary.id, gap.then(|| (expected, BlockSeq(summary.first.0 - 1))));
+        self.recent.clear();
+        self.first_known = true;
+        if summary.last > self.position.last {
+            self.position =
+                Position { last: summary.last, segment: summary.id.segment, offset: summary.bytes };
+        }
     }
 
     /// Judges the block just found; whether it is to be handed out.

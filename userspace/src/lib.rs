@@ -18,6 +18,8 @@ pub mod config;
 pub mod control;
 /// One run, from config to exit: puts the rooms together and takes them apart.
 pub mod daemon;
+/// What outlives the rows of a segment: the impressions clicked, in a few bytes each.
+pub mod digest;
 /// Where committed blocks and changed buckets go: the sinks.
 pub mod forward;
 /// Segments, blocks, group commit, recovery: what makes a click durable.

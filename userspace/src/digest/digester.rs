@@ -1,0 +1,245 @@
+//! The thread that writes digests, and what its reader knows of them.
+//!
+//! It looks into the folder now and then, by itself: a segment may be digested once it is closed,
+//! and that stands on the disk. One of an earlier start is; one of this start is as soon as a
+//! later segment of its worker holds a block, because a journal writes to one segment at a time
+//! and never goes back. So no worker has to tell anybody anything.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::thread::CpuSet;
+use weir_common::block::BlockHeader;
+use weir_common::id::{BlockSeq, Epoch};
+use weir_common::time::UnixMs;
+use zerocopy::FromBytes;
+
+use super::header::DigestHeader;
+use super::shelf::Shelf;
+use super::write::{WriteError, remove_unfinished, write_digest};
+use crate::journal::folder::segment_ids;
+use crate::journal::scan::{Found, SegmentScan};
+use crate::journal::{DiskBudget, FolderError, Place, SegmentId};
+
+/// From one look into the folder to the next: a worker at full rate fills a segment in about as
+/// long.
+const LOOK: Duration = Duration::from_secs(5);
+/// How nice the thread is: as nice as can be, for nobody waits for it.
+const NICENESS: i32 = 19;
+/// Headers that may wait for the forwarder to take them; the thread pauses when they are more.
+const WAITING_MAX: usize = 1024;
+
+/// Finds the closed segments without a digest.
+#[derive(Debug)]
+pub struct Lookout {
+    place: Place,
+    epoch: Epoch,
+    /// Digested, or given up for this run.
+    done: BTreeSet<SegmentId>,
+}
+
+impl Lookout {
+    /// A lookout in this start of the daemon, over a folder with these digests.
+    #[must_use]
+    pub fn new(place: Place, epoch: Epoch, shelf: &Shelf) -> Self {
+        Self { place, epoch, done: shelf.iter().map(DigestHeader::id).collect() }
+    }
+
+    /// The segments that are closed and not done, oldest first, each with the last block it must
+    /// have.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn look(&mut self) -> Result<Vec<(SegmentId, BlockSeq)>, FolderError> {
+        let ids = segment_ids(&self.place.segments)?;
+        self.done.retain(|id| ids.binary_search(id).is_ok());
+        let mut closed = Vec::new();
+        for (at, &id) in ids.iter().enumerate() {
+            if self.done.contains(&id) {
+                continue;
+            }
+            let is_next = |next: &&SegmentId| next.epoch == id.epoch && next.worker == id.worker;
+            let after = ids[at + 1..].iter().take_while(is_next).find_map(|&next| self.first_block(next));
+            match after {
+                Some(next) => closed.push((id, BlockSeq(next.0.saturating_sub(1)))),
+                None if id.epoch < self.epoch => closed.push((id, BlockSeq(0))),
+                None => {}
+            }
+        }
+        Ok(closed)
+    }
+
+    /// The first block of a segment, if there is one yet.
+    fn first_block(&self, id: SegmentId) -> Option<BlockSeq> {
+        let file = File::open(self.place.segments.join(id.file_name())).ok()?;
+        let mut scan = SegmentScan::new(file, id, self.place.node, self.place.incarnation).ok()?;
+        // Where the first block is to be, or nowhere: an empty segment is not read through.
+        match scan.next_found()? {
+            Found::Block(_) => {
+                let (header, _) = BlockHeader::ref_from_prefix(scan.block()).ok()?;
+                Some(BlockSeq(header.sequence.get()))
+            }
+            Found::Damage(_) => None,
+        }
+    }
+
+    /// Digests one of them. `None` when the daemon ends.
+    ///
+    /// # Errors
+    /// Why it has none and gets none in this run.
+    pub fn digest(
+        &mut self,
+        (id, last): (SegmentId, BlockSeq),
+        stop: &AtomicBool,
+    ) -> Option<Result<DigestHeader, WriteError>> {
+        let written = write_digest(&self.place, id, last, stop);
+        if matches!(written, Err(WriteError::Stopped { .. })) {
+            return None;
+        }
+        self.done.insert(id);
+        Some(written)
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Digester {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    written: Receiver<DigestHeader>,
+}
+
+impl Digester {
+    /// Starts the thread, away from the `cores` of the workers where there are others.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(place: Place, epoch: Epoch, shelf: &Shelf, cores: &[usize]) -> io::Result<Self> {
+        let (sender, written) = sync_channel(WAITING_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, cores) = (Arc::clone(&stop), cores.to_vec());
+        let lookout = Lookout::new(place, epoch, shelf);
+        let run = move || {
+            step_aside(&cores);
+            digest_all(lookout, &sender, &told);
+        };
+        let thread = std::thread::Builder::new().name("weir-digest".to_owned()).spawn(run)?;
+        Ok(Self { stop, thread, written })
+    }
+
+    /// Ends the thread; a digest in work is given up.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        drop(self.written);
+        if self.thread.join().is_err() {
+            tracing::error!(
+                "the thread that writes digests panicked: this is a defect; nothing is lost by it"
+            );
+        }
+    }
+}
+
+/// Leaves the workers' cores to them, and any core to whoever wants it.
+fn step_aside(cores: &[usize]) {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
+    let mut others = CpuSet::new();
+    (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu) && !cores.contains(&cpu))
+        .for_each(|cpu| others.set(cpu));
+    let moved = if others.count() > 0 { rustix::thread::sched_setaffinity(None, &others) } else { Ok(()) };
+    if let Err(error) = moved.and_then(|()| rustix::process::nice(NICENESS).map(drop)) {
+        tracing::warn!(%error, "the thread that writes digests keeps its cores and priority");
+    }
+}
+
+fn digest_all(mut lookout: Lookout, sender: &SyncSender<DigestHeader>, stop: &AtomicBool) {
+    if let Err(error) = remove_unfinished(&lookout.place.segments) {
+        tracing::warn!(%error, "what a crash left of unfinished digests could not be removed; it is harmless");
+    }
+    while !stop.load(Ordering::Acquire) {
+        match lookout.look() {
+            Ok(closed) => {
+                for wanted in closed {
+                    let Some(written) = lookout.digest(wanted, stop) else { return };
+                    match written {
+                        Ok(header) => tell(header, sender, stop),
+                        Err(error) => tracing::warn!("{error}"),
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "no digests are written"),
+        }
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+fn tell(header: DigestHeader, sender: &SyncSender<DigestHeader>, stop: &AtomicBool) {
+    let mut waiting = header;
+    while let Err(TrySendError::Full(back)) = sender.try_send(waiting) {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        waiting = back;
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// What the forwarder knows of digests: those that are durable, and where new ones come from.
+#[derive(Debug)]
+pub struct Digests {
+    place: Place,
+    shelf: Shelf,
+    digester: Option<Digester>,
+    lifetime_ms: u64,
+}
+
+impl Digests {
+    /// The digests of a folder, of impressions that live this long, and who writes more of them.
+    #[must_use]
+    pub const fn new(place: Place, shelf: Shelf, lifetime_ms: u64, digester: Option<Digester>) -> Self {
+        Self { place, shelf, digester, lifetime_ms }
+    }
+
+    /// Takes note of new digests. Their bytes are charged even to a full budget: a digest makes
+    /// room for more than it takes.
+    pub fn collect(&mut self, budget: &DiskBudget) {
+        for header in self.digester.iter().flat_map(|digester| digester.written.try_iter()) {
+            budget.charge(header.bytes());
+            self.shelf.put(header);
+        }
+    }
+
+    /// Those known of.
+    #[must_use]
+    pub const fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Deletes the digests in which nothing matters at `now` any more, of segments that are gone.
+    ///
+    /// # Errors
+    /// The first deletion that failed.
+    pub fn delete_expired(
+        &mut self,
+        now: UnixMs,
+        budget: &DiskBudget,
+        is_gone: impl Fn(SegmentId) -> bool,
+    ) -> io::Result<u64> {
+        let ids: Vec<_> = self.shelf.expired(now, self.lifetime_ms).filter(|&id| is_gone(id)).collect();
+        self.shelf.delete(&self.place, budget, &ids)
+    }
+
+    /// Ends the thread behind them.
+    pub fn finish(&mut self) {
+        if let Some(digester) = self.digester.take() {
+            digester.finish();
+        }
+    }
+}

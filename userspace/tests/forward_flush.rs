@@ -254,7 +254,7 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
         node.flush();
     }
     let before = fs::read_dir(dir.path().join("journal")).unwrap().count();
-    assert!(node.forwarder.trim().unwrap() > 0);
+    assert!(node.forwarder.trim(node.now.wall).unwrap() > 0);
     let after = fs::read_dir(dir.path().join("journal")).unwrap().count();
     assert!(after < before && after > 0);
     node.write(1, &[next]);

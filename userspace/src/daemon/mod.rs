@@ -1,14 +1,16 @@
 //! One run of the daemon, from config to exit: puts the rooms together, in order, and takes them
 //! apart again.
 //!
-//! The order of a start: lock the journal folder, open the status socket, refold the ledgers,
-//! open the store, open the sockets, steer, start workers and forwarder. Clicks are read only
-//! when everything behind them is ready. The order of a drain stands at
+//! The order of a start: lock the journal folder, open the status socket, open the store, open
+//! the sockets, refold the ledgers, steer, start workers and forwarder. Clicks are read only when
+//! dedupe knows everything it knew; those that come before wait in the sockets' buffers. The order of a drain stands at
 //! [`crate::worker::phase`].
 //!
 //! No decision on clicks is made here. Start reading at [`run`].
 
 mod frames;
+mod past;
+mod recall;
 mod refold;
 mod settings;
 mod shape;
@@ -24,6 +26,7 @@ use weir_common::id::NodeId;
 
 use crate::config::{Config, Host};
 use crate::control::{self, AtomicState, Control, ControlHandle, Drain, Identity, Sources, State};
+use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::{Store, StoreError};
 use crate::forward::forwarder::StartError;
 use crate::forward::{Forwarder, mailboxes};
@@ -178,15 +181,21 @@ impl Node {
         let store = open_store(config, &self.folder)?;
         let checkpoint = store.checkpoint_of(self.folder.incarnation())?;
         let told = settings::ledger(config, self.cores.len());
-        let (ledgers, recovery) = refold::refold(&self.folder, &self.shards, &told, &checkpoint)?;
+        // Bound before the refold, so that what comes meanwhile waits in the kernel or is counted.
+        let sockets = threads::open_sockets(config, self.cores.len())?;
+        let refold::Refolded { ledgers, recovery, shelf, past, latest } =
+            refold::refold(&self.folder, &self.shards, &told, &checkpoint)?;
         settle_orphans(&store, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
-        let sockets = threads::open_sockets(config, self.cores.len())?;
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
         let (boxes, forward_end) = mailboxes(self.cores.len() as u16);
         let shared = (Arc::clone(&budget), Arc::clone(&self.forward));
-        let forwarder =
+        let mut forwarder =
             Forwarder::new(settings::forwarder(config), &self.folder, &recovery, store, forward_end, shared)?;
+        if let Some(past) = past {
+            forwarder.await_past(past.start()?);
+        }
+        forwarder.keep_digests(self.digests(config, shelf)?);
         let phase = Arc::new(Phase::new(self.cores.len()));
         let workers = WorkerThreads::start(threads::Start {
             config,
@@ -200,10 +209,21 @@ impl Node {
             boxes,
             stats: &self.workers,
             phase: &phase,
-            clock_floor: recovery.report.received.map_or_else(Default::default, |(_, latest)| latest),
+            clock_floor: latest,
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
         Ok(Running { phase, workers, forwarder })
+    }
+}
+
+impl Node {
+    /// The digests of the folder and the thread that writes more of them.
+    fn digests(&self, config: &Config, shelf: Shelf) -> Result<Digests, DaemonError> {
+        let place = self.folder.place();
+        let digester = Digester::start(place.clone(), self.folder.epoch(), &shelf, &self.cores)
+            .map_err(|source| DaemonError::Thread { name: "weir-digest".to_owned(), source })?;
+        let lifetime_ms = config.admission.lifetime.as_millis() as u64;
+        Ok(Digests::new(place, shelf, lifetime_ms, Some(digester)))
     }
 }
 

@@ -1,16 +1,26 @@
-//! Refolds the ledgers from the journal: every row to the worker that owns its shard now,
+//! Brings the ledgers back: what they remember from the digests of closed segments, the rest from
+//! the rows of segments that have none; every impression to the worker that owns its shard now,
 //! whichever wrote it.
+//!
+//! Rows of digested segments are needed no more when their minutes are final. When they are not,
+//! they are counted while the node runs: see [`super::past`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use weir_common::block::BlockHeader;
-use weir_common::id::WorkerId;
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
+use super::past::{Past, part_of};
+use super::recall::{RecallReport, recall};
+use crate::digest::{DigestError, DigestHeader, Shelf};
 use crate::forward::Checkpoint;
-use crate::journal::{BlockIdentity, Folder, FolderError, Recovery, recover};
+use crate::journal::folder::segment_ids;
+use crate::journal::{
+    BlockIdentity, Folder, FolderError, Part, Recovery, SegmentId, SegmentSummary, recover_part,
+};
 use crate::ledger::{Agreement, Ledger, Owned, Settings};
 use crate::worker::shard_map::ShardMap;
 use crate::worker::unflushed::Unflushed;
@@ -18,8 +28,21 @@ use crate::worker::unflushed::Unflushed;
 /// Rows between two lines of progress.
 const PROGRESS_ROWS: u64 = 5_000_000;
 
-/// The ledgers of all workers as the journal left them, each with the buckets it owes the sink,
-/// and what was found in the journal.
+/// What a start begins with.
+pub(super) struct Refolded {
+    /// The ledger of each worker, with the buckets it owes the sink.
+    pub(super) ledgers: Vec<(Ledger, Unflushed)>,
+    /// What was found in the journal.
+    pub(super) recovery: Recovery,
+    /// The digests that can be used.
+    pub(super) shelf: Shelf,
+    /// Rows that are still to be counted.
+    pub(super) past: Option<Past>,
+    /// The latest receive time of anything in segments and digests.
+    pub(super) latest: UnixMs,
+}
+
+/// The ledgers of all workers as journal and digests left them.
 ///
 /// # Errors
 /// When the journal folder cannot be read.
@@ -28,11 +51,116 @@ pub(super) fn refold(
     shards: &ShardMap,
     settings: &Settings,
     checkpoint: &Checkpoint,
-) -> Result<(Vec<(Ledger, Unflushed)>, Recovery), FolderError> {
-    let mut fold = Fold::new(shards, settings, checkpoint);
-    let recovery = recover(folder, |header, row, _| fold.row(header, row))?;
-    fold.report(&recovery);
-    Ok((fold.finish(), recovery))
+) -> Result<Refolded, FolderError> {
+    let place = folder.place();
+    let workers = shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
+    let mut ledgers: Vec<_> =
+        (0..workers).map(|worker| (ledger_of(worker, shards, settings), Unflushed::default())).collect();
+    let (mut shelf, unusable) = Shelf::open(&place)?;
+    let recalled = recall(&place, &shelf, shards, ledgers.iter_mut().map(|(ledger, _)| ledger));
+    let present: BTreeSet<_> = segment_ids(&place.segments)?.into_iter().collect();
+    tell_damage(&unusable, &recalled, &shelf, &present);
+    // What of them was recalled before the damage is right, and read again does no harm.
+    let compared_after = newest_digests(&shelf);
+    for (id, _) in &recalled.damaged {
+        shelf.remove(*id);
+    }
+    let plan = Plan::new(&present, &shelf, checkpoint);
+    let mut fold =
+        Fold::new(shards, checkpoint, ledgers, plan.minutes.clone(), compared_after, Instant::now());
+    let known = plan.known.iter().map(|(id, summary)| (*id, *summary)).collect();
+    let recovery =
+        recover_part(&place, &Part { known, until: None }, |header, row, _| fold.row(header, row))?;
+    fold.report(&recalled, &recovery);
+    let newest = recovery.report.received.map_or(UnixMs(0), |(_, latest)| latest);
+    let past = (!plan.past.is_empty()).then(|| Past {
+        part: part_of(&plan.known, &plan.past),
+        place,
+        shards: shards.clone(),
+        settings: settings.clone(),
+        final_before: checkpoint.final_before,
+    });
+    let latest = shelf.iter().map(DigestHeader::newest).fold(newest, UnixMs::max);
+    Ok(Refolded { ledgers: fold.finish(), recovery, shelf, past, latest })
+}
+
+/// Which segments are read now, and which are not.
+struct Plan {
+    /// Digested segments, there or not, whose rows no ledger needs.
+    known: BTreeMap<SegmentId, SegmentSummary>,
+    /// Those of them that are there and whose rows still count.
+    past: BTreeSet<SegmentId>,
+    /// The minutes those count in.
+    minutes: BTreeSet<Minute>,
+}
+
+impl Plan {
+    fn new(present: &BTreeSet<SegmentId>, shelf: &Shelf, checkpoint: &Checkpoint) -> Self {
+        let mut plan = Self { known: BTreeMap::new(), past: BTreeSet::new(), minutes: BTreeSet::new() };
+        // Streams with a segment that has to be read: those that count and come after it are read
+        // with it, so that a block that stands in two of them is counted in one.
+        let mut read: BTreeSet<(Epoch, WorkerId)> = BTreeSet::new();
+        let all: BTreeSet<_> = present.iter().copied().chain(shelf.iter().map(DigestHeader::id)).collect();
+        for id in all {
+            let stream = (id.epoch, id.worker);
+            let Some(digest) = shelf.get(id) else {
+                read.insert(stream);
+                continue;
+            };
+            if !present.contains(&id) || is_settled(digest, checkpoint) {
+                plan.known.insert(id, digest.summary());
+            } else if !read.contains(&stream) {
+                plan.known.insert(id, digest.summary());
+                plan.past.insert(id);
+                let minutes = digest.minutes();
+                plan.minutes.extend((minutes.start.0..minutes.end.0).map(Minute));
+            }
+        }
+        plan
+    }
+}
+
+/// Whether the sink has all rows of a segment, and the last word on their minutes.
+fn is_settled(digest: &DigestHeader, checkpoint: &Checkpoint) -> bool {
+    let id = digest.id();
+    digest.last.get() <= checkpoint.committed(id.epoch, id.worker).0
+        && digest.minutes().end <= checkpoint.final_before.max(digest.minutes().start)
+}
+
+/// The last block of each stream that digests know.
+fn newest_digests(shelf: &Shelf) -> BTreeMap<(Epoch, WorkerId), BlockSeq> {
+    let mut newest: BTreeMap<_, BlockSeq> = BTreeMap::new();
+    for digest in shelf.iter() {
+        let last = newest.entry((digest.id().epoch, digest.id().worker)).or_default();
+        *last = (*last).max(BlockSeq(digest.last.get()));
+    }
+    newest
+}
+
+fn tell_damage(
+    unusable: &[(SegmentId, DigestError)],
+    recalled: &RecallReport,
+    shelf: &Shelf,
+    present: &BTreeSet<SegmentId>,
+) {
+    for (id, error) in unusable.iter().chain(&recalled.damaged) {
+        let name = id.digest_name();
+        if present.contains(id) {
+            tracing::warn!(name, %error, "a digest is damaged; its segment is here and is read instead");
+            continue;
+        }
+        let (impressions, from_ms, to_ms) = shelf.get(*id).map_or((None, None, None), |header| {
+            (Some(header.impressions()), Some(header.oldest_ms.get()), Some(header.newest_ms.get()))
+        });
+        tracing::error!(
+            name,
+            %error,
+            impressions_at_most = impressions,
+            from_ms,
+            to_ms,
+            "a digest is damaged and its segment is gone: a resend of a click received then would be counted again; all those clicks are forwarded and counted, none is lost"
+        );
+    }
 }
 
 struct Fold<'a> {
@@ -41,25 +169,24 @@ struct Fold<'a> {
     workers: Vec<(Ledger, Unflushed)>,
     /// Minutes with rows that the sink does not have: their buckets are owed.
     owed: BTreeSet<Minute>,
+    /// Rows up to these blocks meet states that know of later clicks.
+    digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
     began: Instant,
     rows: u64,
+    compared: u64,
     differing: u64,
 }
 
 impl<'a> Fold<'a> {
-    fn new(shards: &'a ShardMap, settings: &Settings, checkpoint: &'a Checkpoint) -> Self {
-        let workers = shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
-        Self {
-            shards,
-            checkpoint,
-            workers: (0..workers)
-                .map(|worker| (ledger_of(worker, shards, settings), Unflushed::default()))
-                .collect(),
-            owed: BTreeSet::new(),
-            began: Instant::now(),
-            rows: 0,
-            differing: 0,
-        }
+    const fn new(
+        shards: &'a ShardMap,
+        checkpoint: &'a Checkpoint,
+        workers: Vec<(Ledger, Unflushed)>,
+        owed: BTreeSet<Minute>,
+        digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
+        began: Instant,
+    ) -> Self {
+        Self { shards, checkpoint, workers, owed, digested, began, rows: 0, compared: 0, differing: 0 }
     }
 
     fn row(&mut self, header: &BlockHeader, row: &Row) {
@@ -67,32 +194,37 @@ impl<'a> Fold<'a> {
         if block.sequence > self.checkpoint.committed(block.epoch, block.worker) {
             self.owed.insert(Minute(row.minute.get()));
         }
+        let is_comparable = self.is_comparable(&block);
         let owner = self.shards.owner(row.click.shard());
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         // A bucket is taken after its last row, so by then `owed` knows of all its rows.
         let owed = &self.owed;
         unflushed.take_each_minute(UnixMs(row.received_at_ms.get()), ledger, |minute| owed.contains(&minute));
-        if ledger.restore(row) != Agreement::Same {
-            self.differing += 1;
-        }
+        let agreement = ledger.restore(row);
+        self.compared += u64::from(is_comparable);
+        self.differing += u64::from(is_comparable && agreement != Agreement::Same);
         self.rows += 1;
         if self.rows.is_multiple_of(PROGRESS_ROWS) {
-            tracing::info!(
-                rows = self.rows,
-                seconds = self.began.elapsed().as_secs(),
-                "refolding the ledgers"
-            );
+            let (rows, seconds) = (self.rows, self.began.elapsed().as_secs());
+            tracing::info!(rows, seconds, "refolding the rows that no digest has");
         }
     }
 
-    fn report(&self, recovery: &Recovery) {
-        let (rows, differing) = (self.rows, self.differing);
-        tracing::info!(
-            rows,
-            differing,
-            seconds = self.began.elapsed().as_secs_f64(),
-            "the ledgers are refolded"
-        );
+    /// Whether the state a row meets is that which its click met: no digest has told of later
+    /// clicks. An impression stays with one worker as long as an epoch.
+    fn is_comparable(&self, block: &BlockIdentity) -> bool {
+        let newest = self.digested.last_key_value().map(|((epoch, _), _)| *epoch);
+        let own = self.digested.get(&(block.epoch, block.worker));
+        newest.is_none_or(|newest| newest <= block.epoch) && own.is_none_or(|&last| block.sequence > last)
+    }
+
+    fn report(&self, recalled: &RecallReport, recovery: &Recovery) {
+        let (rows, compared, differing) = (self.rows, self.compared, self.differing);
+        let RecallReport { digests, bytes, impressions, forgotten, damaged, took } = recalled;
+        let (damaged, seconds) = (damaged.len(), took.as_secs_f64());
+        tracing::info!(digests, bytes, impressions, forgotten, damaged, seconds, "the digests are recalled");
+        let seconds = self.began.elapsed().as_secs_f64();
+        tracing::info!(rows, compared, differing, seconds, "the rows that no digest has are refolded");
         for line in recovery.report.to_string().lines() {
             tracing::info!("{line}");
         }
@@ -116,5 +248,7 @@ fn ledger_of(worker: usize, shards: &ShardMap, settings: &Settings) -> Ledger {
     Ledger::new(&Settings { owned: Owned::Only(owned), ..settings.clone() })
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! From the config's values to what each room is told.
 
 use weir_common::siphash::SipKey;
+use weir_common::time::MS_PER_MINUTE;
 
 use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
 use crate::config::Config;
@@ -61,6 +62,7 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
         // A minute is over, the last late click may come, clocks may be ahead; five minutes more
         // cost nothing and cover a stalled worker.
         close_after_ms: ms(admission.lateness) + ms(admission.max_ahead) + 5 * 60_000,
+        minutes_ahead: ms(admission.max_ahead).div_ceil(MS_PER_MINUTE) as u32,
         horizon_ms: ms(admission.lifetime) + 3_600_000, // slices of an hour expire whole
         ..ForwarderConfig::default()
     }

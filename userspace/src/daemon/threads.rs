@@ -190,7 +190,7 @@ impl ForwarderThread {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();
         let forwarder = self.thread.join().map_err(|_| DaemonError::Panicked(FORWARDER.to_owned()))?;
-        if forwarder.is_idle() {
+        if forwarder.is_finished() {
             return Ok(());
         }
         let why = forwarder.last_error().unwrap_or("the workers did not answer").to_owned();

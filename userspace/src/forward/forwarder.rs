@@ -7,23 +7,25 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
+use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
-use weir_common::time::{Minute, UnixMs};
+use weir_common::time::UnixMs;
 
 use super::batch::{Batch, BatchBlocks, BlocksError, Checkpoint, FlushNo, read_block, rows_of, unreadable};
 use super::mailbox::{Mailboxes, Share};
 use super::merge::Merge;
 use super::pace::{ForwarderConfig, Now, SteadyClock, wall_clock};
+use super::retention::Retention;
 use super::sink::{Sink, SinkError};
-use crate::journal::trim::{trim, trimmable};
-use crate::journal::{BlockStream, DiskBudget, Folder, Position, Recovery, SegmentSummary};
+use crate::digest::Digests;
+use crate::journal::{BlockStream, DiskBudget, Folder, Position, Recovery};
 use crate::stats::ForwardStats;
 
 /// Bytes of one bucket in a batch, for the statistics: key and totals.
-const BUCKET_BYTES: u64 =
-    (size_of::<weir_common::bucket::BucketKey>() + size_of::<weir_common::bucket::BucketTotals>()) as u64;
+const BUCKET_BYTES: u64 = (size_of::<BucketKey>() + size_of::<BucketTotals>()) as u64;
 /// How long to wait before a failed commit is tried again, at first and at the most.
 const BACKOFF_MS: (u64, u64) = (100, 10_000);
 /// How often a gathering forwarder looks at the mailboxes.
@@ -34,6 +36,20 @@ const FINAL_ATTEMPTS: u64 = 5;
 const FINAL_WAIT: Duration = Duration::from_secs(20);
 /// How often a waiting forwarder looks whether it is to stop.
 const STOP_CHECK_MS: u64 = 50;
+
+/// How often a forwarder looks whether the past is counted.
+const PAST_MS: u64 = 50;
+/// Whose share the past is: no worker has this number.
+const PAST: WorkerId = WorkerId(u16::MAX);
+const _: () = assert!(crate::worker::shard_map::MAX_WORKERS <= u16::MAX as usize);
+
+/// Where the totals come from of rows that were counted before this start and that no worker has
+/// in its ledger.
+#[derive(Debug)]
+pub struct Past {
+    /// Gets them once.
+    pub totals: Receiver<Vec<(BucketKey, BucketTotals)>>,
+}
 
 /// Why forwarding cannot start.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -92,9 +108,9 @@ pub struct Forwarder<S> {
     upto: BTreeMap<(Epoch, WorkerId), BlockSeq>,
     /// Streams that were read ahead of the checkpoint for the batch in work.
     ahead: BTreeMap<(Epoch, WorkerId), BlockStream>,
-    old_segments: Vec<SegmentSummary>,
-    live_segments: BTreeMap<(Epoch, WorkerId), Vec<SegmentSummary>>,
+    retention: Retention,
     trim_at_ms: u64,
+    past: Option<Past>,
     state: State,
     last_error: Option<String>,
 }
@@ -138,12 +154,22 @@ impl<S: Sink> Forwarder<S> {
             epoch: folder.epoch(),
             upto,
             ahead: BTreeMap::new(),
-            old_segments: recovery.segments.clone(),
-            live_segments: BTreeMap::new(),
+            retention: Retention::new(recovery.segments.clone(), folder.epoch()),
             trim_at_ms: 0,
+            past: None,
             state: State::Idle { until_ms: 0 },
             last_error: None,
         })
+    }
+
+    /// Waits with the first flush for the totals of rows that no worker has in its ledger.
+    pub fn await_past(&mut self, past: Past) {
+        self.past = Some(past);
+    }
+
+    /// Keeps rows only as long as these digests do not stand for them.
+    pub fn keep_digests(&mut self, digests: Digests) {
+        self.retention.keep_digests(digests);
     }
 
     /// Why the last flush is not committed yet, if it is not.
@@ -170,15 +196,22 @@ impl<S: Sink> Forwarder<S> {
         self.sink
     }
 
+    /// Whether there is nothing left to forward of what was asked for.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.is_idle() && self.past.is_none()
+    }
+
     /// Whether no flush is in work.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle { .. })
     }
 
-    /// Begins a flush now, unless one is in work.
+    /// Begins a flush now, unless one is in work or the past is not known yet.
     pub fn begin_flush(&mut self, now: Now) {
-        if self.is_idle() {
+        self.take_past();
+        if self.is_idle() && self.past.is_none() {
             let now = self.clock.steady(now);
             self.flush.0 += 1;
             self.mailboxes.request(self.flush);
@@ -198,13 +231,36 @@ impl<S: Sink> Forwarder<S> {
             }
             State::Idle { .. } => {
                 self.begin_flush(now);
-                0
+                if self.past.is_some() { PAST_MS } else { 0 }
             }
             State::Gathering { .. } => self.gather(now),
             State::Committing { retry, .. } if now.ms < retry.at_ms => retry.at_ms - now.ms,
             State::Committing { .. } => {
                 self.commit_part(now);
                 0
+            }
+        }
+    }
+
+    /// Takes the totals of the past, if they are there by now.
+    fn take_past(&mut self) {
+        let Some(past) = &self.past else { return };
+        match past.totals.try_recv() {
+            Ok(changed) => {
+                self.merge.add(&Share {
+                    worker: PAST,
+                    flush: self.flush,
+                    upto: BlockSeq(0),
+                    changed,
+                    oldest_received_at: None,
+                });
+                self.past = None;
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                if self.last_error.is_none() {
+                    self.last_error = Some("the journal's past could not be counted; see the log, and restart the node: nothing is forwarded until then".to_owned());
+                }
             }
         }
     }
@@ -347,13 +403,15 @@ impl<S: Sink> Forwarder<S> {
             }
             is_last &= stream.position().last >= upto;
             checkpoint.positions.insert(writer, stream.position());
-            self.note_segments(writer, &mut stream);
+            self.retention.note(writer, &mut stream);
             self.ahead.insert(writer, stream);
         }
         checkpoint.flush = self.flush;
-        if is_last {
-            let horizon = UnixMs(since.wall.0.saturating_sub(self.config.horizon_ms)).minute();
-            checkpoint.final_before = checkpoint.final_before.max(horizon);
+        // What a worker that is gone still owed, the next start has to be able to send.
+        if is_last && (0..usize::from(self.mailboxes.workers())).all(|worker| !self.mailboxes.is_gone(worker))
+        {
+            let closed = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
+            checkpoint.final_before = checkpoint.final_before.max(closed);
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };
         let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
@@ -375,55 +433,23 @@ impl<S: Sink> Forwarder<S> {
         )
     }
 
-    fn note_segments(&mut self, writer: (Epoch, WorkerId), stream: &mut BlockStream) {
-        if writer.0 != self.epoch {
-            return;
-        }
-        let known = self.live_segments.entry(writer).or_default();
-        for summary in stream.take_summaries() {
-            match known.iter_mut().find(|known| known.id == summary.id) {
-                // A stream that was opened anew saw only the end of its first segment.
-                Some(known) => {
-                    known.blocks = known.blocks.max(summary.blocks);
-                    known.last = known.last.max(summary.last);
-                    known.newest = known.newest.max(summary.newest);
-                    known.damaged |= summary.damaged;
-                }
-                None => known.push(summary),
-            }
-        }
-    }
-
     fn trim_now_and_then(&mut self, now: Now) {
         if now.ms < self.trim_at_ms {
             return;
         }
         self.trim_at_ms = now.ms + self.config.trim_every_ms;
-        if let Err(error) = self.trim() {
+        if let Err(error) = self.trim(now.wall) {
             self.last_error =
                 Some(format!("deleting forwarded segments failed: {error}; the disk may fill up"));
         }
     }
 
-    /// Deletes the segments that may go. Returns how many that were.
+    /// Deletes the segments and digests that may go. Returns how many segments that were.
     ///
     /// # Errors
     /// When a deletion fails.
-    pub fn trim(&mut self) -> std::io::Result<u64> {
-        let final_before: Minute = self.checkpoint.final_before;
-        let committed = |epoch, worker| self.checkpoint.committed(epoch, worker);
-        // The last segment seen of a live stream may still grow.
-        let last: Vec<_> =
-            self.live_segments.values().filter_map(|known| known.last()).map(|known| known.id).collect();
-        let mut known = self.old_segments.clone();
-        known.extend(self.live_segments.values().flatten());
-        let going: Vec<_> =
-            trimmable(&known, committed, |id| last.contains(&id), final_before).copied().collect();
-        let count = trim(&self.folder, &self.budget, going.iter())?;
-        let stays = |summary: &SegmentSummary| !going.iter().any(|gone| gone.id == summary.id);
-        self.old_segments.retain(stays);
-        self.live_segments.values_mut().for_each(|known| known.retain(stays));
-        Ok(count)
+    pub fn trim(&mut self, now: UnixMs) -> std::io::Result<u64> {
+        self.retention.trim(&self.folder, &self.budget, &self.checkpoint, &self.config, now)
     }
 
     /// Runs until `stop`, then makes one last flush. Workers must answer flushes until this
@@ -440,15 +466,17 @@ impl<S: Sink> Forwarder<S> {
         for _ in 0..2 {
             self.begin_flush(now());
             let failures = self.stats.flush_failures.get();
-            while !self.is_idle() {
+            while !self.is_finished() {
                 let wait_ms = self.poll(now());
                 let attempts = self.stats.flush_failures.get() - failures;
                 if attempts >= FINAL_ATTEMPTS || Instant::now() >= deadline {
+                    self.retention.finish();
                     return self;
                 }
                 std::thread::park_timeout(Duration::from_millis(wait_ms));
             }
         }
+        self.retention.finish();
         self
     }
 }

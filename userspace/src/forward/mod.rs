@@ -23,10 +23,11 @@ pub mod forwarder;
 pub mod mailbox;
 pub mod merge;
 pub mod pace;
+mod retention;
 pub mod sink;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
-pub use forwarder::Forwarder;
+pub use forwarder::{Forwarder, Past};
 pub use mailbox::{Mailbox, Share, mailboxes};
 pub use pace::{ForwarderConfig, Now};
 pub use sink::{Sink, SinkError};

@@ -12,9 +12,12 @@ pub struct ForwarderConfig {
     /// Blocks of one part of a batch: bounds a transaction after a long outage.
     pub part_bytes_max: u64,
     /// A minute is closed this long after its end: the allowed lateness, and the most a sender's
-    /// clock may be ahead, and slack.
+    /// clock may be ahead, and slack. Its buckets are final then.
     pub close_after_ms: u64,
-    /// How long rows are needed for deduplication. Buckets are final and segments may go after.
+    /// How many minutes after the one it was received in a row may count: by as much a sender's
+    /// clock may be ahead.
+    pub minutes_ahead: u32,
+    /// How long rows are needed for deduplication that no digest stands for.
     pub horizon_ms: u64,
     /// From one look for segments to trim to the next.
     pub trim_every_ms: u64,
@@ -26,6 +29,7 @@ impl Default for ForwarderConfig {
             interval_ms: 2000,
             part_bytes_max: 64 << 20,
             close_after_ms: 15 * 60_000,
+            minutes_ahead: 1,
             horizon_ms: 25 * 3_600_000, // the signature's lifetime and an hour
             trim_every_ms: 60_000,
         }

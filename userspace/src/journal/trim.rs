@@ -1,6 +1,7 @@
 //! Which segments may go: a decision over what is known of them, and the deletion.
 //!
-//! A segment goes when all of it is forwarded, no deduplication needs its rows, and the minutes
+//! A segment goes when all of it is forwarded, no deduplication needs its rows (they are in a
+//! [digest](crate::digest), or too old), and the minutes
 //! its rows count in are final at the sink, so that a later refold without these rows can never
 //! overwrite a bucket with less. A damaged segment never goes: what is in it was not forwarded.
 
@@ -16,28 +17,26 @@ use super::disk::sync_folder;
 use super::segment::SegmentId;
 use super::stream::SegmentSummary;
 
-/// A row counts in the minute of its receive time, an earlier one, or, by a sender whose clock
-/// is ahead, the next.
-const MINUTES_AHEAD: u32 = 1;
-
 /// The segments that may go.
 ///
 /// `committed` gives the last block of a stream that the sink holds. `is_open` says whether a
 /// segment may still grow or a later one of its stream has not been seen. Buckets of minutes
-/// before `final_before` never change again; the caller derives it from the dedupe horizon and
-/// has made it durable at the sink.
+/// before `final_before` never change again; the caller has made it durable at the sink, and a
+/// row counts at most `minutes_ahead` after the minute of its receive time. `is_remembered` says
+/// whether dedupe can do without the rows: they are in a digest, or too old to matter.
 pub fn trimmable<'a>(
     segments: &'a [SegmentSummary],
     committed: impl Fn(Epoch, WorkerId) -> BlockSeq + 'a,
     is_open: impl Fn(SegmentId) -> bool + 'a,
-    final_before: Minute,
+    (final_before, minutes_ahead): (Minute, u32),
+    is_remembered: impl Fn(&SegmentSummary) -> bool + 'a,
 ) -> impl Iterator<Item = &'a SegmentSummary> + 'a {
     segments.iter().filter(move |summary| {
-        let last_minute = summary.newest.minute().0.saturating_add(MINUTES_AHEAD);
+        let last_minute = summary.newest.minute().0.saturating_add(minutes_ahead);
         !is_open(summary.id)
             && !summary.damaged
             && summary.last <= committed(summary.id.epoch, summary.id.worker)
-            && (summary.blocks == 0 || last_minute < final_before.0)
+            && (summary.blocks == 0 || (last_minute < final_before.0 && is_remembered(summary)))
     })
 }
 
@@ -89,13 +88,14 @@ mod tests {
 
     fn kept(segments: &[SegmentSummary]) -> Vec<u32> {
         let open = |id: SegmentId| id.segment == SegmentNo(9);
-        let gone: Vec<_> =
-            trimmable(segments, |_, _| BlockSeq(20), open, Minute(100)).map(|found| found.id).collect();
+        let remembered = |found: &SegmentSummary| found.id.segment != SegmentNo(6);
+        let going = trimmable(segments, |_, _| BlockSeq(20), open, (Minute(100), 1), remembered);
+        let gone: Vec<_> = going.map(|found| found.id).collect();
         segments.iter().filter(|found| !gone.contains(&found.id)).map(|found| found.id.segment.0).collect()
     }
 
     #[test]
-    fn only_what_is_forwarded_final_sound_and_closed_goes() {
+    fn only_what_is_forwarded_final_sound_closed_and_remembered_goes() {
         let forwarded = summary(1, 20, 98);
         assert_eq!(kept(&[forwarded]), [] as [u32; 0]);
         let unforwarded = summary(2, 21, 50);
@@ -103,6 +103,8 @@ mod tests {
         let damaged = SegmentSummary { damaged: true, ..summary(4, 10, 50) };
         let open = summary(9, 10, 50);
         let never_used = SegmentSummary { blocks: 0, ..summary(5, 0, 500) };
-        assert_eq!(kept(&[unforwarded, not_final, damaged, open, never_used]), [2, 3, 4, 9]);
+        let not_remembered = summary(6, 10, 50);
+        let all = [unforwarded, not_final, damaged, open, never_used, not_remembered];
+        assert_eq!(kept(&all), [2, 3, 4, 9, 6]);
     }
 }

@@ -11,7 +11,7 @@ use zerocopy::byteorder::little_endian::U64;
 use super::*;
 use crate::admission::Admitted;
 use crate::journal::stream::Position;
-use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig};
+use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
 use crate::ledger::Entry;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -89,7 +89,8 @@ fn after_a_long_outage_of_the_sink_the_first_flush_has_every_bucket() {
     for workers in [1, 2, 3] {
         let nothing = Checkpoint::default();
         let shards = ShardMap::even(workers);
-        let (ledgers, recovery) = refold(&folder, &shards, &settings(), &nothing).expect("refold");
+        let Refolded { ledgers, recovery, .. } =
+            refold(&folder, &shards, &settings(), &nothing).expect("refold");
         assert_eq!(recovery.report.rows, MINUTES * 60 * WORKERS as u64);
         let sent = first_flush(ledgers);
         assert_eq!(sent.len(), MINUTES as usize * 5);
@@ -107,7 +108,8 @@ fn minutes_that_the_sink_has_and_that_are_over_are_not_sent_again() {
         let committed = Position { last: BlockSeq(MINUTES - 1), ..Position::default() };
         checkpoint.positions.insert((folder.epoch(), WorkerId(worker as u16)), committed);
     }
-    let (ledgers, _) = refold(&folder, &ShardMap::even(2), &settings(), &checkpoint).expect("refold");
+    let Refolded { ledgers, .. } =
+        refold(&folder, &ShardMap::even(2), &settings(), &checkpoint).expect("refold");
     let (sent, all) = (first_flush(ledgers), recount(&folder));
     assert!(sent.len() < 20 * 5, "{} buckets", sent.len());
     let newest = UnixMs(START_MS).minute().0 + MINUTES as u32 - 1;

@@ -1,0 +1,101 @@
+//! The buckets of rows that no ledger was refolded with: their segments have digests, so dedupe
+//! does not need them, but their minutes are not final at the sink yet.
+//!
+//! They are counted beside the running node, and the forwarder waits for them with its first
+//! flush. A bucket is the sum of all shares, so the past is one more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::row::Row;
+use weir_common::time::{Minute, UnixMs};
+
+use super::DaemonError;
+use crate::forward;
+use crate::journal::{FolderError, Part, Place, SegmentId, SegmentSummary, recover_part};
+use crate::ledger::{Ledger, Settings};
+use crate::worker::shard_map::ShardMap;
+use crate::worker::unflushed::Unflushed;
+
+/// What is to be counted, and how.
+pub(super) struct Past {
+    pub(super) place: Place,
+    pub(super) part: Part,
+    pub(super) shards: ShardMap,
+    pub(super) settings: Settings,
+    /// Minutes the sink has the last word on.
+    pub(super) final_before: Minute,
+}
+
+const NAME: &str = "weir-past";
+
+impl Past {
+    /// Counts on a thread of its own.
+    pub(super) fn start(self) -> Result<forward::Past, DaemonError> {
+        let (sender, totals) = sync_channel(1);
+        let run = move || match self.count() {
+            Ok(counted) => drop(sender.send(counted)),
+            Err(error) => {
+                tracing::error!(%error, "the journal's past cannot be counted, so nothing is forwarded")
+            }
+        };
+        let spawned = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
+        spawned.map_err(|source| DaemonError::Thread { name: NAME.to_owned(), source })?;
+        Ok(forward::Past { totals })
+    }
+
+    /// The totals of every bucket that these rows have a part in.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub(super) fn count(&self) -> Result<Vec<(BucketKey, BucketTotals)>, FolderError> {
+        let began = Instant::now();
+        let workers = self.shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
+        // The rows are in digests; what is wanted of these ledgers is their buckets.
+        let settings = Settings { capacity_impressions: 0, ..self.settings.clone() };
+        let mut ledgers: Vec<_> =
+            (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
+        let (mut rows, mut latest) = (0_u64, UnixMs(0));
+        recover_part(&self.place, &self.part, |_, row, _| {
+            let owner = self.shards.owner(row.click.shard());
+            let (ledger, unflushed) = &mut ledgers[usize::from(owner.0)];
+            self.row(row, ledger, unflushed);
+            latest = latest.max(UnixMs(row.received_at_ms.get()));
+            rows += 1;
+        })?;
+        let mut totals: HashMap<BucketKey, BucketTotals> = HashMap::new();
+        for (ledger, unflushed) in &mut ledgers {
+            ledger.mark_all_changed();
+            for (key, share) in unflushed.flush(latest, ledger) {
+                if self.is_wanted(Minute(key.minute.get())) {
+                    totals.entry(key).or_default().merge(&share);
+                }
+            }
+        }
+        let (buckets, seconds) = (totals.len(), began.elapsed().as_secs_f64());
+        tracing::info!(rows, buckets, seconds, "the journal's past is counted; forwarding begins");
+        Ok(totals.into_iter().collect())
+    }
+
+    fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {
+        let at = UnixMs(row.received_at_ms.get());
+        unflushed.take_each_minute(at, ledger, |minute| self.is_wanted(minute));
+        let _only_its_bucket_matters = ledger.restore(row);
+    }
+
+    fn is_wanted(&self, minute: Minute) -> bool {
+        minute >= self.final_before
+    }
+}
+
+/// The least that must be known of the streams to read these segments alone.
+pub(super) fn part_of(all: &BTreeMap<SegmentId, SegmentSummary>, wanted: &BTreeSet<SegmentId>) -> Part {
+    let known = all.iter().filter(|(id, _)| !wanted.contains(id)).map(|(id, summary)| (*id, *summary));
+    let mut until = BTreeMap::new();
+    for id in wanted {
+        until.insert((id.epoch, id.worker), id.segment); // the last one stays: ids are in order
+    }
+    Part { known: known.collect(), until: Some(until) }
+}

@@ -102,7 +102,8 @@ pub fn encode_issued(entries: &[IssuedEntry], seed: u32, out: &mut Vec<u8>) {
                 let next = entry.sequence >> GROUP_BITS;
                 let later_s = i64::from(entry.issued_at_s) - i64::from(issued_at_s);
                 let is_usual = entry.state == RememberedState::USUAL.bits();
-                let flags = u64::from(!is_usual) * HAS_STATE | u64::from(later_s != 0) * HAS_TIME;
+                let state = if is_usual { 0 } else { HAS_STATE };
+                let flags = state | if later_s == 0 { 0 } else { HAS_TIME };
                 put((next - sequence) << 2 | flags, out);
                 if !is_usual {
                     out.push(entry.state);
@@ -126,7 +127,7 @@ pub fn encode_foreign(entries: &[ForeignEntry], seed: u32, out: &mut Vec<u8>) {
             let is_usual = entry.state == RememberedState::USUAL.bits();
             // Times of day have 41 bits; one that has 64 is cut, to a later time than it was.
             let later_ms = (entry.received_at_ms - received_at_ms).min(u64::MAX >> 1);
-            put(later_ms << 1 | u64::from(!is_usual) * HAS_STATE, out);
+            put((later_ms << 1) | if is_usual { 0 } else { HAS_STATE }, out);
             if !is_usual {
                 out.push(entry.state);
             }

@@ -408,8 +408,7 @@ impl<S: Sink> Forwarder<S> {
         }
         checkpoint.flush = self.flush;
         // What a worker that is gone still owed, the next start has to be able to send.
-        if is_last && (0..usize::from(self.mailboxes.workers())).all(|worker| !self.mailboxes.is_gone(worker))
-        {
+        if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {
             let closed = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
             checkpoint.final_before = checkpoint.final_before.max(closed);
         }

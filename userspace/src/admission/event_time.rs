@@ -33,7 +33,7 @@ pub(super) fn place(settings: &Settings, received_at: UnixMs, click: &Click) -> 
     if before_issue || ahead || age_ms > settings.lifetime_ms {
         return Placed { minute: received_at.minute(), row_flags: row_flags::CLOCK_SUSPECT, late: false };
     }
-    let late = age_ms > settings.lateness_ms;
+    let late = age_ms > settings.lateness_ms || clicked_at.minute() < settings.closed_before;
     let minute = if late { received_at.minute() } else { clicked_at.minute() };
     Placed { minute, row_flags: 0, late }
 }

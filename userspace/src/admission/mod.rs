@@ -72,6 +72,9 @@ pub struct Settings {
     pub max_ahead_ms: u64,
     /// How long after the click it may arrive and still be counted in its own minute, in ms.
     pub lateness_ms: u64,
+    /// Minutes before this one are final at the sink: a click of theirs is late, whatever the
+    /// lateness says. It can be more than it was at an earlier start.
+    pub closed_before: Minute,
     /// Whether clicks with foreign ids, which nobody signed, are taken.
     pub allow_unsigned: bool,
 }
@@ -79,7 +82,13 @@ pub struct Settings {
 impl Default for Settings {
     /// 24 h (a click is void a day after its impression), 60 s, 10 min, unsigned refused.
     fn default() -> Self {
-        Self { lifetime_ms: 86_400_000, max_ahead_ms: 60_000, lateness_ms: 600_000, allow_unsigned: false }
+        Self {
+            lifetime_ms: 86_400_000,
+            max_ahead_ms: 60_000,
+            lateness_ms: 600_000,
+            closed_before: Minute(0),
+            allow_unsigned: false,
+        }
     }
 }
 

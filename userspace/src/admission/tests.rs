@@ -167,6 +167,28 @@ fn a_late_click_is_counted_where_it_was_received() {
 }
 
 #[test]
+fn a_click_of_a_minute_that_is_final_at_the_sink_is_late_however_late_clicks_may_be() {
+    let settings = Settings {
+        lateness_ms: 3_600_000,
+        closed_before: Minute(NOW.minute().0 - 20),
+        allow_unsigned: true,
+        ..Settings::default()
+    };
+    let admission = Admission::new(settings, KeyRing::new(&[]).unwrap());
+    let late = |minutes_ago: u32| {
+        let clicked_at_ms = U64::new(Minute(NOW.minute().0 - minutes_ago).start().0);
+        let click = Click { clicked_at_ms, ..foreign() };
+        let mut out = Vec::new();
+        admission.judge(NOW, &[Arrival { click: &click, extension: &[] }], &mut out);
+        match out[0] {
+            Judgement::Admit(Admitted { late, minute, .. }) => (late, NOW.minute().0 - minute.0),
+            Judgement::Reject(_, reason) => panic!("rejected: {reason:?}"),
+        }
+    };
+    assert_eq!([late(19), late(20), late(21), late(40)], [(false, 19), (false, 20), (true, 0), (true, 0)]);
+}
+
+#[test]
 fn a_click_before_its_issue_is_suspect_beyond_the_grain_of_issue_times() {
     let issued_at_ms = (NOW.0 / 1000 - 30) * 1000;
     let mut click = signed(30);

@@ -177,9 +177,9 @@ impl Node {
     }
 
     fn start(&self, config: &Config) -> Result<Running, DaemonError> {
-        let admission = settings::admission(config)?;
         let store = open_store(config, &self.folder)?;
         let checkpoint = store.checkpoint_of(self.folder.incarnation())?;
+        let admission = settings::admission(config, checkpoint.final_before)?;
         let told = settings::ledger(config, self.cores.len());
         // Bound before the refold, so that what comes meanwhile waits in the kernel or is counted.
         let sockets = threads::open_sockets(config, self.cores.len())?;
@@ -220,10 +220,10 @@ impl Node {
     /// The digests of the folder and the thread that writes more of them.
     fn digests(&self, config: &Config, shelf: Shelf) -> Result<Digests, DaemonError> {
         let place = self.folder.place();
-        let digester = Digester::start(place.clone(), self.folder.epoch(), &shelf, &self.cores)
+        let (digester, written) = Digester::start(place.clone(), self.folder.epoch(), &shelf, &self.cores)
             .map_err(|source| DaemonError::Thread { name: "weir-digest".to_owned(), source })?;
         let lifetime_ms = config.admission.lifetime.as_millis() as u64;
-        Ok(Digests::new(place, shelf, lifetime_ms, Some(digester)))
+        Ok(Digests::new(place, shelf, lifetime_ms, written).by(digester))
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the config's values to what each room is told.
 
 use weir_common::siphash::SipKey;
-use weir_common::time::MS_PER_MINUTE;
+use weir_common::time::{MS_PER_MINUTE, Minute};
 
 use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
 use crate::config::Config;
@@ -18,7 +18,7 @@ pub(super) const WAITING_MAX: u32 = 65_536;
 /// varies by far less.
 const SHARE_SLACK_PERCENT: usize = 10;
 
-pub(super) fn admission(config: &Config) -> Result<Admission, KeyRingError> {
+pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admission, KeyRingError> {
     let keys: Vec<_> = config
         .keys
         .iter()
@@ -32,6 +32,7 @@ pub(super) fn admission(config: &Config) -> Result<Admission, KeyRingError> {
         lifetime_ms: config.admission.lifetime.as_millis() as u64,
         max_ahead_ms: config.admission.max_ahead.as_millis() as u64,
         lateness_ms: config.admission.lateness.as_millis() as u64,
+        closed_before,
         allow_unsigned: config.admission.allow_unsigned,
     };
     Ok(Admission::new(settings, KeyRing::new(&keys)?))

@@ -112,15 +112,20 @@ impl Lookout {
 pub struct Digester {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
-    written: Receiver<DigestHeader>,
 }
 
 impl Digester {
-    /// Starts the thread, away from the `cores` of the workers where there are others.
+    /// Starts the thread, away from the `cores` of the workers where there are others. It gives
+    /// the header of each digest that is durable.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(place: Place, epoch: Epoch, shelf: &Shelf, cores: &[usize]) -> io::Result<Self> {
+    pub fn start(
+        place: Place,
+        epoch: Epoch,
+        shelf: &Shelf,
+        cores: &[usize],
+    ) -> io::Result<(Self, Receiver<DigestHeader>)> {
         let (sender, written) = sync_channel(WAITING_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let (told, cores) = (Arc::clone(&stop), cores.to_vec());
@@ -130,14 +135,13 @@ impl Digester {
             digest_all(lookout, &sender, &told);
         };
         let thread = std::thread::Builder::new().name("weir-digest".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread, written })
+        Ok((Self { stop, thread }, written))
     }
 
     /// Ends the thread; a digest in work is given up.
     pub fn finish(self) {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();
-        drop(self.written);
         if self.thread.join().is_err() {
             tracing::error!(
                 "the thread that writes digests panicked: this is a defect; nothing is lost by it"
@@ -196,21 +200,29 @@ fn tell(header: DigestHeader, sender: &SyncSender<DigestHeader>, stop: &AtomicBo
 pub struct Digests {
     place: Place,
     shelf: Shelf,
-    digester: Option<Digester>,
+    written: Receiver<DigestHeader>,
     lifetime_ms: u64,
+    digester: Option<Digester>,
 }
 
 impl Digests {
-    /// The digests of a folder, of impressions that live this long, and who writes more of them.
+    /// The digests of a folder, of impressions that live this long, and where the headers of new
+    /// ones come from.
     #[must_use]
-    pub const fn new(place: Place, shelf: Shelf, lifetime_ms: u64, digester: Option<Digester>) -> Self {
-        Self { place, shelf, digester, lifetime_ms }
+    pub const fn new(place: Place, shelf: Shelf, lifetime_ms: u64, written: Receiver<DigestHeader>) -> Self {
+        Self { place, shelf, written, lifetime_ms, digester: None }
+    }
+
+    /// The same, and the thread that writes them, to be ended with them.
+    #[must_use]
+    pub fn by(self, digester: Digester) -> Self {
+        Self { digester: Some(digester), ..self }
     }
 
     /// Takes note of new digests. Their bytes are charged even to a full budget: a digest makes
     /// room for more than it takes.
     pub fn collect(&mut self, budget: &DiskBudget) {
-        for header in self.digester.iter().flat_map(|digester| digester.written.try_iter()) {
+        for header in self.written.try_iter() {
             budget.charge(header.bytes());
             self.shelf.put(header);
         }
@@ -240,6 +252,7 @@ impl Digests {
     pub fn finish(&mut self) {
         if let Some(digester) = self.digester.take() {
             digester.finish();
+            self.written.try_iter().for_each(|header| self.shelf.put(header));
         }
     }
 }

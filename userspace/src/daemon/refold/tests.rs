@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{BlockSeq, ImpressionId, NodeId, WorkerId};
@@ -10,6 +11,8 @@ use zerocopy::byteorder::little_endian::U64;
 
 use super::*;
 use crate::admission::Admitted;
+use crate::digest::digester::Lookout;
+use crate::digest::header::digest_path;
 use crate::journal::stream::Position;
 use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
 use crate::ledger::Entry;
@@ -117,4 +120,72 @@ fn minutes_that_the_sink_has_and_that_are_over_are_not_sent_again() {
     for (key, totals) in sent {
         assert_eq!(totals, all[&key]);
     }
+}
+
+/// How many clicks of [`write_journal`] are duplicates to these ledgers.
+fn known_again(shards: &ShardMap, ledgers: &mut [(Ledger, Unflushed)]) -> u64 {
+    let now = UnixMs(START_MS + MINUTES * 60_000);
+    let mut known = 0;
+    for n in 0..MINUTES * 60 * WORKERS as u64 {
+        let click = Click {
+            impression: ImpressionId(u128::from(n).to_le_bytes()),
+            flags: click_flags::FOREIGN,
+            ..Click::zeroed()
+        };
+        let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+        let (ledger, _) = &mut ledgers[usize::from(shards.owner(click.shard()).0)];
+        let mut decisions = Vec::new();
+        ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);
+        known += u64::from(decisions[0].outcome == weir_common::reason::Outcome::Duplicate);
+    }
+    known
+}
+
+#[test]
+fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
+    let path = tempfile::tempdir().expect("folder");
+    write_journal(&Folder::open(path.path(), NodeId(1)).expect("folder"));
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    let (place, shards) = (folder.place(), ShardMap::even(3));
+    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default());
+    let closed = lookout.look().expect("folder");
+    for wanted in closed.clone() {
+        lookout.digest(wanted, &AtomicBool::new(false)).expect("not stopped").expect("a digest");
+    }
+    let (all, each) = (MINUTES * 60 * WORKERS as u64, MINUTES * 60);
+    let settled = Checkpoint { final_before: Minute(u32::MAX), ..Checkpoint::default() };
+    let settled = closed.iter().fold(settled, |mut settled, (id, _)| {
+        let end = Position { last: BlockSeq(u64::MAX), ..Position::default() };
+        settled.positions.insert((id.epoch, id.worker), end);
+        settled
+    });
+    let start = |checkpoint: &Checkpoint| {
+        let mut started = refold(&folder, &shards, &settings(), checkpoint).expect("refold");
+        (known_again(&shards, &mut started.ledgers), started)
+    };
+
+    let (known, started) = start(&settled);
+    assert_eq!((known, started.recovery.report.rows, started.shelf.len()), (all, 0, WORKERS));
+    assert!(started.past.is_none() && started.latest >= UnixMs(START_MS + MINUTES * 60_000 - 1000));
+
+    let digest = digest_path(&place, closed[0].0);
+    let mut bytes = std::fs::read(&digest).expect("digest");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&digest, bytes).expect("digest");
+    let (known, started) = start(&settled);
+    assert_eq!((known, started.recovery.report.rows, started.shelf.len()), (all, each, WORKERS - 1));
+    // What is not settled is counted later, but for the segment that had to be read anyway.
+    let (known, started) = start(&Checkpoint::default());
+    assert_eq!((known, started.recovery.report.rows), (all, each));
+    let mut sent = first_flush(started.ledgers);
+    for (key, totals) in started.past.expect("a past").count().expect("journal") {
+        sent.entry(key).or_default().merge(&totals);
+    }
+    // The resends above were duplicates, so nothing but the journal is counted.
+    assert_eq!(sent, recount(&folder));
+
+    std::fs::remove_file(place.segments.join(closed[0].0.file_name())).expect("segment");
+    let (known, _) = start(&settled);
+    assert!((each..all).contains(&known), "the other digest is whole, and part of this one: {known}");
 }

@@ -293,7 +293,7 @@ impl Writer {
     /// Digests what is closed; deletes it too, if its rows are not to be kept.
     fn digest(&mut self, is_kept: bool) -> Result<()> {
         for (id, last) in std::mem::take(&mut self.closed) {
-            write_digest(&self.place, id, last, &AtomicBool::new(false))?;
+            write_digest(&self.place, id, Some(last), &AtomicBool::new(false))?;
             if !is_kept {
                 fs::remove_file(self.place.segments.join(id.file_name()))?;
             }

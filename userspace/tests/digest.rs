@@ -30,7 +30,7 @@ const RUN_ON: AtomicBool = AtomicBool::new(false);
 const DAY_MS: u64 = 86_400_000;
 
 /// Clicks of one worker over three segments and more, half of them twice; the closed segments.
-fn write(folder: &Folder) -> Vec<(SegmentId, BlockSeq)> {
+fn write(folder: &Folder) -> Vec<(SegmentId, Option<BlockSeq>)> {
     let mut writer = Writer::new(folder, 0);
     let mut at = START;
     for n in (0..1500).step_by(10) {
@@ -46,7 +46,7 @@ fn lookout(folder: &Folder) -> Lookout {
     Lookout::new(folder.place(), folder.epoch(), &Shelf::default())
 }
 
-fn digest(folder: &Folder, (id, last): (SegmentId, BlockSeq)) -> Result<DigestHeader, WriteError> {
+fn digest(folder: &Folder, (id, last): (SegmentId, Option<BlockSeq>)) -> Result<DigestHeader, WriteError> {
     write_digest(&folder.place(), id, last, &RUN_ON)
 }
 
@@ -95,7 +95,7 @@ fn a_digest_holds_every_impression_of_its_segment_once() {
         let found: BTreeMap<_, _> = found.iter().map(|entry| (entry.id.sequence(), entry.state)).collect();
         assert_eq!(found.len() as u64, header.impressions());
         assert_eq!(found, expected(&folder, wanted.0));
-        assert_eq!(header.last.get(), wanted.1.0);
+        assert_eq!(Some(BlockSeq(header.last.get())), wanted.1);
         assert_eq!(header.bytes(), fs::metadata(digest_path(&folder.place(), wanted.0)).unwrap().len());
     }
 }
@@ -129,7 +129,22 @@ fn a_segment_with_damage_before_acknowledged_blocks_gets_no_digest() {
     fs::write(&path, &bytes).unwrap();
     let error = digest(&folder, closed[0]).unwrap_err();
     assert!(matches!(error, WriteError::Damaged { .. } | WriteError::Gap { .. }), "{error}");
+    // The last segment of an earlier start: nothing says what it must hold.
+    let last =
+        *segment_ids(folder.segments()).unwrap().iter().rfind(|id| holds_blocks(&folder, **id)).unwrap();
+    drop(folder);
+    let folder = open(dir.path());
+    let path = folder.segments().join(last.file_name());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096 + 200] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = digest(&folder, (last, None)).unwrap_err();
+    assert!(matches!(error, WriteError::Damaged { .. }), "{error}");
     assert!(Shelf::open(&folder.place()).unwrap().0.is_empty());
+}
+
+fn holds_blocks(folder: &Folder, id: SegmentId) -> bool {
+    expected(folder, id).len() > 1
 }
 
 #[test]

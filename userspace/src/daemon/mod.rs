@@ -193,7 +193,7 @@ impl Node {
         let mut forwarder =
             Forwarder::new(settings::forwarder(config), &self.folder, &recovery, store, forward_end, shared)?;
         if let Some(past) = past {
-            forwarder.await_past(past.start()?);
+            forwarder.await_past(past.start(&self.cores)?);
         }
         forwarder.keep_digests(self.digests(config, shelf)?);
         let phase = Arc::new(Phase::new(self.cores.len()));

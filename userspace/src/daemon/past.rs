@@ -13,6 +13,7 @@ use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
 use super::DaemonError;
+use crate::digest::digester::step_aside;
 use crate::forward;
 use crate::journal::{FolderError, Part, Place, SegmentId, SegmentSummary, recover_part};
 use crate::ledger::{Ledger, Settings};
@@ -30,12 +31,15 @@ pub(super) struct Past {
 }
 
 const NAME: &str = "weir-past";
+/// Clicks come first, but forwarding waits for this: about a tenth of a busy core.
+const NICENESS: i32 = 10;
 
 impl Past {
-    /// Counts on a thread of its own.
-    pub(super) fn start(self) -> Result<forward::Past, DaemonError> {
+    /// Counts on a thread of its own, away from the `cores` of the workers where there are others.
+    pub(super) fn start(self, cores: &[usize]) -> Result<forward::Past, DaemonError> {
         let (sender, totals) = sync_channel(1);
-        let run = move || match self.count() {
+        let cores = cores.to_vec();
+        let run = move || match self.count_aside(&cores) {
             Ok(counted) => drop(sender.send(counted)),
             Err(error) => {
                 tracing::error!(%error, "the journal's past cannot be counted, so nothing is forwarded")
@@ -44,6 +48,11 @@ impl Past {
         let spawned = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
         spawned.map_err(|source| DaemonError::Thread { name: NAME.to_owned(), source })?;
         Ok(forward::Past { totals })
+    }
+
+    fn count_aside(&self, cores: &[usize]) -> Result<Vec<(BucketKey, BucketTotals)>, FolderError> {
+        step_aside(cores, NICENESS);
+        self.count()
     }
 
     /// The totals of every bucket that these rows have a part in.

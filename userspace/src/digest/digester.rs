@@ -52,11 +52,11 @@ impl Lookout {
     }
 
     /// The segments that are closed and not done, oldest first, each with the last block it must
-    /// have.
+    /// have, where a later segment says so.
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn look(&mut self) -> Result<Vec<(SegmentId, BlockSeq)>, FolderError> {
+    pub fn look(&mut self) -> Result<Vec<(SegmentId, Option<BlockSeq>)>, FolderError> {
         let ids = segment_ids(&self.place.segments)?;
         self.done.retain(|id| ids.binary_search(id).is_ok());
         let mut closed = Vec::new();
@@ -67,8 +67,8 @@ impl Lookout {
             let is_next = |next: &&SegmentId| next.epoch == id.epoch && next.worker == id.worker;
             let after = ids[at + 1..].iter().take_while(is_next).find_map(|&next| self.first_block(next));
             match after {
-                Some(next) => closed.push((id, BlockSeq(next.0.saturating_sub(1)))),
-                None if id.epoch < self.epoch => closed.push((id, BlockSeq(0))),
+                Some(next) => closed.push((id, Some(BlockSeq(next.0.saturating_sub(1))))),
+                None if id.epoch < self.epoch => closed.push((id, None)),
                 None => {}
             }
         }
@@ -95,7 +95,7 @@ impl Lookout {
     /// Why it has none and gets none in this run.
     pub fn digest(
         &mut self,
-        (id, last): (SegmentId, BlockSeq),
+        (id, last): (SegmentId, Option<BlockSeq>),
         stop: &AtomicBool,
     ) -> Option<Result<DigestHeader, WriteError>> {
         let written = write_digest(&self.place, id, last, stop);
@@ -131,7 +131,7 @@ impl Digester {
         let (told, cores) = (Arc::clone(&stop), cores.to_vec());
         let lookout = Lookout::new(place, epoch, shelf);
         let run = move || {
-            step_aside(&cores);
+            step_aside(&cores, NICENESS);
             digest_all(lookout, &sender, &told);
         };
         let thread = std::thread::Builder::new().name("weir-digest".to_owned()).spawn(run)?;
@@ -151,15 +151,15 @@ impl Digester {
 }
 
 /// Leaves the workers' cores to them, and any core to whoever wants it.
-fn step_aside(cores: &[usize]) {
+pub(crate) fn step_aside(cores: &[usize], niceness: i32) {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
     let mut others = CpuSet::new();
     (0..CpuSet::MAX_CPU)
         .filter(|&cpu| allowed.is_set(cpu) && !cores.contains(&cpu))
         .for_each(|cpu| others.set(cpu));
     let moved = if others.count() > 0 { rustix::thread::sched_setaffinity(None, &others) } else { Ok(()) };
-    if let Err(error) = moved.and_then(|()| rustix::process::nice(NICENESS).map(drop)) {
-        tracing::warn!(%error, "the thread that writes digests keeps its cores and priority");
+    if let Err(error) = moved.and_then(|()| rustix::process::nice(niceness).map(drop)) {
+        tracing::warn!(%error, "a thread beside the workers keeps its cores and priority");
     }
 }
 

@@ -66,8 +66,9 @@ fn failed(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> 
     move |source| WriteError::Io { doing, segment, source }
 }
 
-/// Writes the digest of a closed segment, whose last block is `last`, and makes it durable. One
-/// that is there already is replaced.
+/// Writes the digest of a closed segment and makes it durable. One that is there already is
+/// replaced. `last` is the last block the segment must hold, as the one after it says; `None` when
+/// its stream ends with it, and no sound block may follow damage then.
 ///
 /// # Errors
 /// The segment cannot be read whole, or the digest not be written; there is then no digest, or
@@ -75,7 +76,7 @@ fn failed(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> 
 pub fn write_digest(
     place: &Place,
     id: SegmentId,
-    last: BlockSeq,
+    last: Option<BlockSeq>,
     stop: &AtomicBool,
 ) -> Result<DigestHeader, WriteError> {
     let unfinished = digest_path(place, id).with_extension(&UNFINISHED_SUFFIX[1..]);
@@ -105,7 +106,7 @@ pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
 
 fn write_unfinished(
     place: &Place,
-    (id, last): (SegmentId, BlockSeq),
+    (id, last): (SegmentId, Option<BlockSeq>),
     stop: &AtomicBool,
     path: &Path,
 ) -> Result<DigestHeader, WriteError> {
@@ -123,7 +124,7 @@ fn write_unfinished(
 /// Writes the chunks of all groups; the header that belongs before them.
 fn write_groups(
     place: &Place,
-    (id, last): (SegmentId, BlockSeq),
+    (id, last): (SegmentId, Option<BlockSeq>),
     stop: &AtomicBool,
     out: &mut impl Write,
 ) -> Result<DigestHeader, WriteError> {
@@ -175,7 +176,7 @@ impl<'a> Gathered<'a> {
         &mut self,
         source: impl ReadAt,
         place: &Place,
-        (id, last): (SegmentId, BlockSeq),
+        (id, last): (SegmentId, Option<BlockSeq>),
         stop: &AtomicBool,
     ) -> Result<(), WriteError> {
         let scan = SegmentScan::new(source, id, place.node, place.incarnation);
@@ -186,28 +187,36 @@ impl<'a> Gathered<'a> {
                 return Err(WriteError::Stopped { segment: id });
             }
             match found {
-                // What follows damage was acknowledged, so the damage may have been as well.
-                Found::Block(_) if torn.is_some() => break,
-                Found::Block(_) => self.block(scan.block(), id, last)?,
+                // What follows damage was acknowledged, so the damage may have been as well; unless
+                // it is known that the blocks before it are all this segment has to hold.
+                Found::Block(_) if let Some(Damage { offset, .. }) = torn => {
+                    if last.is_none_or(|last| self.facts.last.get() < last.0) {
+                        return Err(WriteError::Damaged { segment: id, offset });
+                    }
+                    return Ok(());
+                }
+                Found::Block(_) => self.block(scan.block(), id)?,
                 Found::Damage(damage) if torn.is_none() => torn = Some(damage),
                 Found::Damage(_) => {}
             }
         }
-        if self.facts.last.get() >= last.0 {
-            // A tail that a crash or a failed write tore, never acknowledged.
-            return Ok(());
+        match (last, torn) {
+            (Some(last), Some(Damage { offset, .. })) if self.facts.last.get() < last.0 => {
+                Err(WriteError::Damaged { segment: id, offset })
+            }
+            (Some(last), None) if self.facts.last.get() < last.0 => {
+                Err(WriteError::Gap { segment: id, last: last.0 })
+            }
+            // Damage that nothing follows is a tail that a crash tore, never acknowledged.
+            _ => Ok(()),
         }
-        Err(match torn {
-            Some(Damage { offset, .. }) => WriteError::Damaged { segment: id, offset },
-            None => WriteError::Gap { segment: id, last: last.0 },
-        })
     }
 
-    fn block(&mut self, block: &[u8], id: SegmentId, last: BlockSeq) -> Result<(), WriteError> {
+    fn block(&mut self, block: &[u8], id: SegmentId) -> Result<(), WriteError> {
         let Ok((header, _)) = BlockHeader::ref_from_prefix(block) else { return Ok(()) };
         let (facts, sequence) = (&mut self.facts, header.sequence.get());
         if facts.blocks.get() > 0 && sequence != facts.last.get() + 1 {
-            return Err(WriteError::Gap { segment: id, last: last.0 });
+            return Err(WriteError::Gap { segment: id, last: sequence - 1 });
         }
         if facts.blocks.get() == 0 {
             facts.first = header.sequence;

@@ -469,6 +469,10 @@ impl<S: Sink> Forwarder<S> {
                 let wait_ms = self.poll(now());
                 let attempts = self.stats.flush_failures.get() - failures;
                 if attempts >= FINAL_ATTEMPTS || Instant::now() >= deadline {
+                    if self.past.is_some() {
+                        let why = "the rows of earlier starts were not all counted yet";
+                        self.last_error.get_or_insert(why.to_owned());
+                    }
                     self.retention.finish();
                     return self;
                 }

@@ -268,6 +268,34 @@ impl Impressions {
         Ok(Room::Hashed)
     }
 
+    /// Brings in the lines that look-ups of these, each with its home, will read.
+    pub(super) fn bring(&mut self, names: &[(Name, usize)]) {
+        let hand = self.issued.hand();
+        let homes = names.iter().fold(0, |sum, (_, home)| sum ^ hand.touch(*home));
+        let lines = names.iter().fold(homes, |sum, (name, home)| match name {
+            Name::Issued(name) => sum ^ hand.touch_line(hand.branch(name, *home)),
+            Name::Hashed(_) => sum,
+        });
+        let hashed = names.iter().fold(lines, |sum, (name, _)| match name {
+            Name::Issued(_) => sum,
+            Name::Hashed(name) => sum ^ self.hashed.touch(name, self.now),
+        });
+        core::hint::black_box(hashed);
+    }
+
+    /// Brings an issued impression back if its place is at hand; whether it was.
+    pub(super) fn recall_at_hand(&mut self, name: &Name, home: usize, state: State) -> bool {
+        let Name::Issued(name) = name else { return false };
+        let mut hand = self.issued.hand();
+        let Some(cell) = hand.cell(name, hand.branch(name, home)) else { return false };
+        let next = State(cell.state.0 | state.0);
+        let has_room = hand.has_room(name, cell, next);
+        if has_room {
+            hand.put(name, cell, next);
+        }
+        has_room
+    }
+
     /// Brings an impression back that was remembered before, a foreign one in the slice of its own
     /// receive time; what is known of it already is kept.
     ///

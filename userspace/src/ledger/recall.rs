@@ -9,7 +9,7 @@ use weir_common::row::Row;
 use weir_common::time::UnixMs;
 
 use super::verdict::State;
-use super::{Ledger, recorded};
+use super::{LOOKAHEAD, Ledger, recorded};
 
 /// What is remembered of one impression: which of its clicks were here, and whether one of them
 /// was counted.
@@ -72,10 +72,24 @@ impl Ledger {
         let Some(latest) = entries.iter().map(|entry| entry.received_at).max() else { return 0 };
         self.advance(latest);
         let mut forgotten = 0;
-        for entry in entries {
-            let Recalled { id, is_foreign, received_at, state } = *entry;
-            let recalled = self.impressions.recall(id, is_foreign, received_at, State(state.0));
-            forgotten += usize::from(recalled.is_err());
+        let mut names = Vec::with_capacity(LOOKAHEAD);
+        for chunk in entries.chunks(LOOKAHEAD) {
+            names.clear();
+            names.extend(chunk.iter().map(|entry| {
+                let name = self.impressions.name(entry.id, entry.is_foreign);
+                (name, self.impressions.home(&name))
+            }));
+            let moves = self.impressions.moves();
+            self.impressions.bring(&names);
+            for (entry, (name, home)) in chunk.iter().zip(&names) {
+                let Recalled { id, is_foreign, received_at, state } = *entry;
+                let at_hand = self.impressions.moves() == moves
+                    && self.impressions.recall_at_hand(name, *home, State(state.0));
+                if !at_hand {
+                    let recalled = self.impressions.recall(id, is_foreign, received_at, State(state.0));
+                    forgotten += usize::from(recalled.is_err());
+                }
+            }
         }
         forgotten
     }

@@ -321,12 +321,12 @@ impl<S: Sink> Forwarder<S> {
         }
         let took = started.elapsed();
         self.stats.flush_latency.record(took.as_nanos() as u64, 1);
-        let now = now.after(took);
         self.committed(&planned);
         if planned.is_last {
             self.stats.flushes.add(1);
-            self.finish(now, since, oldest);
+            self.finish(now.after(took), since, oldest);
         } else {
+            // At once, by the caller's clock: what is decided here rests on no other.
             let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
             self.state = State::Committing { since, oldest, part: part + 1, batch: None, retry };
         }

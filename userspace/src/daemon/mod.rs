@@ -11,7 +11,7 @@
 mod frames;
 mod past;
 mod recall;
-mod refold;
+pub mod refold;
 mod settings;
 mod shape;
 mod threads;

@@ -46,7 +46,7 @@ pub(super) struct Refolded {
 ///
 /// # Errors
 /// When the journal folder cannot be read.
-pub(super) fn refold(
+pub fn refold(
     folder: &Folder,
     shards: &ShardMap,
     settings: &Settings,

@@ -23,10 +23,11 @@ use crate::stats::{OwnStats, WorkerStats};
 use crate::worker::book::{BLOCK_BYTES, Book};
 use crate::worker::desk::Parts;
 use crate::worker::handoff::mesh;
+use crate::worker::kernel::Kernel;
 use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
 use crate::worker::unflushed::Unflushed;
-use crate::worker::{Settings, Worker, WorkerError};
+use crate::worker::{Settings, Worker, WorkerError, pin};
 
 /// The sockets of one address, in worker order.
 pub(super) struct SocketGroup {
@@ -85,17 +86,18 @@ impl WorkerThreads {
                 waiting_capacity: settings::WAITING_MAX,
                 stats: OwnStats::new(Arc::clone(start.stats), number),
             };
+            let (ring, clock_floor) = (settings::ring(config), start.clock_floor);
             let told = Settings {
-                core: Some(core),
                 commit_window: config.journal.commit_window,
-                ring: settings::ring(config),
-                clock_floor: start.clock_floor,
+                receive_buffers: ring.receive_buffers,
             };
             let (own_sockets, phase, ready) =
                 (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
             let name = format!("weir-worker-{number}");
             let run = move || {
-                let worker = Worker::new(told, own_sockets, parts, mailbox, unflushed, phase)?;
+                pin(core);
+                let kernel = Kernel::start(worker, ring, own_sockets, clock_floor)?;
+                let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase);
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more
                 worker.run()

@@ -157,6 +157,12 @@ impl Journal {
         }
     }
 
+    /// The largest block it takes.
+    #[must_use]
+    pub const fn block_bytes_max(&self) -> usize {
+        self.config.block_bytes_max
+    }
+
     /// The identity the next block must have.
     #[must_use]
     pub const fn next_identity(&self) -> BlockIdentity {

@@ -78,15 +78,15 @@ pub struct ReceiverId(pub u16);
 #[derive(Debug, PartialEq, Eq)]
 pub struct BufferId(u16);
 
-/// Something the kernel finished.
+/// Something the kernel finished; `B` names a filled receive buffer.
 #[derive(Debug)]
-pub enum Completion {
+pub enum Completion<B = BufferId> {
     /// A datagram arrived; read it with [`Uring::datagram`], give it back with [`Uring::recycle`].
     Received {
         /// Where.
         receiver: ReceiverId,
         /// In which buffer.
-        buffer: BufferId,
+        buffer: B,
         /// Bytes filled, with the layer's own header.
         filled: usize,
     },

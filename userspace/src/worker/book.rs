@@ -6,7 +6,7 @@ use weir_common::time::UnixMs;
 use weir_common::wire::{CLICK_LEN, MAX_PAYLOAD};
 
 use super::clock::Now;
-use super::handoff::TURN_BYTES;
+use super::handoff::{TURN_BYTES, TURN_BYTES_MIN};
 use crate::journal::block::has_rows;
 use crate::journal::{BlockBuilder, Journal, JournalState};
 use crate::ledger::{Decision, Entry};
@@ -19,26 +19,46 @@ pub const BATCH_DATAGRAMS: usize = 64;
 pub const BLOCK_BYTES: usize = 256 * 1024;
 /// What a row may take beyond its click and extension: 16 bytes of columns, 2 of length.
 const ROW_OVERHEAD: usize = 18;
-const _: () = {
-    let clicks = MAX_PAYLOAD / CLICK_LEN;
-    assert!(BATCH_DATAGRAMS * (MAX_PAYLOAD + clicks * ROW_OVERHEAD) <= BLOCK_BYTES / 2);
-    // A handed-off click carries more than its row does.
-    assert!(TURN_BYTES <= BLOCK_BYTES / 2);
-};
+/// The most bytes the rows of one datagram take.
+const DATAGRAM_ROWS: usize = MAX_PAYLOAD + MAX_PAYLOAD / CLICK_LEN * ROW_OVERHEAD;
+// A block of the usual size holds full batches; the least one holds a datagram, or a handed-off
+// click with its record, in half of it.
+const _: () = assert!(BATCH_DATAGRAMS * DATAGRAM_ROWS <= BLOCK_BYTES / 2 && TURN_BYTES <= BLOCK_BYTES / 2);
+/// The smallest block a book can be kept in.
+pub const BLOCK_BYTES_MIN: usize = 4096;
+const _: () = assert!(DATAGRAM_ROWS <= BLOCK_BYTES_MIN / 2 && TURN_BYTES_MIN <= BLOCK_BYTES_MIN / 2);
 
 /// A worker's journal, with the block that is being filled.
 pub struct Book {
     builder: BlockBuilder,
+    block_bytes: usize,
     journal: Journal,
     opened_at_ns: u64,
     oldest_unflushed: Option<UnixMs>,
 }
 
 impl Book {
-    /// A book that writes into `journal`.
+    /// A book that writes into `journal`, in blocks as large as that takes, [`BLOCK_BYTES_MIN`]
+    /// at the least.
     #[must_use]
     pub fn new(journal: Journal) -> Self {
-        Self { builder: BlockBuilder::new(BLOCK_BYTES), journal, opened_at_ns: 0, oldest_unflushed: None }
+        let block_bytes = journal.block_bytes_max();
+        debug_assert!(block_bytes >= BLOCK_BYTES_MIN, "a batch has to fit half a block");
+        let builder = BlockBuilder::new(block_bytes);
+        Self { builder, block_bytes, journal, opened_at_ns: 0, oldest_unflushed: None }
+    }
+
+    /// Datagrams that may be decided in one batch.
+    #[must_use]
+    pub fn batch_datagrams(&self) -> usize {
+        (self.block_bytes / 2 / DATAGRAM_ROWS).clamp(1, BATCH_DATAGRAMS)
+    }
+
+    /// Bytes of handed-off clicks that may be taken over in one batch. Each carries more than its
+    /// row does.
+    #[must_use]
+    pub fn turn_bytes(&self) -> usize {
+        (self.block_bytes / 2).clamp(TURN_BYTES_MIN, TURN_BYTES)
     }
 
     /// The journal, for the shell that runs its operations.

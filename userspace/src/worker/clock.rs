@@ -31,8 +31,13 @@ impl Clock {
     /// Both clocks now.
     pub fn read(&mut self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        self.latest = self.latest.max(UnixMs(wall));
-        Now { wall: self.latest, monotonic_ns: self.started.elapsed().as_nanos() as u64 }
+        self.take(UnixMs(wall), self.started.elapsed().as_nanos() as u64)
+    }
+
+    /// What to make of a reading of the system's clocks.
+    pub fn take(&mut self, wall: UnixMs, monotonic_ns: u64) -> Now {
+        self.latest = self.latest.max(wall);
+        Now { wall: self.latest, monotonic_ns }
     }
 }
 

@@ -1,86 +1,39 @@
-//! Runs the journal's operations: writes and syncs on the worker's ring, creation of segments on
-//! a helper thread, because that one blocks.
+//! Runs the journal's operations on the worker's host: writes, syncs, the creation of segments.
 
-use std::fs::File;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-
-use weir_common::id::WorkerId;
 
 use super::book::Book;
 use super::clock::Now;
-use crate::journal::disk::create_segment;
+use super::host::{Creation, Host};
 use crate::journal::{Completion, JournalState, Operation, SegmentNo};
 use crate::stats::WorkerStats;
-use crate::uring::{Uring, Write};
-
-/// Segments a journal may have asked for and not got yet: it asks for one at a time.
-const CREATIONS: usize = 2;
-
-struct Creation {
-    segment: SegmentNo,
-    path: PathBuf,
-    bytes: u64,
-    header: Vec<u8>,
-}
-
-/// The thread that creates segments. It ends when its worker drops this.
-struct Creator {
-    wanted: SyncSender<Creation>,
-    created: Receiver<(SegmentNo, io::Result<File>)>,
-}
-
-impl Creator {
-    fn start(worker: WorkerId) -> io::Result<Self> {
-        let (wanted, to_create) = sync_channel::<Creation>(CREATIONS);
-        let (done, created) = sync_channel(CREATIONS);
-        std::thread::Builder::new().name(format!("weir-segment-{}", worker.0)).spawn(move || {
-            for Creation { segment, path, bytes, header } in to_create {
-                let result = create_segment(&path, bytes, &header);
-                if done.send((segment, result)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { wanted, created })
-    }
-}
+use crate::uring::Write;
 
 /// The journal's shell.
-pub struct JournalShell {
-    files: Vec<(SegmentNo, Arc<File>)>,
-    creator: Creator,
+pub struct JournalShell<F> {
+    files: Vec<(SegmentNo, F)>,
     group_began_ns: Option<u64>,
     group_bytes: u64,
     /// What the log was last told of the journal.
     told: JournalState,
 }
 
-impl JournalShell {
+impl<F: Clone> Default for JournalShell<F> {
     /// A shell without open files.
-    ///
-    /// # Errors
-    /// When the helper thread cannot be started.
-    pub fn start(worker: WorkerId) -> io::Result<Self> {
-        Ok(Self {
-            files: Vec::new(),
-            creator: Creator::start(worker)?,
-            group_began_ns: None,
-            group_bytes: 0,
-            told: JournalState::Running,
-        })
+    fn default() -> Self {
+        Self { files: Vec::new(), group_began_ns: None, group_bytes: 0, told: JournalState::Running }
     }
+}
 
+impl<F: Clone> JournalShell<F> {
     /// Starts everything the journal asks for.
-    pub fn run(&mut self, now: Now, book: &mut Book, uring: &mut Uring) {
-        while let Ok((segment, result)) = self.creator.created.try_recv() {
-            let result = result.map(|file| self.files.push((segment, Arc::new(file))));
+    pub fn run(&mut self, now: Now, book: &mut Book, host: &mut impl Host<File = F>) {
+        while let Some((segment, result)) = host.created() {
+            let result = result.map(|file| self.files.push((segment, file)));
             book.journal().complete(Completion::Created { segment, result });
         }
         while let Some(operation) = book.journal().next_operation(now.monotonic_ns / 1_000_000) {
-            self.start_one(now, operation, book, uring);
+            self.start_one(now, operation, book, host);
         }
         book.reclaim();
         self.tell(book.journal().state());
@@ -104,19 +57,18 @@ impl JournalShell {
         self.told = state.clone();
     }
 
-    fn start_one(&mut self, now: Now, operation: Operation, book: &mut Book, uring: &mut Uring) {
+    fn start_one(&mut self, now: Now, operation: Operation, book: &mut Book, host: &mut impl Host<File = F>) {
         match operation {
             Operation::CreateSegment { segment, path, bytes, header } => {
-                if self.creator.wanted.try_send(Creation { segment, path, bytes, header }).is_err() {
-                    let result = Err(io::Error::other("the thread that creates segments is gone"));
-                    book.journal().complete(Completion::Created { segment, result });
+                if let Err(error) = host.create(Creation { segment, path, bytes, header }) {
+                    book.journal().complete(Completion::Created { segment, result: Err(error) });
                 }
             }
             Operation::Write { segment, offset, buffer, from } => {
                 self.group_began_ns.get_or_insert(now.monotonic_ns);
                 match self.file(segment) {
                     Some(file) => {
-                        uring.write(&file, Write { offset, buffer, from, tag: u64::from(segment.0) })
+                        host.write(&file, Write { offset, buffer, from, tag: u64::from(segment.0) })
                     }
                     None => {
                         let result = Err(not_open());
@@ -125,21 +77,21 @@ impl JournalShell {
                 }
             }
             Operation::Sync { segment } => match self.file(segment) {
-                Some(file) => uring.sync_data(&file, u64::from(segment.0)),
+                Some(file) => host.sync_data(&file, u64::from(segment.0)),
                 None => book.journal().complete(Completion::Synced { segment, result: Err(not_open()) }),
             },
             Operation::Close { segment } => self.files.retain(|(number, _)| *number != segment),
             Operation::Remove { segment, path } => {
                 self.files.retain(|(number, _)| *number != segment);
-                if let Err(error) = std::fs::remove_file(&path) {
+                if let Err(error) = host.remove(&path) {
                     tracing::warn!(path = %path.display(), %error, "an empty segment could not be removed; it is harmless");
                 }
             }
         }
     }
 
-    fn file(&self, segment: SegmentNo) -> Option<Arc<File>> {
-        self.files.iter().find(|(number, _)| *number == segment).map(|(_, file)| Arc::clone(file))
+    fn file(&self, segment: SegmentNo) -> Option<F> {
+        self.files.iter().find(|(number, _)| *number == segment).map(|(_, file)| file.clone())
     }
 
     /// A write ended.

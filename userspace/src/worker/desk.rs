@@ -274,7 +274,7 @@ impl Desk {
     pub fn take_over(&mut self, now: Now) {
         let mut bytes = std::mem::take(&mut self.scratch.handed_off);
         for from in 0..self.port.workers() {
-            self.port.fetch(from, &mut bytes);
+            self.port.fetch(from, self.book.turn_bytes(), &mut bytes);
             if !bytes.is_empty() {
                 self.decide_for(WorkerId(from as u16), now, &bytes);
             }

@@ -23,8 +23,10 @@ use crate::admission::Admitted;
 pub const CREDITS: usize = 16_384;
 /// Bytes of the ring between two workers: as many plain clicks as there are credits.
 const RING_BYTES: usize = CREDITS * (RECORD_LEN + CLICK_LEN);
-/// Bytes taken over in one turn, so that clicks of one's own are not kept waiting.
+/// The most bytes taken over in one turn, so that clicks of one's own are not kept waiting.
 pub const TURN_BYTES: usize = 96 * 1024;
+/// The least: one click with the longest extension.
+pub const TURN_BYTES_MIN: usize = RECORD_LEN + CLICK_LEN + MAX_EXTENSION;
 
 /// What goes before a handed-off click. In-process only: native byte order.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -45,7 +47,7 @@ struct Record {
 
 const RECORD_LEN: usize = size_of::<Record>();
 const _: () = assert!(RECORD_LEN == 32);
-const _: () = assert!(TURN_BYTES > RECORD_LEN + CLICK_LEN + MAX_EXTENSION);
+const _: () = assert!(TURN_BYTES > TURN_BYTES_MIN);
 
 /// A click on its way to its owner.
 #[derive(Clone, Copy, Debug)]
@@ -187,12 +189,12 @@ impl Port {
         pushed
     }
 
-    /// Replaces `bytes` by a turn's worth of clicks from one other worker, all whole; read them
-    /// with [`handed_off`].
-    pub fn fetch(&mut self, from: usize, bytes: &mut Vec<u8>) {
+    /// Replaces `bytes` by a turn's worth of clicks from one other worker, all whole and
+    /// [`TURN_BYTES_MIN`] to [`TURN_BYTES`] at the most; read them with [`handed_off`].
+    pub fn fetch(&mut self, from: usize, turn_bytes: usize, bytes: &mut Vec<u8>) {
         bytes.clear();
         let Some(inbox) = self.inboxes.get_mut(from).and_then(Option::as_mut) else { return };
-        let available = inbox.clicks.slots().min(TURN_BYTES);
+        let available = inbox.clicks.slots().min(turn_bytes);
         let Ok(chunk) = inbox.clicks.read_chunk(available) else { return };
         let (first, second) = chunk.as_slices();
         bytes.extend_from_slice(first);
@@ -335,7 +337,7 @@ mod tests {
         assert!(!ports[0].all_back() && ports[2].has_work() && !ports[1].has_work());
 
         let mut bytes = Vec::new();
-        ports[2].fetch(0, &mut bytes);
+        ports[2].fetch(0, TURN_BYTES, &mut bytes);
         let arrived: Vec<_> = handed_off(&bytes).collect();
         assert_eq!(arrived.len(), 1);
         assert_eq!((arrived[0].click, arrived[0].extension, arrived[0].index), (&click, &b"agent"[..], 3));
@@ -359,7 +361,7 @@ mod tests {
         assert_eq!(sent, CREDITS);
         let (mut taken, mut bytes) = (0, Vec::new());
         while taken < sent {
-            ports[1].fetch(0, &mut bytes);
+            ports[1].fetch(0, TURN_BYTES, &mut bytes);
             taken += handed_off(&bytes).count();
         }
         for _ in 0..sent {
@@ -379,7 +381,7 @@ mod tests {
         for round in 0..20_000_usize {
             let extension = vec![round as u8; round * 7 % 200];
             assert!(ports[0].hand_off(WorkerId(1), &sample(round as u8, &click, &extension)));
-            ports[1].fetch(0, &mut bytes);
+            ports[1].fetch(0, TURN_BYTES, &mut bytes);
             for arrived in handed_off(&bytes) {
                 assert_eq!(arrived.index, next);
                 assert!(arrived.extension.iter().all(|&byte| byte == next));

@@ -4,8 +4,8 @@
 //! a journal; nothing of it is shared but counters and the single-producer rings of
 //! [`handoff`]. It never waits for anything but its own ring.
 //!
-//! Start reading at [`Worker::run`]. What is decided stands in [`desk`], what is written in
-//! [`book`], what is answered in [`reply`].
+//! Start reading at [`Worker::turn`]. What is decided stands in [`desk`], what is written in
+//! [`book`], what is answered in [`reply`]; what carries it out is a [`host`].
 
 pub mod book;
 pub mod clock;
@@ -13,6 +13,8 @@ pub mod commit;
 pub mod desk;
 pub mod drain;
 pub mod handoff;
+pub mod host;
+pub mod kernel;
 pub mod phase;
 pub mod reply;
 pub mod shard_map;
@@ -20,25 +22,22 @@ pub mod unflushed;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use weir_common::reason::Reason;
-use weir_common::time::UnixMs;
 
 use crate::forward::{FlushNo, Mailbox, Share};
-use crate::rx::udp::socket_drops;
 use crate::stats::{OwnStats, WorkerStats};
-use crate::uring::{self, BufferId, Completion, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, Uring, UringError};
+use crate::uring::{Completion, ReceiverId, UringError};
 
-use book::BATCH_DATAGRAMS;
-use clock::{Clock, Now};
+use clock::Now;
 use commit::JournalShell;
 use desk::{Desk, Parts};
 use drain::{Drain, Step, View};
+use host::Host;
 use phase::Phase;
-use reply::{AckPacker, SendSlots};
+use reply::AckPacker;
 use unflushed::Unflushed;
 
 /// The longest sleep: how soon a worker sees a flush or a drain asked for by another thread.
@@ -67,20 +66,14 @@ pub enum WorkerError {
 /// What a worker is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The core it is pinned to; `None` leaves it where the scheduler puts it.
-    pub core: Option<usize>,
     /// How long the first row of a block waits for company.
     pub commit_window: Duration,
-    /// The ring's size.
-    pub ring: uring::Settings,
-    /// The latest receive time in the journal.
-    pub clock_floor: UnixMs,
+    /// Datagrams that may have been read and not been decided.
+    pub receive_buffers: u16,
 }
 
 /// One of a worker's sockets.
 struct Socket {
-    /// A second descriptor, to read counters from; the first is the ring's.
-    socket: OwnedFd,
     receiver: ReceiverId,
     armed: bool,
     drops_seen: u32,
@@ -89,17 +82,23 @@ struct Socket {
 /// A flush that was asked for and waits for its last block to be durable.
 type PendingFlush = Option<Share>;
 
-/// A worker. Built and run on its own thread.
-pub struct Worker {
+/// Pins the calling thread to a core; a core that cannot be had costs speed and nothing else.
+pub fn pin(core: usize) {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        tracing::warn!(core, "the worker could not be pinned; is the core online and allowed?");
+    }
+}
+
+/// A worker on its host. Built and run on its own thread.
+pub struct Worker<H: Host> {
     settings: Settings,
-    uring: Uring,
+    host: H,
     sockets: Vec<Socket>,
     desk: Desk,
-    shell: JournalShell,
-    clock: Clock,
-    acks: AckPacker,
-    received: VecDeque<(ReceiverId, BufferId, usize)>,
-    completions: Vec<Completion>,
+    shell: JournalShell<H::File>,
+    acks: AckPacker<H::Slot>,
+    received: VecDeque<(ReceiverId, H::Buffer, usize)>,
+    completions: Vec<Completion<H::Buffer>>,
     last_datagram_ns: u64,
     flushes: Mailbox,
     flush: PendingFlush,
@@ -109,57 +108,36 @@ pub struct Worker {
     stats: OwnStats,
 }
 
-impl Worker {
-    /// Sets a worker up on the thread that will run it.
-    ///
-    /// # Errors
-    /// When the kernel refuses the ring, a thread or a descriptor.
+impl<H: Host> Worker<H> {
+    /// A worker that has done nothing yet.
+    #[must_use]
     pub fn new(
         settings: Settings,
-        sockets: Vec<OwnedFd>,
+        host: H,
         parts: Parts,
         flushes: Mailbox,
         unflushed: Unflushed,
         phase: Arc<Phase>,
-    ) -> Result<Self, WorkerError> {
-        let worker = parts.worker;
-        if let Some(core) = settings.core
-            && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-        {
-            tracing::warn!(
-                worker = worker.0,
-                core,
-                "the worker could not be pinned; is the core online and allowed?"
-            );
-        }
-        let start = |operation| move |source| WorkerError::Start { worker: worker.0, operation, source };
-        let mut uring = Uring::new(settings.ring)?;
-        parts.port.bell().hang(uring.raw_fd());
-        let mut kept = Vec::with_capacity(sockets.len());
-        for socket in sockets {
-            let second = socket.try_clone().map_err(start("duplicate a socket"))?;
-            let receiver = uring.add_receiver(socket);
-            kept.push(Socket { socket: second, receiver, armed: true, drops_seen: 0 });
-        }
-        let shell = JournalShell::start(worker).map_err(start("start its segment thread"))?;
-        Ok(Self {
+    ) -> Self {
+        parts.port.bell().hang(host.bell());
+        let socket = |number| Socket { receiver: ReceiverId(number as u16), armed: true, drops_seen: 0 };
+        Self {
             settings,
-            uring,
-            sockets: kept,
+            sockets: (0..host.receivers()).map(socket).collect(),
+            host,
             stats: parts.stats.clone(),
             desk: Desk::new(parts),
-            shell,
-            clock: Clock::new(settings.clock_floor),
+            shell: JournalShell::default(),
             acks: AckPacker::default(),
-            received: VecDeque::with_capacity(usize::from(settings.ring.receive_buffers)),
-            completions: Vec::with_capacity(usize::from(settings.ring.receive_buffers)),
+            received: VecDeque::with_capacity(usize::from(settings.receive_buffers)),
+            completions: Vec::with_capacity(usize::from(settings.receive_buffers)),
             last_datagram_ns: 0,
             flushes,
             flush: None,
             unflushed,
             drain: Drain::default(),
             phase,
-        })
+        }
     }
 
     /// Runs until the drain is over.
@@ -168,27 +146,47 @@ impl Worker {
     /// When the ring fails; what was acknowledged is in the journal.
     pub fn run(mut self) -> Result<(), WorkerError> {
         while !self.phase.is_stopped() {
-            self.gather()?;
-            self.decide();
-            self.journal();
-            self.reply();
-            self.answer_flush();
-            self.follow_drain();
+            self.turn()?;
         }
         Ok(())
     }
 
+    /// One turn of the loop.
+    ///
+    /// # Errors
+    /// When the host fails; what was acknowledged is in the journal.
+    pub fn turn(&mut self) -> Result<(), WorkerError> {
+        self.gather()?;
+        self.decide();
+        self.journal();
+        self.reply();
+        self.answer_flush();
+        self.follow_drain();
+        Ok(())
+    }
+
+    /// Where it decides, to look at.
+    #[must_use]
+    pub const fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// What it stands on.
+    pub const fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
     /// Sleeps until something happens, then sorts what did.
     fn gather(&mut self) -> Result<(), WorkerError> {
-        let uring = &mut self.uring;
-        self.desk.port.wake_sleepers(|ring| uring.wake(ring));
+        let host = &mut self.host;
+        self.desk.port.wake_sleepers(|bell| host.wake(bell));
         self.desk.port.bell().doze();
         let timeout = self.sleep();
         self.stats.sleeps.add(u64::from(!timeout.is_zero()));
-        let waited = self.uring.wait(timeout, &mut self.completions);
+        let waited = self.host.wait(timeout, &mut self.completions);
         self.desk.port.bell().rise();
         waited?;
-        let now = self.clock.read();
+        let now = self.host.now();
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.sort(now, completion);
@@ -207,11 +205,11 @@ impl Worker {
         if rows == 0 || !self.desk.book.journal().is_idle() {
             return tick; // the journal's completion wakes us
         }
-        let waited = Duration::from_nanos(self.clock.read().monotonic_ns.saturating_sub(since_ns));
+        let waited = Duration::from_nanos(self.host.now().monotonic_ns.saturating_sub(since_ns));
         tick.min(self.settings.commit_window.saturating_sub(waited))
     }
 
-    fn sort(&mut self, now: Now, completion: Completion) {
+    fn sort(&mut self, now: Now, completion: Completion<H::Buffer>) {
         match completion {
             Completion::Received { receiver, buffer, filled } => {
                 self.last_datagram_ns = now.monotonic_ns;
@@ -239,14 +237,14 @@ impl Worker {
 
     /// Decides what was received, a batch at a time, as long as the journal has room for it.
     fn decide(&mut self) {
-        let now = self.clock.read();
+        let now = self.host.now();
         self.unflushed.take_each_minute(now.wall, &mut self.desk.ledger, |_| true);
         while !self.received.is_empty() && (self.desk.book.has_room() || self.desk.book.is_stuck()) {
-            let now = self.clock.read();
-            let batch = self.received.len().min(BATCH_DATAGRAMS);
-            let (uring, sockets, stats) = (&self.uring, &mut self.sockets, &self.stats);
+            let now = self.host.now();
+            let batch = self.received.len().min(self.desk.book.batch_datagrams());
+            let (host, sockets, stats) = (&self.host, &mut self.sockets, &self.stats);
             let datagrams = self.received.iter().take(batch).filter_map(|(receiver, buffer, filled)| {
-                let datagram = uring.datagram(buffer, *filled)?;
+                let datagram = host.datagram(buffer, *filled)?;
                 if let Some(drops) = datagram.socket_drops {
                     sockets[usize::from(receiver.0)].note_drops(drops, stats);
                 }
@@ -254,14 +252,14 @@ impl Worker {
             });
             self.desk.take_in(now, datagrams);
             for (_, buffer, _) in self.received.drain(..batch) {
-                self.uring.recycle(buffer);
+                self.host.recycle(buffer);
             }
         }
-        let now = self.clock.read();
+        let now = self.host.now();
         self.desk.take_over(now);
         if self.drain.is_reading() {
             for socket in self.sockets.iter_mut().filter(|socket| !socket.armed) {
-                self.uring.arm(socket.receiver);
+                self.host.arm(socket.receiver);
                 socket.armed = true;
             }
         }
@@ -269,13 +267,13 @@ impl Worker {
 
     /// Closes the open block when its time has come, and keeps the journal busy.
     fn journal(&mut self) {
-        let now = self.clock.read();
+        let now = self.host.now();
         let (rows, since_ns) = self.desk.book.open_rows();
         let waited = Duration::from_nanos(now.monotonic_ns.saturating_sub(since_ns));
         if rows > 0 && self.desk.book.journal().is_idle() && waited >= self.settings.commit_window {
             self.desk.book.seal();
         }
-        self.shell.run(now, &mut self.desk.book, &mut self.uring);
+        self.shell.run(now, &mut self.desk.book, &mut self.host);
     }
 
     /// Sends the acks of everything that has become durable.
@@ -283,12 +281,12 @@ impl Worker {
         self.desk.settle();
         let mut ready = std::mem::take(&mut self.desk.ready);
         if !ready.is_empty() {
-            let now = self.clock.read();
+            let now = self.host.now();
             for waiting in ready.drain(..) {
-                self.acks.add(&mut self.uring, &waiting.peer, waiting.batch_id, waiting.statuses());
+                self.acks.add(&mut self.host, &waiting.peer, waiting.batch_id, waiting.statuses());
                 self.stats.ack_latency.record(now.monotonic_ns.saturating_sub(waiting.received_ns), 1);
             }
-            self.acks.flush(&mut self.uring);
+            self.acks.flush(&mut self.host);
             self.acks.count_into(&self.stats);
         }
         self.desk.ready = ready;
@@ -318,7 +316,7 @@ impl Worker {
             // The journal takes no block now; what changed must not run ahead of the rows.
             return;
         }
-        let now = self.clock.read();
+        let now = self.host.now();
         let changed = self.unflushed.flush(now.wall, &mut self.desk.ledger);
         self.stats.impressions_live.set(self.desk.ledger.impressions_live() as u64);
         self.stats.buckets_open.set(self.desk.ledger.buckets_open() as u64);
@@ -332,7 +330,7 @@ impl Worker {
     }
 
     fn follow_drain(&mut self) {
-        let now = self.clock.read();
+        let now = self.host.now();
         let view = View {
             now_ns: now.monotonic_ns,
             last_datagram_ns: self.last_datagram_ns,
@@ -343,13 +341,13 @@ impl Worker {
             Step::None => {}
             Step::StopReceiving => {
                 for socket in &self.sockets {
-                    self.uring.stop_receiving(socket.receiver);
+                    self.host.stop_receiving(socket.receiver);
                 }
             }
             Step::SealLast => {
                 self.desk.book.seal();
                 for socket in &mut self.sockets {
-                    if let Some(drops) = socket_drops(socket.as_fd()) {
+                    if let Some(drops) = self.host.socket_drops(socket.receiver) {
                         socket.note_drops(drops, &self.stats);
                     }
                 }
@@ -367,23 +365,5 @@ impl Socket {
             stats.reasons[Reason::SocketOverflow as usize].add(u64::from(new));
             self.drops_seen = drops;
         }
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl SendSlots for Uring {
-    fn free_slot(&mut self) -> Option<SlotId> {
-        Self::free_slot(self)
-    }
-
-    fn payload(&mut self, slot: &SlotId) -> &mut [u8; SLOT_PAYLOAD] {
-        self.slot_payload(slot)
-    }
-
-    fn send(&mut self, slot: SlotId, len: usize, to: &Peer) {
-        Self::send(self, slot, len, to);
     }
 }

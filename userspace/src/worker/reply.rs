@@ -7,7 +7,7 @@ use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_
 use zerocopy::IntoBytes;
 
 use crate::stats::WorkerStats;
-use crate::uring::{Peer, SLOT_PAYLOAD, SlotId};
+use crate::uring::{Peer, SLOT_PAYLOAD};
 
 /// The most clicks a datagram that fits a receive buffer can carry.
 pub const MAX_CLICKS: usize = (2048 - HEADER_LEN) / CLICK_LEN;
@@ -143,12 +143,14 @@ impl WaitingTable {
 
 /// What the packer needs from the layer that sends.
 pub trait SendSlots {
+    /// Names a slot that was taken and not yet sent.
+    type Slot;
     /// A free slot, if there is one.
-    fn free_slot(&mut self) -> Option<SlotId>;
+    fn free_slot(&mut self) -> Option<Self::Slot>;
     /// A slot's bytes.
-    fn payload(&mut self, slot: &SlotId) -> &mut [u8; SLOT_PAYLOAD];
+    fn payload(&mut self, slot: &Self::Slot) -> &mut [u8; SLOT_PAYLOAD];
     /// Sends a slot's first `len` bytes.
-    fn send(&mut self, slot: SlotId, len: usize, to: &Peer);
+    fn send(&mut self, slot: Self::Slot, len: usize, to: &Peer);
 }
 
 /// Bins of the packer: as many senders as are likely answered in one turn.
@@ -157,8 +159,8 @@ const BINS: usize = 256;
 /// Gathers acks that go to one sender into one datagram. Each ack is no larger than its request,
 /// so neither is their sum.
 #[derive(Debug)]
-pub struct AckPacker {
-    bins: Vec<Option<Open>>,
+pub struct AckPacker<S> {
+    bins: Vec<Option<Open<S>>>,
     used: Vec<usize>,
     hasher: BuildHasherDefault<DefaultHasher>,
     tally: AckTally,
@@ -176,13 +178,13 @@ struct AckTally {
 }
 
 #[derive(Debug)]
-struct Open {
+struct Open<S> {
     peer: Peer,
-    slot: SlotId,
+    slot: S,
     len: usize,
 }
 
-impl Default for AckPacker {
+impl<S> Default for AckPacker<S> {
     fn default() -> Self {
         Self {
             bins: (0..BINS).map(|_| None).collect(),
@@ -193,9 +195,9 @@ impl Default for AckPacker {
     }
 }
 
-impl AckPacker {
+impl<S> AckPacker<S> {
     /// Adds the ack of a batch to what goes to `peer`.
-    pub fn add(&mut self, slots: &mut impl SendSlots, peer: &Peer, batch_id: u64, statuses: &[u8]) {
+    pub fn add(&mut self, slots: &mut impl SendSlots<Slot = S>, peer: &Peer, batch_id: u64, statuses: &[u8]) {
         let bin = self.hasher.hash_one(peer) as usize % BINS;
         let len = ACK_HEADER_LEN + statuses.len();
         if self.bins[bin].as_ref().is_some_and(|open| open.peer != *peer || open.len + len > SLOT_PAYLOAD) {
@@ -218,7 +220,7 @@ impl AckPacker {
         self.tally.acks_sent += 1;
     }
 
-    fn close(&mut self, slots: &mut impl SendSlots, bin: usize) {
+    fn close(&mut self, slots: &mut impl SendSlots<Slot = S>, bin: usize) {
         if let Some(open) = self.bins[bin].take() {
             slots.send(open.slot, open.len, &open.peer);
             self.tally.datagrams_sent += 1;
@@ -234,7 +236,7 @@ impl AckPacker {
     }
 
     /// Sends everything gathered.
-    pub fn flush(&mut self, slots: &mut impl SendSlots) {
+    pub fn flush(&mut self, slots: &mut impl SendSlots<Slot = S>) {
         while let Some(bin) = self.used.pop() {
             self.close(slots, bin);
         }

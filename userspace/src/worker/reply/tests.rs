@@ -1,7 +1,7 @@
 use weir_common::wire::Acks;
 
 use super::*;
-use crate::uring::{ReceiverId, Settings, Uring};
+use crate::uring::{ReceiverId, Settings, SlotId, Uring};
 
 fn peer(port: u16) -> Peer {
     Peer { address: ([127, 0, 0, 1], port).into(), local: None, receiver: ReceiverId(0) }
@@ -49,6 +49,8 @@ struct Outgoing {
 }
 
 impl SendSlots for Outgoing {
+    type Slot = SlotId;
+
     fn free_slot(&mut self) -> Option<SlotId> {
         let uring = self.uring.get_or_insert_with(|| {
             Uring::new(Settings { receive_buffers: 1, send_slots: 3 }).expect("io_uring")

@@ -1,0 +1,164 @@
+//! The kernel as a worker's host: one ring, its sockets, the clocks, and a helper thread that
+//! creates segments, because that one blocks.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use weir_common::id::WorkerId;
+use weir_common::time::UnixMs;
+
+use super::WorkerError;
+use super::clock::{Clock, Now};
+use super::host::{Creation, Host};
+use super::reply::SendSlots;
+use crate::journal::SegmentNo;
+use crate::journal::disk::create_segment;
+use crate::rx::udp::socket_drops;
+use crate::uring::{
+    self, BufferId, Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, Uring, UringError, Write,
+};
+
+/// Segments a journal may have asked for and not got yet: it asks for one at a time.
+const CREATIONS: usize = 2;
+
+/// The thread that creates segments. It ends when its worker drops this.
+struct Creator {
+    wanted: SyncSender<Creation>,
+    created: Receiver<(SegmentNo, io::Result<File>)>,
+}
+
+impl Creator {
+    fn start(worker: WorkerId) -> io::Result<Self> {
+        let (wanted, to_create) = sync_channel::<Creation>(CREATIONS);
+        let (done, created) = sync_channel(CREATIONS);
+        std::thread::Builder::new().name(format!("weir-segment-{}", worker.0)).spawn(move || {
+            for Creation { segment, path, bytes, header } in to_create {
+                let result = create_segment(&path, bytes, &header);
+                if done.send((segment, result)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { wanted, created })
+    }
+}
+
+/// What a worker of a running node stands on. Belongs to the thread that made it.
+pub struct Kernel {
+    uring: Uring,
+    /// A second descriptor of each socket, to read counters from; the first is the ring's.
+    sockets: Vec<OwnedFd>,
+    creator: Creator,
+    clock: Clock,
+}
+
+impl Kernel {
+    /// Sets up the ring, the sockets and the helper thread of a worker, on its own thread. Wall
+    /// time is never before `clock_floor`.
+    ///
+    /// # Errors
+    /// When the kernel refuses the ring, a thread or a descriptor.
+    pub fn start(
+        worker: WorkerId,
+        ring: uring::Settings,
+        sockets: Vec<OwnedFd>,
+        clock_floor: UnixMs,
+    ) -> Result<Self, WorkerError> {
+        let start = |operation| move |source| WorkerError::Start { worker: worker.0, operation, source };
+        let mut uring = Uring::new(ring)?;
+        let mut kept = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            kept.push(socket.try_clone().map_err(start("duplicate a socket"))?);
+            uring.add_receiver(socket);
+        }
+        let creator = Creator::start(worker).map_err(start("start its segment thread"))?;
+        Ok(Self { uring, sockets: kept, creator, clock: Clock::new(clock_floor) })
+    }
+}
+
+impl Host for Kernel {
+    type Buffer = BufferId;
+    type File = Arc<File>;
+
+    fn now(&mut self) -> Now {
+        self.clock.read()
+    }
+
+    fn wait(&mut self, timeout: Duration, out: &mut Vec<Completion>) -> Result<(), UringError> {
+        self.uring.wait(timeout, out)
+    }
+
+    fn bell(&self) -> RawFd {
+        self.uring.raw_fd()
+    }
+
+    fn wake(&mut self, bell: RawFd) {
+        self.uring.wake(bell);
+    }
+
+    fn receivers(&self) -> usize {
+        self.sockets.len()
+    }
+
+    fn arm(&mut self, receiver: ReceiverId) {
+        self.uring.arm(receiver);
+    }
+
+    fn stop_receiving(&mut self, receiver: ReceiverId) {
+        self.uring.stop_receiving(receiver);
+    }
+
+    fn socket_drops(&self, receiver: ReceiverId) -> Option<u32> {
+        socket_drops(self.sockets[usize::from(receiver.0)].as_fd())
+    }
+
+    fn datagram(&self, buffer: &BufferId, filled: usize) -> Option<Datagram<'_>> {
+        self.uring.datagram(buffer, filled)
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        self.uring.recycle(buffer);
+    }
+
+    fn create(&mut self, creation: Creation) -> io::Result<()> {
+        let gone = |_| io::Error::other("the thread that creates segments is gone");
+        self.creator.wanted.try_send(creation).map_err(gone)
+    }
+
+    fn created(&mut self) -> Option<(SegmentNo, io::Result<Arc<File>>)> {
+        self.creator.created.try_recv().ok().map(|(segment, result)| (segment, result.map(Arc::new)))
+    }
+
+    fn write(&mut self, file: &Arc<File>, write: Write) {
+        self.uring.write(file, write);
+    }
+
+    fn sync_data(&mut self, file: &Arc<File>, tag: u64) {
+        self.uring.sync_data(file, tag);
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+}
+
+impl SendSlots for Kernel {
+    type Slot = SlotId;
+
+    fn free_slot(&mut self) -> Option<SlotId> {
+        self.uring.free_slot()
+    }
+
+    fn payload(&mut self, slot: &SlotId) -> &mut [u8; SLOT_PAYLOAD] {
+        self.uring.slot_payload(slot)
+    }
+
+    fn send(&mut self, slot: SlotId, len: usize, to: &Peer) {
+        self.uring.send(slot, len, to);
+    }
+}

@@ -12,22 +12,102 @@ use super::writer::Journal;
 /// Zeros written at once.
 const ZEROS: usize = 1 << 20;
 
+/// The calls that make a file and its name survive a crash: the system's, or those of a simulated
+/// disk.
+pub trait Medium {
+    /// An open file.
+    type File;
+
+    /// Creates a file that is not there yet, and opens it.
+    ///
+    /// # Errors
+    /// As the system fails; `AlreadyExists` when there is such a file.
+    fn create_new(&mut self, path: &Path) -> io::Result<Self::File>;
+
+    /// Reserves `bytes` of the disk for the file, as zeros.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn allocate(&mut self, file: &Self::File, bytes: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn write_all_at(&mut self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the file's content and size durable, not its name.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn sync_all(&mut self, file: &Self::File) -> io::Result<()>;
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn sync_folder(&mut self, folder: &Path) -> io::Result<()>;
+
+    /// Takes a file's name away.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn remove_file(&mut self, path: &Path) -> io::Result<()>;
+}
+
+/// The operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Medium for System {
+    type File = File;
+
+    fn create_new(&mut self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    }
+
+    fn allocate(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+        allocate(file, bytes)
+    }
+
+    fn write_all_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(file, bytes, offset)
+    }
+
+    fn sync_all(&mut self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn sync_folder(&mut self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)
+    }
+
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+}
+
 /// Creates a segment file that will survive a crash: allocates it, writes its header, syncs the
 /// file and its folder. Leaves nothing behind when it fails, as far as the disk lets it.
 ///
 /// # Errors
 /// The first call that failed; `AlreadyExists` when there is such a file.
-pub fn create_segment(path: &Path, bytes: u64, header: &[u8]) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-    let filled = || -> io::Result<()> {
-        allocate(&file, bytes)?;
-        file.write_all_at(header, 0)?;
-        file.sync_all()?;
-        sync_folder(path.parent().unwrap_or(Path::new(".")))
+pub fn create_segment<M: Medium>(
+    medium: &mut M,
+    path: &Path,
+    bytes: u64,
+    header: &[u8],
+) -> io::Result<M::File> {
+    let file = medium.create_new(path)?;
+    let mut filled = || -> io::Result<()> {
+        medium.allocate(&file, bytes)?;
+        medium.write_all_at(&file, header, 0)?;
+        medium.sync_all(&file)?;
+        medium.sync_folder(path.parent().unwrap_or(Path::new(".")))
     };
     if let Err(error) = filled() {
         drop(file);
-        let _harmless_if_it_stays = std::fs::remove_file(path);
+        let _harmless_if_it_stays = medium.remove_file(path);
         return Err(error);
     }
     Ok(file)
@@ -70,8 +150,8 @@ impl Disk {
     pub fn run(&mut self, operation: Operation) -> Option<Completion> {
         match operation {
             Operation::CreateSegment { segment, path, bytes, header } => {
-                let result =
-                    create_segment(&path, bytes, &header).map(|file| drop(self.files.insert(segment, file)));
+                let result = create_segment(&mut System, &path, bytes, &header)
+                    .map(|file| drop(self.files.insert(segment, file)));
                 Some(Completion::Created { segment, result })
             }
             Operation::Write { segment, offset, buffer, from } => {
@@ -134,13 +214,13 @@ mod tests {
     fn a_segment_is_never_created_over_another_and_a_failure_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("segment");
-        create_segment(&path, 8192, b"first").unwrap();
-        let error = create_segment(&path, 8192, b"second").unwrap_err();
+        create_segment(&mut System, &path, 8192, b"first").unwrap();
+        let error = create_segment(&mut System, &path, 8192, b"second").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!((&bytes[..5], bytes.len()), (&b"first"[..], 8192));
         let too_large = dir.path().join("large");
-        assert!(create_segment(&too_large, 1 << 62, b"").is_err());
+        assert!(create_segment(&mut System, &too_large, 1 << 62, b"").is_err());
         assert!(!too_large.exists());
     }
 }

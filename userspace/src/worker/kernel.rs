@@ -17,7 +17,7 @@ use super::clock::{Clock, Now};
 use super::host::{Creation, Host};
 use super::reply::SendSlots;
 use crate::journal::SegmentNo;
-use crate::journal::disk::create_segment;
+use crate::journal::disk::{System, create_segment};
 use crate::rx::udp::socket_drops;
 use crate::uring::{
     self, BufferId, Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, Uring, UringError, Write,
@@ -38,7 +38,7 @@ impl Creator {
         let (done, created) = sync_channel(CREATIONS);
         std::thread::Builder::new().name(format!("weir-segment-{}", worker.0)).spawn(move || {
             for Creation { segment, path, bytes, header } in to_create {
-                let result = create_segment(&path, bytes, &header);
+                let result = create_segment(&mut System, &path, bytes, &header);
                 if done.send((segment, result)).is_err() {
                     return;
                 }

@@ -1,9 +1,10 @@
 //! One run of the daemon, from config to exit: puts the rooms together, in order, and takes them
 //! apart again.
 //!
-//! The order of a start: lock the journal folder, open the status socket, open the store, open
-//! the sockets, refold the ledgers, steer, start workers and forwarder. Clicks are read only when
-//! dedupe knows everything it knew; those that come before wait in the sockets' buffers. The order of a drain stands at
+//! The order of a start: lock the journal folder, settle what the last process left, open the
+//! status socket, open the store, open the sockets, refold the ledgers, steer, start workers and
+//! forwarder. Clicks are read only when dedupe knows everything it knew; those that come before
+//! wait in the sockets' buffers. The order of a drain stands at
 //! [`crate::worker::phase`].
 //!
 //! No decision on clicks is made here. Start reading at [`run`].
@@ -30,6 +31,8 @@ use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::{Store, StoreError};
 use crate::forward::forwarder::StartError;
 use crate::forward::{Forwarder, mailboxes};
+use crate::journal::disk::System;
+use crate::journal::settle::settle;
 use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
@@ -116,6 +119,7 @@ pub enum DaemonError {
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     let cores = Host::this().worker_cores(config);
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
+    settle(&mut System, &folder)?;
     shape::keep(&config.node.data_dir, config.buckets.dimensions)?;
     let workers: Arc<[WorkerStats]> = cores.iter().map(|_| WorkerStats::default()).collect();
     let node = Node {

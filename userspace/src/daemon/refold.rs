@@ -29,7 +29,7 @@ use crate::worker::unflushed::Unflushed;
 const PROGRESS_ROWS: u64 = 5_000_000;
 
 /// What a start begins with.
-pub(super) struct Refolded {
+pub struct Refolded {
     /// The ledger of each worker, with the buckets it owes the sink.
     pub(super) ledgers: Vec<(Ledger, Unflushed)>,
     /// What was found in the journal.

@@ -24,6 +24,12 @@ pub trait Medium {
     /// As the system fails; `AlreadyExists` when there is such a file.
     fn create_new(&mut self, path: &Path) -> io::Result<Self::File>;
 
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn open(&mut self, path: &Path) -> io::Result<Self::File>;
+
     /// Reserves `bytes` of the disk for the file, as zeros.
     ///
     /// # Errors
@@ -41,6 +47,12 @@ pub trait Medium {
     /// # Errors
     /// As the system fails.
     fn sync_all(&mut self, file: &Self::File) -> io::Result<()>;
+
+    /// Drops what the page cache holds of a synced file, so that the next read is of the medium.
+    ///
+    /// # Errors
+    /// As the system fails.
+    fn forget_cache(&mut self, file: &Self::File) -> io::Result<()>;
 
     /// Makes the names in a folder durable.
     ///
@@ -66,8 +78,17 @@ impl Medium for System {
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        // For writing: a disk that can only be read is to be found out now.
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
     fn allocate(&mut self, file: &File, bytes: u64) -> io::Result<()> {
         allocate(file, bytes)
+    }
+
+    fn forget_cache(&mut self, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
     fn write_all_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

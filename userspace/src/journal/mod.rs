@@ -68,6 +68,7 @@ pub mod operation;
 pub mod recovery;
 pub mod scan;
 pub mod segment;
+pub mod settle;
 pub mod stream;
 pub mod trim;
 pub mod writer;

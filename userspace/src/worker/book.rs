@@ -1,7 +1,9 @@
 //! The open block and the journal behind it: what was decided, and how far it is durable.
 
+use weir_common::block::BLOCK_HEADER_LEN;
 use weir_common::id::BlockSeq;
 use weir_common::reason::Outcome;
+use weir_common::row::MAX_ROW_LEN;
 use weir_common::time::UnixMs;
 use weir_common::wire::{CLICK_LEN, MAX_PAYLOAD};
 
@@ -24,8 +26,9 @@ const DATAGRAM_ROWS: usize = MAX_PAYLOAD + MAX_PAYLOAD / CLICK_LEN * ROW_OVERHEA
 // A block of the usual size holds full batches; the least one holds a datagram, or a handed-off
 // click with its record, in half of it.
 const _: () = assert!(BATCH_DATAGRAMS * DATAGRAM_ROWS <= BLOCK_BYTES / 2 && TURN_BYTES <= BLOCK_BYTES / 2);
-/// The smallest block a book can be kept in.
-pub const BLOCK_BYTES_MIN: usize = 4096;
+/// The smallest block a book can be kept in: a builder's own least, and the bounds below.
+pub const BLOCK_BYTES_MIN: usize = 20 * 1024;
+const _: () = assert!(BLOCK_HEADER_LEN + MAX_ROW_LEN <= BLOCK_BYTES_MIN);
 const _: () = assert!(DATAGRAM_ROWS <= BLOCK_BYTES_MIN / 2 && TURN_BYTES_MIN <= BLOCK_BYTES_MIN / 2);
 
 /// A worker's journal, with the block that is being filled.
@@ -147,6 +150,12 @@ impl Book {
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         *self.journal.state() != JournalState::Running
+    }
+
+    /// Whether blocks can become durable.
+    #[must_use]
+    pub const fn state(&self) -> &JournalState {
+        self.journal.state()
     }
 
     /// Takes back the buffers of durable blocks.

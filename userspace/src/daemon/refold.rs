@@ -11,7 +11,7 @@ use std::time::Instant;
 use weir_common::block::BlockHeader;
 use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::row::Row;
-use weir_common::time::{Minute, UnixMs};
+use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 
 use super::past::{Past, part_of};
 use super::recall::{RecallReport, recall};
@@ -66,8 +66,15 @@ pub fn refold(
         shelf.remove(*id);
     }
     let plan = Plan::new(&present, &shelf, checkpoint);
-    let mut fold =
-        Fold::new(shards, checkpoint, ledgers, plan.minutes.clone(), compared_after, Instant::now());
+    let mut fold = Fold::new(
+        shards,
+        settings,
+        checkpoint,
+        ledgers,
+        plan.minutes.clone(),
+        compared_after,
+        Instant::now(),
+    );
     let known = plan.known.iter().map(|(id, summary)| (*id, *summary)).collect();
     let recovery =
         recover_part(&place, &Part { known, until: None }, |header, row, _| fold.row(header, row))?;
@@ -167,10 +174,14 @@ struct Fold<'a> {
     shards: &'a ShardMap,
     checkpoint: &'a Checkpoint,
     workers: Vec<(Ledger, Unflushed)>,
-    /// Minutes with rows that the sink does not have: their buckets are owed.
+    /// Minutes with rows that the sink's buckets do not count: theirs are owed.
     owed: BTreeSet<Minute>,
     /// Rows up to these blocks meet states that know of later clicks.
     digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
+    /// How long after its minute a row may come.
+    lateness_ms: u64,
+    /// The latest receive time of a row.
+    newest: UnixMs,
     began: Instant,
     rows: u64,
     compared: u64,
@@ -180,21 +191,35 @@ struct Fold<'a> {
 impl<'a> Fold<'a> {
     const fn new(
         shards: &'a ShardMap,
+        settings: &Settings,
         checkpoint: &'a Checkpoint,
         workers: Vec<(Ledger, Unflushed)>,
         owed: BTreeSet<Minute>,
         digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
         began: Instant,
     ) -> Self {
-        Self { shards, checkpoint, workers, owed, digested, began, rows: 0, compared: 0, differing: 0 }
+        Self {
+            shards,
+            checkpoint,
+            workers,
+            owed,
+            digested,
+            lateness_ms: settings.lateness_ms,
+            newest: UnixMs(0),
+            began,
+            rows: 0,
+            compared: 0,
+            differing: 0,
+        }
     }
 
     fn row(&mut self, header: &BlockHeader, row: &Row) {
         let block = BlockIdentity::of(header);
-        if block.sequence > self.checkpoint.committed(block.epoch, block.worker) {
+        if block.sequence > self.checkpoint.counted(block.epoch, block.worker) {
             self.owed.insert(Minute(row.minute.get()));
         }
         let is_comparable = self.is_comparable(&block);
+        self.newest = self.newest.max(UnixMs(row.received_at_ms.get()));
         let owner = self.shards.owner(row.click.shard());
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         // A bucket is taken after its last row, so by then `owed` knows of all its rows.
@@ -236,9 +261,16 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// The forwarder knows nothing of the minutes that are still open: it gets all of them.
+    /// The forwarder knows nothing of the minutes that can still change: it gets all of them. Of
+    /// older ones a worker whose last row is old may hold its share still, and others theirs no
+    /// more: those go only where they are owed, and so are kept, by all.
     fn finish(mut self) -> Vec<(Ledger, Unflushed)> {
-        self.workers.iter_mut().for_each(|(ledger, _)| ledger.mark_all_changed());
+        let can_change_ms = self.lateness_ms.saturating_add(MS_PER_MINUTE);
+        let open_from = UnixMs(self.newest.0.saturating_sub(can_change_ms)).minute();
+        for (ledger, unflushed) in &mut self.workers {
+            ledger.mark_all_changed();
+            unflushed.take(ledger, |minute| minute >= open_from || self.owed.contains(&minute));
+        }
         self.workers
     }
 }

@@ -137,6 +137,7 @@ impl<S: Sink> Forwarder<S> {
         }
         // Streams without a segment are done with; their positions would pile up.
         checkpoint.positions.retain(|writer, _| recovery.ends.contains_key(writer));
+        checkpoint.counted.retain(|writer, _| recovery.ends.contains_key(writer));
         let upto = recovery.ends.iter().map(|(&writer, end)| (writer, end.last)).collect();
         Ok(Self {
             merge: Merge::new(checkpoint.final_before),
@@ -407,6 +408,10 @@ impl<S: Sink> Forwarder<S> {
             self.ahead.insert(writer, stream);
         }
         checkpoint.flush = self.flush;
+        if is_last {
+            let last = checkpoint.positions.iter().map(|(&writer, position)| (writer, position.last));
+            checkpoint.counted = last.collect();
+        }
         // What a worker that is gone still owed, the next start has to be able to send.
         if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {
             let closed = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();

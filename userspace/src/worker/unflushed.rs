@@ -28,6 +28,11 @@ impl Unflushed {
             return;
         }
         self.taken_in = now.minute();
+        self.take(ledger, wanted);
+    }
+
+    /// Takes what changed. `wanted` says which minutes matter to the sink.
+    pub fn take(&mut self, ledger: &mut Ledger, wanted: impl Fn(Minute) -> bool) {
         ledger.take_changed(&mut self.scratch);
         let wanted = self.scratch.drain(..).filter(|(key, _)| wanted(Minute(key.minute.get())));
         self.totals.extend(wanted);

@@ -153,6 +153,8 @@ pub struct PositionValue {
     pub last: U64,
     /// Where it ended in its segment.
     pub offset: U64,
+    /// The last block that the buckets count.
+    pub counted: U64,
     /// Its segment.
     pub segment: U32,
 }

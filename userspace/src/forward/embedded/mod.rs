@@ -209,6 +209,7 @@ impl Store {
             let (_, epoch, worker) = keys::read_stream(&key).ok_or_else(damaged)?;
             let value = PositionValue::read_from_bytes(&value).map_err(|_| damaged())?;
             checkpoint.positions.insert((epoch, worker), position(&value));
+            checkpoint.counted.insert((epoch, worker), BlockSeq(value.counted.get()));
         }
         Ok(checkpoint)
     }
@@ -289,6 +290,7 @@ impl Store {
             let value = PositionValue {
                 last: position.last.0.into(),
                 offset: position.offset.into(),
+                counted: batch.checkpoint.counted(epoch, worker).0.into(),
                 segment: position.segment.0.into(),
             };
             transaction.insert(

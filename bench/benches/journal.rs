@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir::admission::Admitted;
-use weir::journal::disk::create_segment;
+use weir::journal::disk::{System, create_segment};
 use weir::journal::{
     BlockBuilder, Completion, DiskBudget, Folder, Journal, JournalConfig, Operation, SegmentNo, recover,
 };
@@ -156,7 +156,7 @@ impl Helper {
         std::thread::spawn(move || {
             for operation in work {
                 if let Operation::CreateSegment { segment, path, bytes, header } = operation
-                    && finished.send((segment, create_segment(&path, bytes, &header))).is_err()
+                    && finished.send((segment, create_segment(&mut System, &path, bytes, &header))).is_err()
                 {
                     return;
                 }
@@ -258,7 +258,7 @@ impl Writer {
 
 /// Ready buffers to one file.
 fn plain(path: &Path, group: usize, bytes: usize, preallocated: bool) -> Result<Round> {
-    let file = if preallocated { create_segment(path, bytes as u64, &[])? } else { File::create(path)? };
+    let file = if preallocated { create_segment(&mut System, path, bytes as u64, &[])? } else { File::create(path)? };
     let buffer: Vec<u8> = (0..group).map(|n| (n * 31) as u8).collect();
     let (mut written, mut syncs) = (0, 0);
     let began = Instant::now();

@@ -7,6 +7,7 @@
 mod generator;
 mod node;
 mod process;
+pub mod sim;
 
 pub use generator::{Generator, Load, Report};
 pub use node::{Node, NodeFolder};

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, typed};
-use crate::{root, setup, tidy, toolchain};
+use crate::{root, setup, sim, tidy, toolchain};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +21,10 @@ pub(crate) struct Args {
 /// What a test prints on a line of its own when it cannot run here, in any case of letters, with
 /// the reason after it.
 const SKIP_MARK: &str = "skipped:";
+
+/// Seeds of the simulation that a test runs, and the seconds after which it begins no further one.
+const SIMULATION_SEEDS: u64 = 4000;
+const SIMULATION_SECONDS: u64 = 60;
 
 /// Levels, and the words in a test binary's name that put it there; what has none is pure. The
 /// last level that fits decides: a veth needs more than a program that is loaded.
@@ -36,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally)?;
+    simulation(&mut tally);
     print!("{}", tally.summary());
     if tally.total().failed > 0 {
         bail!("tests failed");
@@ -105,6 +110,14 @@ fn tests(tally: &mut Tally) -> Result<()> {
         tally.check("cargo test", false);
     }
     Ok(())
+}
+
+/// Seeds of the simulation, as many as fit the time: counts as one test. A seed that fails prints
+/// the command that replays it.
+fn simulation(tally: &mut Tally) {
+    println!("$ cargo xtask sim --seeds {SIMULATION_SEEDS} --budget {SIMULATION_SECONDS}");
+    let passed = sim::seeds(SIMULATION_SEEDS, SIMULATION_SECONDS).map_err(|error| println!("{error:#}"));
+    tally.check("simulation", passed.is_ok());
 }
 
 /// Numbers of one level.

@@ -17,6 +17,7 @@ mod lab;
 mod levels;
 mod promises;
 mod setup;
+mod sim;
 mod status;
 mod tidy;
 // Shared with the daemon's build script: one answer to the question what can build the program.
@@ -47,6 +48,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run a whole node in one thread, with time, network, disk and sink decided by a seed
+    Sim {
+        /// Passed to the simulation: `--seed N --steps N --seeds K --trace`, see `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run the load generator and benches (`weir-bench`)
     Bench {
         /// Passed to `weir-bench`
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Tidy => tidy::run(&root()),
         Task::Top { arguments } => run_binary("weir", "top", &arguments),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Bench { arguments } => run_binary("weir-bench", "", &arguments),
     };
     match result {

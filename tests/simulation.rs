@@ -1,0 +1,56 @@
+//! The simulation itself under test: sound seeds pass, a seed repeats its run, and every wrong
+//! that the harness does on purpose is found.
+
+use weir_labs::sim::{Canary, Run, run, scratch};
+
+const STEPS: u64 = 2000;
+
+fn sound(seed: u64) -> Run {
+    Run { seed, steps: STEPS, trace: false, canary: None }
+}
+
+/// The number of the first seed that finds the wrong, and what it says.
+fn first_to_find(canary: Canary) -> (u64, String) {
+    for seed in 1..=10 {
+        let told = Run { canary: Some(canary), ..sound(seed) };
+        if let Err(wrong) = run(told, &scratch()) {
+            return (seed, wrong);
+        }
+    }
+    panic!("ten seeds did not find {canary:?}");
+}
+
+#[test]
+fn whatever_happens_every_acknowledged_click_is_counted_once_and_the_books_close() {
+    for seed in 1..=40 {
+        if let Err(wrong) = run(sound(seed), &scratch()) {
+            panic!("{wrong}\nreplay it: cargo xtask sim --seed {seed} --steps {STEPS} --trace");
+        }
+    }
+}
+
+#[test]
+fn a_seed_repeats_its_run_exactly() {
+    for seed in 1..=5 {
+        let runs = [run(sound(seed), &scratch()), run(sound(seed), &scratch())];
+        assert_eq!(runs[0], runs[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn an_ack_before_the_click_is_durable_is_found() {
+    let (_, wrong) = first_to_find(Canary::WrongAck);
+    assert!(wrong.contains("acknowledged before it was durable"), "{wrong}");
+}
+
+#[test]
+fn a_click_counted_twice_is_found() {
+    let (_, wrong) = first_to_find(Canary::DoubleCount);
+    assert!(wrong.contains("bucket"), "{wrong}");
+}
+
+#[test]
+fn a_block_lost_on_its_way_to_the_sink_is_found() {
+    let (_, wrong) = first_to_find(Canary::LostRow);
+    assert!(wrong.contains("the sink has"), "{wrong}");
+}

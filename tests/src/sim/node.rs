@@ -1,0 +1,213 @@
+//! One start of a node: the daemon's own workers, journals, ledgers and forwarder, put together
+//! as the daemon does, on simulated hosts.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir::admission::{self, Admission, KeyRing, SigningKey};
+use weir::daemon::refold::refold;
+use weir::forward::{Forwarder, ForwarderConfig, Sink, mailboxes};
+use weir::journal::settle::settle;
+use weir::journal::{BlockIdentity, DiskBudget, Folder, Journal, JournalConfig, JournalState, recover};
+use weir::ledger;
+use weir::stats::{ForwardStats, OwnStats, WorkerStats};
+use weir::worker::book::Book;
+use weir::worker::desk::Parts;
+use weir::worker::handoff::mesh;
+use weir::worker::phase::Phase;
+use weir::worker::shard_map::ShardMap;
+use weir::worker::{Settings, Worker};
+use weir_common::id::{Issuer, KeyId, NodeId, WorkerId};
+use weir_common::row::Row;
+use weir_common::siphash::SipKey;
+
+use super::host::{BUFFERS, Clocks, SimulatedHost, Station};
+use super::medium::FaultyMedium;
+use super::oracle::BlockName;
+use super::plan::Plan;
+use super::senders::KEY;
+use super::sink::{SimulatedSink, Store};
+
+/// The simulated node.
+const NODE: NodeId = NodeId(1);
+/// Impressions a worker has memory for: more than a run makes.
+const IMPRESSIONS: usize = 1 << 14;
+/// Buckets a worker has memory for: more than a run makes.
+const BUCKETS: usize = 1 << 12;
+
+/// A running node.
+pub struct Node {
+    /// Its workers.
+    pub workers: Vec<Worker<SimulatedHost>>,
+    /// What each worker's host shares with the world.
+    pub stations: Vec<Rc<RefCell<Station>>>,
+    /// Its forwarder.
+    pub forwarder: Forwarder<SimulatedSink>,
+    /// The steps of its drain.
+    pub phase: Arc<Phase>,
+    /// The workers' counters.
+    pub stats: Arc<[WorkerStats]>,
+    /// Which start this is.
+    pub epoch: u32,
+    /// Who owns which shard.
+    pub shards: ShardMap,
+    /// Monotonic ms at its start.
+    pub started_ms: u64,
+    /// Held as long as it runs.
+    _folder: Folder,
+}
+
+/// What a start read back from the journal.
+pub type RowsRead = Vec<(BlockName, Row)>;
+
+impl Node {
+    /// Starts a node on what the disk holds, in the order of the daemon.
+    ///
+    /// # Errors
+    /// Why it cannot start, in words.
+    pub fn start(
+        path: &Path,
+        workers: usize,
+        plan: &Plan,
+        clocks: &Clocks,
+        store: &Rc<RefCell<Store>>,
+        medium: &mut FaultyMedium<'_>,
+    ) -> Result<(Self, RowsRead), String> {
+        let folder = Folder::open(path, NODE).map_err(|error| error.to_string())?;
+        settle(medium, &folder).map_err(|error| error.to_string())?;
+        let mut rows = Vec::new();
+        let read = recover(&folder, |header, row, _| {
+            let block = BlockIdentity::of(header);
+            rows.push(((block.epoch.0, block.worker.0, block.sequence.0), *row));
+        });
+        read.map_err(|error| error.to_string())?;
+        let mut sink = SimulatedSink(Rc::clone(store));
+        let checkpoint = sink.checkpoint().map_err(|error| error.to_string())?;
+        let shards = ShardMap::even(workers);
+        let (ledgers, recovery) = refold(&folder, &shards, &ledger_settings(plan), &checkpoint)
+            .map_err(|error| error.to_string())?;
+        let used = folder.bytes_used().map_err(|error| error.to_string())?;
+        let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
+        let budget = Arc::new(DiskBudget::new(used + plan.segments_max * segment_bytes, used));
+        let (boxes, ends) = mailboxes(workers as u16);
+        let forwarder = Forwarder::new(
+            forwarder_config(plan),
+            &folder,
+            &recovery,
+            sink,
+            ends,
+            (Arc::clone(&budget), Arc::new(ForwardStats::default())),
+        )
+        .map_err(|error| error.to_string())?;
+        let phase = Arc::new(Phase::new(workers));
+        let stats: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
+        let floor = recovery.report.received.map_or_else(Default::default, |(_, latest)| latest);
+        let stations: Vec<_> = (0..workers).map(|_| Rc::<RefCell<Station>>::default()).collect();
+        let mut running = Vec::new();
+        let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(&stations).enumerate();
+        for (number, ((((ledger, unflushed), mailbox), port), station)) in each {
+            let worker = WorkerId(number as u16);
+            let journal = JournalConfig {
+                segment_bytes: 0, // as small as it can be
+                block_bytes_max: plan.block_bytes,
+                queue_bytes_max: 2 * plan.block_bytes,
+                started_at: floor,
+                ..JournalConfig::new(folder.segments().to_owned(), folder.writer(worker))
+            };
+            let parts = Parts {
+                worker,
+                shards: shards.clone(),
+                admission: admission(plan)?,
+                ledger,
+                book: Book::new(Journal::new(journal, Arc::clone(&budget))),
+                port,
+                waiting_capacity: 64,
+                stats: OwnStats::new(Arc::clone(&stats), number),
+            };
+            let host = SimulatedHost::new(number as i32, Rc::clone(clocks), floor, Rc::clone(station));
+            let told = Settings {
+                commit_window: Duration::from_millis(plan.commit_window_ms),
+                receive_buffers: BUFFERS as u16,
+            };
+            running.push(Worker::new(told, host, parts, mailbox, unflushed, Arc::clone(&phase)));
+        }
+        let started_ms = clocks.get().monotonic_ns / 1_000_000;
+        let epoch = folder.epoch().0;
+        Ok((
+            Self {
+                workers: running,
+                stations,
+                forwarder,
+                phase,
+                stats,
+                epoch,
+                shards,
+                started_ms,
+                _folder: folder,
+            },
+            rows,
+        ))
+    }
+
+    /// Whether a journal takes nothing any more until a restart.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.workers.iter().any(|worker| matches!(worker.desk().book.state(), JournalState::Halted(_)))
+    }
+
+    /// Received = the sum of all outcomes, but for what is between two workers.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn books(&self) -> Result<(), String> {
+        let sum = |of: &dyn Fn(&WorkerStats) -> u64| self.stats.iter().map(of).sum::<u64>();
+        let received = sum(&|stats| stats.clicks_received.get());
+        let decided = sum(&|stats| stats.outcomes.iter().map(weir::stats::Counter::get).sum());
+        let (out, over) =
+            (sum(&|stats| stats.clicks_handed_off.get()), sum(&|stats| stats.clicks_taken_over.get()));
+        if received + over == decided + out {
+            return Ok(());
+        }
+        Err(format!("{received} clicks received, {decided} decided, {out} handed off, {over} taken over"))
+    }
+}
+
+fn admission(plan: &Plan) -> Result<Admission, String> {
+    let key = SigningKey { issuer: Issuer(1), id: KeyId(1), secret: KEY };
+    let keys = KeyRing::new(&[key]).map_err(|error| error.to_string())?;
+    let limits = &plan.limits;
+    let settings = admission::Settings {
+        lifetime_ms: limits.lifetime_ms,
+        max_ahead_ms: limits.max_ahead_ms,
+        lateness_ms: limits.lateness_ms,
+        allow_unsigned: true,
+    };
+    Ok(Admission::new(settings, keys))
+}
+
+fn ledger_settings(plan: &Plan) -> ledger::Settings {
+    let limits = &plan.limits;
+    ledger::Settings {
+        lifetime_ms: limits.lifetime_ms,
+        lateness_ms: limits.lateness_ms,
+        max_ahead_ms: limits.max_ahead_ms,
+        capacity_impressions: IMPRESSIONS,
+        capacity_buckets: BUCKETS,
+        ..ledger::Settings::new(SipKey { k0: 11, k1: 12 })
+    }
+}
+
+/// As the daemon's own: a minute is over, the last late click may come, clocks may be ahead.
+fn forwarder_config(plan: &Plan) -> ForwarderConfig {
+    let limits = &plan.limits;
+    ForwarderConfig {
+        interval_ms: plan.flush_ms,
+        part_bytes_max: plan.part_bytes,
+        close_after_ms: limits.lateness_ms + limits.max_ahead_ms + 5 * 60_000,
+        horizon_ms: limits.lifetime_ms + limits.lifetime_ms / 24,
+        trim_every_ms: 5000,
+    }
+}

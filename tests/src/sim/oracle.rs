@@ -1,0 +1,535 @@
+//! What should be true, worked out by itself: maps of clicks, and nothing of the ledger but the
+//! types on the wire. It is told what senders send, what the node answers, what becomes durable
+//! and what the sink commits, and holds each against all it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use weir::forward::Batch;
+use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_OFFSET};
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
+use weir_common::row::{Row, Rows, row_flags};
+use weir_common::time::MS_PER_MINUTE;
+use weir_common::wire::{AckStatus, Acks, Click, Datagram, click_flags};
+use zerocopy::FromBytes;
+
+use super::limits::Limits;
+
+/// What tells clicks apart: the impression, whether it is foreign, the ordinal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClickName {
+    foreign: bool,
+    impression: u128,
+    ordinal: u8,
+}
+
+impl ClickName {
+    /// The name of this click.
+    #[must_use]
+    pub fn of(click: &Click) -> Self {
+        Self {
+            foreign: click.flags & click_flags::FOREIGN != 0,
+            impression: u128::from_le_bytes(click.impression.0),
+            ordinal: click.ordinal,
+        }
+    }
+}
+
+/// Epoch, worker and sequence of a block.
+pub type BlockName = (u32, u16, u64);
+
+/// What is known of one click.
+#[derive(Debug, Default)]
+struct Truth {
+    /// A sender made it like that, and the node should take it.
+    is_sound: bool,
+    /// `None` for foreign ids, which never expire.
+    issued_at_ms: Option<u64>,
+    /// The blocks on the medium with a row of it, and when it was received.
+    durable: BTreeMap<BlockName, u64>,
+    /// Blocks at the sink with a row of it, when it was received and what it is.
+    at_sink: Vec<(BlockName, u64, Outcome)>,
+    /// A sender was told that it is durable.
+    acked: bool,
+    /// Datagrams of the node that said `created` of it.
+    created: u32,
+}
+
+/// Totals of a bucket, counted by hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    accepted: u64,
+    repeat: u64,
+    late: u64,
+    suspect: u64,
+    cost: u64,
+    filtered: BTreeMap<u8, u64>,
+}
+
+impl Totals {
+    fn of(totals: &BucketTotals) -> Self {
+        let filtered = totals.filtered.iter().enumerate().filter(|(_, count)| count.get() > 0);
+        Self {
+            accepted: totals.accepted.get(),
+            repeat: totals.repeat.get(),
+            late: totals.late.get(),
+            suspect: totals.clock_suspect.get(),
+            cost: totals.cost_micros.get(),
+            filtered: filtered.map(|(slot, count)| (slot as u8 + FIRST_FILTERED, count.get())).collect(),
+        }
+    }
+}
+
+/// Everything that should be true. A check that fails says what is not.
+#[derive(Debug)]
+pub struct Oracle {
+    limits: Limits,
+    clicks: BTreeMap<ClickName, Truth>,
+    /// Which clicks a sender means by a batch id.
+    batches: BTreeMap<(SocketAddr, u64), Vec<ClickName>>,
+    /// Clicks in each block on the medium.
+    blocks: BTreeMap<BlockName, Vec<ClickName>>,
+    /// The last block of each stream at the sink.
+    forwarded: BTreeMap<(u32, u16), u64>,
+    /// When an impression was first counted, accepted or late.
+    impressions: BTreeMap<(bool, u128), u64>,
+    /// When a foreign impression first had a row.
+    foreign: BTreeMap<u128, u64>,
+    recount: BTreeMap<BucketKey, Totals>,
+    /// The blocks whose rows a bucket counts.
+    counted_from: BTreeMap<BucketKey, BTreeSet<BlockName>>,
+    buckets: BTreeMap<BucketKey, (u64, Totals)>,
+    /// The range of all wall clocks so far.
+    wall: Option<(u64, u64)>,
+    /// What the specification says of clicks that datagrams carried.
+    pub clicks_sent: u64,
+    /// Rows at the sink.
+    pub rows_at_sink: u64,
+    /// Acks the node sent for single clicks.
+    pub statuses: [u64; 4],
+}
+
+/// Something is not as it should be.
+pub type Verdict = Result<(), String>;
+
+macro_rules! hold {
+    ($condition:expr, $($text:tt)*) => { if !$condition { return Err(format!($($text)*)); } };
+}
+
+impl Oracle {
+    /// An oracle that has heard nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            clicks: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            impressions: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            recount: BTreeMap::new(),
+            counted_from: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            wall: None,
+            clicks_sent: 0,
+            rows_at_sink: 0,
+            statuses: [0; 4],
+        }
+    }
+
+    /// The wall clock shows this.
+    pub fn time(&mut self, wall_ms: u64) {
+        let (low, high) = self.wall.unwrap_or((wall_ms, wall_ms));
+        self.wall = Some((low.min(wall_ms), high.max(wall_ms)));
+    }
+
+    /// A sender made this click.
+    pub fn made(&mut self, click: &Click, is_sound: bool) {
+        let truth = self.clicks.entry(ClickName::of(click)).or_default();
+        truth.is_sound = is_sound;
+        let foreign = click.flags & click_flags::FOREIGN != 0;
+        truth.issued_at_ms = (!foreign).then(|| u64::from(click.impression.issued_at_s()) * 1000);
+    }
+
+    /// A sender sent this datagram.
+    ///
+    /// # Errors
+    /// When it used a batch id for other clicks before.
+    pub fn sent(&mut self, from: SocketAddr, payload: &[u8]) -> Verdict {
+        let Ok(datagram) = Datagram::parse(payload) else { return Err("a sender sent garbage".to_owned()) };
+        let names: Vec<_> = datagram.clicks().map(|(click, _)| ClickName::of(click)).collect();
+        self.clicks_sent += names.len() as u64;
+        let id = datagram.header().batch_id.get();
+        let known = self.batches.entry((from, id)).or_insert_with(|| names.clone());
+        hold!(*known == names, "batch {id:x} of {from} names other clicks than before");
+        Ok(())
+    }
+
+    /// The node sends this answer.
+    ///
+    /// # Errors
+    /// When it says more than is true.
+    pub fn answered(&mut self, to: SocketAddr, payload: &[u8]) -> Verdict {
+        let mut acks = Acks::new(payload);
+        for ack in acks.by_ref() {
+            // What a stranger sent has no batch that is known.
+            let Some(names) = self.batches.get(&(to, ack.batch_id)) else { continue };
+            hold!(
+                names.len() == ack.statuses.len(),
+                "an ack of {} clicks for {}",
+                ack.statuses.len(),
+                names.len()
+            );
+            for (name, &status) in names.iter().zip(ack.statuses) {
+                let Some(truth) = self.clicks.get_mut(name) else {
+                    return Err(format!("{name:?} is unknown"));
+                };
+                self.statuses[usize::from(status)] += 1;
+                match AckStatus::from_number(status) {
+                    Some(AckStatus::Created | AckStatus::Exists) => {
+                        hold!(
+                            !truth.durable.is_empty() || !truth.at_sink.is_empty(),
+                            "{name:?} was acknowledged before it was durable"
+                        );
+                        truth.created += u32::from(status == AckStatus::Created as u8);
+                        // A foreign impression may be forgotten after a lifetime.
+                        hold!(truth.created <= 1 || name.foreign, "{name:?} was created twice");
+                    }
+                    Some(AckStatus::Malformed) => {
+                        let (low, high) = self.wall.unwrap_or_default();
+                        let limits = &self.limits;
+                        let is_void = truth.issued_at_ms.is_some_and(|issued| {
+                            issued + limits.lifetime_ms < high || issued > low + limits.max_ahead_ms
+                        });
+                        hold!(!truth.is_sound || is_void, "{name:?} is sound and was refused for good");
+                    }
+                    Some(AckStatus::Retry) => {}
+                    None => return Err(format!("{name:?} has status {status}")),
+                }
+            }
+        }
+        hold!(acks.rest().is_empty(), "an answer is not acks from start to end");
+        Ok(())
+    }
+
+    /// A sender takes this click for durable.
+    pub fn acked(&mut self, click: &Click) {
+        if let Some(truth) = self.clicks.get_mut(&ClickName::of(click)) {
+            truth.acked = true;
+        }
+    }
+
+    /// These bytes of a segment are on the medium now.
+    ///
+    /// # Errors
+    /// When they count a click that another block counts.
+    pub fn durable(&mut self, bytes: &[u8]) -> Verdict {
+        for (name, rows) in blocks_in(bytes) {
+            self.note_block(name, &rows)?;
+        }
+        Ok(())
+    }
+
+    fn note_block(&mut self, name: BlockName, rows: &[Row]) -> Verdict {
+        let clicks: Vec<_> = rows.iter().map(|row| ClickName::of(&row.click)).collect();
+        if let Some(known) = self.blocks.get(&name) {
+            // Written again elsewhere, after a failure.
+            hold!(*known == clicks, "block {name:?} is there with other clicks");
+            return Ok(());
+        }
+        for (click, row) in clicks.iter().zip(rows) {
+            let Some(truth) = self.clicks.get_mut(click) else {
+                return Err(format!("a row of {click:?}, which nobody made"));
+            };
+            let received = row.received_at_ms.get();
+            let may_be_forgotten = click.foreign && {
+                // Its owner may have seen a later time than the worker that read it.
+                let latest = self.wall.map_or(received, |(_, high)| high.max(received));
+                let first = self.foreign.entry(click.impression).or_insert(received);
+                *first = received.min(*first);
+                latest - *first > self.limits.lifetime_ms
+            };
+            hold!(
+                truth.durable.is_empty() || may_be_forgotten,
+                "{click:?} is in {:?} and again in {name:?}, received at {received}",
+                truth.durable
+            );
+            truth.durable.insert(name, received);
+        }
+        self.blocks.insert(name, clicks);
+        Ok(())
+    }
+
+    /// The forwarder deleted a segment with these bytes.
+    ///
+    /// # Errors
+    /// When something of it was still needed.
+    pub fn trimmed(&mut self, bytes: &[u8]) -> Verdict {
+        let (_, latest) = self.wall.unwrap_or_default();
+        for (block, rows) in blocks_in(bytes) {
+            for row in &rows {
+                let name = ClickName::of(&row.click);
+                let Some(truth) = self.clicks.get_mut(&name) else { continue };
+                let is_forwarded = truth.at_sink.iter().any(|(at, ..)| *at == block);
+                hold!(is_forwarded, "{name:?} was in {block:?}, which is deleted and was not forwarded");
+                let age_ms = latest.saturating_sub(row.received_at_ms.get());
+                hold!(
+                    age_ms > self.limits.lifetime_ms,
+                    "{block:?} is deleted, and {name:?} in it is {age_ms} ms old"
+                );
+                truth.durable.remove(&block);
+            }
+            self.blocks.remove(&block);
+        }
+        Ok(())
+    }
+
+    /// After a crash exactly these segments are on the medium.
+    ///
+    /// # Errors
+    /// When an acknowledged click is in none of them and not at the sink either.
+    pub fn crashed<'a>(&mut self, segments: impl Iterator<Item = &'a [u8]>) -> Verdict {
+        self.blocks.clear();
+        self.clicks.values_mut().for_each(|truth| truth.durable.clear());
+        for bytes in segments {
+            self.durable(bytes)?;
+        }
+        for (name, truth) in &self.clicks {
+            let is_there = !truth.durable.is_empty() || !truth.at_sink.is_empty();
+            hold!(!truth.acked || is_there, "{name:?} was acknowledged and is gone");
+        }
+        Ok(())
+    }
+
+    /// A start read these rows back.
+    ///
+    /// # Errors
+    /// When a row is missing that was acknowledged, or is there twice.
+    pub fn recovered(&mut self, rows: &[(BlockName, Row)]) -> Verdict {
+        let mut found: BTreeMap<ClickName, BTreeSet<BlockName>> = BTreeMap::new();
+        for (block, row) in rows {
+            found.entry(ClickName::of(&row.click)).or_default().insert(*block);
+        }
+        let nowhere = BTreeSet::new();
+        for (name, truth) in &mut self.clicks {
+            let blocks = found.get(name).unwrap_or(&nowhere);
+            hold!(
+                !truth.acked || truth.durable.keys().all(|block| blocks.contains(block)),
+                "{name:?} is acknowledged, on the medium in {:?}, and was read back from {blocks:?}",
+                truth.durable
+            );
+            // What a start does not see, no later one will: the epoch is over.
+            truth.durable.retain(|block, _| blocks.contains(block));
+        }
+        self.blocks.retain(|_, clicks| clicks.iter().all(|click| found.contains_key(click)));
+        Ok(())
+    }
+
+    /// The sink committed this.
+    ///
+    /// # Errors
+    /// When a block or click comes twice, or a block is left out.
+    pub fn committed(&mut self, batch: &Batch, blocks: &[Vec<u8>]) -> Verdict {
+        for block in blocks {
+            let Some((name, rows)) = blocks_in(block).into_iter().next() else {
+                return Err("the sink was given a damaged block".to_owned());
+            };
+            let (epoch, worker, sequence) = name;
+            let last = self.forwarded.entry((epoch, worker)).or_default();
+            hold!(sequence == *last + 1, "block {name:?} was forwarded after number {last}");
+            *last = sequence;
+            for row in &rows {
+                self.note_row(name, row)?;
+            }
+        }
+        for (&(epoch, worker), position) in &batch.checkpoint.positions {
+            let last = self.forwarded.get(&(epoch.0, worker.0)).copied().unwrap_or(0);
+            hold!(
+                last == position.last.0,
+                "the checkpoint says {} of ({}, {}), the sink has {last}",
+                position.last.0,
+                epoch.0,
+                worker.0
+            );
+        }
+        for bucket in &batch.buckets {
+            let new = (batch.flush.0, Totals::of(&bucket.totals));
+            let old = self.buckets.insert(bucket.key, new);
+            hold!(old.is_none_or(|(revision, _)| revision < batch.flush.0), "a revision came twice");
+        }
+        if batch.checkpoint.positions.is_empty() || batch.buckets.is_empty() {
+            return Ok(());
+        }
+        self.buckets_are_the_recount()
+    }
+
+    /// Whether the buckets at the sink are the recount of the rows at the sink.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn buckets_are_the_recount(&self) -> Verdict {
+        for (key, counted) in &self.recount {
+            let told = self.buckets.get(key).map(|(_, totals)| totals);
+            let (ad, minute) = (key.ad.get(), key.minute.get());
+            hold!(
+                told == Some(counted),
+                "the bucket of ad {ad} in minute {minute} says {told:?}, its rows {counted:?}, from {:?}",
+                self.counted_from.get(key)
+            );
+        }
+        let nothing = Totals::default();
+        for (key, (_, told)) in &self.buckets {
+            let has_rows = self.recount.contains_key(key) || *told == nothing;
+            hold!(has_rows, "bucket {key:?} says {told:?} and has no rows");
+        }
+        Ok(())
+    }
+
+    fn note_row(&mut self, block: BlockName, row: &Row) -> Verdict {
+        self.rows_at_sink += 1;
+        let name = ClickName::of(&row.click);
+        let received = row.received_at_ms.get();
+        let may_be_forgotten = name.foreign && self.may_be_forgotten(name.impression);
+        let (minute, flags, expected) = self.expected(row);
+        let Some(outcome) = Outcome::from_number(row.outcome) else {
+            return Err(format!("{name:?} has no outcome"));
+        };
+        let Some(truth) = self.clicks.get_mut(&name) else {
+            return Err(format!("{name:?} is at the sink, and nobody made it"));
+        };
+        hold!(truth.is_sound, "{name:?} is at the sink, and no node should have taken it");
+        hold!(
+            truth.at_sink.is_empty() || may_be_forgotten,
+            "{name:?} is at the sink in {:?} and again in {block:?}",
+            truth.at_sink
+        );
+        truth.at_sink.push((block, received, outcome));
+        hold!(
+            (row.minute.get(), row.flags) == (minute, flags) && expected.contains(&(outcome, row.reason)),
+            "{name:?}, received at {received}, has {outcome:?} {} in minute {}; expected {expected:?} in {minute}",
+            row.reason,
+            row.minute.get()
+        );
+        let key = BucketKey {
+            ad: row.click.ad,
+            minute: row.minute,
+            country: row.click.country,
+            device: row.click.device,
+            rules: 1.into(),
+            ..BucketKey::default()
+        };
+        if matches!(outcome, Outcome::Accepted | Outcome::Late) {
+            self.impressions.insert((name.foreign, name.impression), received);
+        }
+        self.counted_from.entry(key).or_default().insert(block);
+        let totals = self.recount.entry(key).or_default();
+        match outcome {
+            Outcome::Accepted => {
+                totals.accepted += 1;
+                totals.cost += row.click.price_micros.get();
+            }
+            Outcome::Repeat => totals.repeat += 1,
+            Outcome::Late => totals.late += 1,
+            _ => *totals.filtered.entry(row.reason).or_default() += 1,
+        }
+        totals.suspect += u64::from(row.flags & row_flags::CLOCK_SUSPECT != 0);
+        Ok(())
+    }
+
+    /// Foreign ids are remembered for a lifetime from their first click at least, and nobody says
+    /// how much longer.
+    fn may_be_forgotten(&self, impression: u128) -> bool {
+        let (first, (_, latest)) = (self.foreign.get(&impression), self.wall.unwrap_or_default());
+        first.is_some_and(|first| latest.saturating_sub(*first) > self.limits.lifetime_ms)
+    }
+
+    /// Minute, flags, and the outcomes that a row of this click may have after those before it.
+    fn expected(&self, row: &Row) -> (u32, u8, Vec<(Outcome, u8)>) {
+        let Limits { lifetime_ms, lateness_ms, max_ahead_ms } = self.limits;
+        let (click, received) = (&row.click, row.received_at_ms.get());
+        let clicked = click.clicked_at_ms.get();
+        let foreign = click.flags & click_flags::FOREIGN != 0;
+        let issued = if foreign { 0 } else { u64::from(click.impression.issued_at_s()) * 1000 };
+        let age = received.saturating_sub(clicked);
+        let suspect = clicked + 1000 < issued || clicked > received + max_ahead_ms || age > lifetime_ms;
+        let late = !suspect && age > lateness_ms;
+        let minute = if suspect || late { received } else { clicked } / MS_PER_MINUTE;
+        let filter = if click.flags & click_flags::TEST != 0 {
+            Some(Reason::TestTraffic)
+        } else if click.flags & click_flags::PREFETCH != 0 {
+            Some(Reason::Prefetch)
+        } else {
+            None
+        };
+        let outcomes = match filter {
+            Some(reason) => vec![(Outcome::Filtered, reason as u8)],
+            None if late => vec![(Outcome::Late, 0)],
+            None => match self.impressions.get(&(foreign, u128::from_le_bytes(click.impression.0))) {
+                None => vec![(Outcome::Accepted, 0)],
+                Some(_) if foreign && self.may_be_forgotten(u128::from_le_bytes(click.impression.0)) => {
+                    vec![(Outcome::Accepted, 0), (Outcome::Repeat, 0)]
+                }
+                Some(_) => vec![(Outcome::Repeat, 0)],
+            },
+        };
+        (minute as u32, u8::from(suspect) * row_flags::CLOCK_SUSPECT, outcomes)
+    }
+
+    /// When all faults are over and everything is forwarded: nothing is left open.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn closed(&self) -> Verdict {
+        for (name, truth) in &self.clicks {
+            hold!(!truth.acked || !truth.at_sink.is_empty(), "{name:?} was acknowledged and never forwarded");
+            hold!(
+                truth.durable.is_empty() || !truth.at_sink.is_empty(),
+                "{name:?} is in {:?} and was never forwarded",
+                truth.durable
+            );
+        }
+        self.buckets_are_the_recount()
+    }
+
+    /// Acknowledged clicks.
+    #[must_use]
+    pub fn acked_clicks(&self) -> u64 {
+        self.clicks.values().filter(|truth| truth.acked).count() as u64
+    }
+}
+
+/// The sound blocks in bytes of a segment, wherever they begin.
+#[must_use]
+pub fn blocks_in(bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + BLOCK_HEADER_LEN <= bytes.len() {
+        if bytes[at..at + 4] != BLOCK_MAGIC {
+            at += 1;
+            continue;
+        }
+        match block_at(&bytes[at..]) {
+            Some((name, rows, len)) => {
+                found.push((name, rows));
+                at += len;
+            }
+            None => at += 1,
+        }
+    }
+    found
+}
+
+fn block_at(bytes: &[u8]) -> Option<(BlockName, Vec<Row>, usize)> {
+    let (header, rest) = BlockHeader::ref_from_prefix(bytes).ok()?;
+    if crc32c::crc32c(&bytes[..HEADER_CRC_OFFSET]) != header.header_crc.get() {
+        return None;
+    }
+    let body = rest.get(..header.body_len.get() as usize)?;
+    if crc32c::crc32c(body) != header.body_crc.get() {
+        return None;
+    }
+    let name = (header.epoch.get(), header.worker.get(), header.sequence.get());
+    Some((name, Rows::new(body).map(|(row, _)| *row).collect(), BLOCK_HEADER_LEN + body.len()))
+}

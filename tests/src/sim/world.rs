@@ -1,0 +1,658 @@
+//! The run of one seed: step by step chance picks what happens next, and the oracle looks on.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use weir::forward;
+use weir::journal::disk::create_segment;
+use weir::uring::{Completion, Write};
+use weir::worker::clock::Now;
+use weir::worker::host::Creation;
+use weir_common::id::Shard;
+use weir_common::time::UnixMs;
+use weir_common::wire::Datagram;
+
+use super::chance::Chance;
+use super::disk::{Disk, FileNo, Trouble};
+use super::host::{Clocks, Packet, Request, Station};
+use super::medium::FaultyMedium;
+use super::node::Node;
+use super::oracle::{Oracle, Verdict};
+use super::plan::Plan;
+use super::senders::Source;
+use super::sink::{Fate, Store};
+use super::{Canary, Run};
+
+/// The wall clock at the beginning of every run.
+const START_MS: u64 = 1_800_000_000_000;
+/// Packets on their way; more are lost, as on a real network.
+const PACKETS: usize = 512;
+/// Rounds of 10 ms that may pass from the end of all faults to the end of all work: the longest
+/// a sender waits before it sends again, many times over.
+const ROUNDS_TO_REST: u64 = 20_000;
+/// Rounds of 1 ms a drain may take: what the daemon allows.
+const ROUNDS_TO_DRAIN: u64 = 30_000;
+
+/// A packet on its way.
+struct Flying {
+    to_node: bool,
+    packet: Packet,
+}
+
+/// Everything of one run.
+pub struct World {
+    run: Run,
+    plan: Plan,
+    chance: Chance,
+    clocks: Clocks,
+    folder: PathBuf,
+    disk: Rc<RefCell<Disk>>,
+    store: Rc<RefCell<Store>>,
+    oracle: Oracle,
+    sources: Vec<Source>,
+    network: Vec<Flying>,
+    node: Option<Node>,
+    disk_is_full: bool,
+    disk_is_read_only: bool,
+    /// The forwarder waits in its sink until then.
+    sink_busy_until_ms: u64,
+    canary_sang: bool,
+    /// What happened, for the report.
+    pub tally: Tally,
+}
+
+/// How much happened in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Steps taken.
+    pub steps: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// Drains.
+    pub drains: u64,
+    /// Clicks in datagrams that senders sent.
+    pub clicks_sent: u64,
+    /// Clicks acknowledged to their senders.
+    pub clicks_acked: u64,
+    /// Rows at the sink.
+    pub rows: u64,
+    /// Segments the forwarder deleted.
+    pub trimmed: u64,
+}
+
+impl World {
+    /// A world in which nothing has happened yet.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn new(run: Run, folder: PathBuf) -> Result<Self, String> {
+        let mut chance = Chance::new(run.seed);
+        let plan = Plan::draw(&mut chance);
+        let now = Now { wall: UnixMs(START_MS), monotonic_ns: 1_000_000_000 };
+        let clocks: Clocks = Rc::new(Cell::new(now));
+        let sources = (0..plan.senders)
+            .map(|number| Source::new(number as u16, now.monotonic_ns, &mut chance))
+            .collect();
+        let mut world = Self {
+            oracle: Oracle::new(plan.limits),
+            run,
+            plan,
+            chance,
+            clocks,
+            folder,
+            disk: Rc::default(),
+            store: Rc::default(),
+            sources,
+            network: Vec::new(),
+            node: None,
+            disk_is_full: false,
+            disk_is_read_only: false,
+            sink_busy_until_ms: 0,
+            canary_sang: false,
+            tally: Tally::default(),
+        };
+        world.start()?;
+        Ok(world)
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.run.trace {
+            let now = self.clocks.get();
+            println!("{:>6} {:>10} us  {}", self.tally.steps, now.monotonic_ns / 1000, what());
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clocks.get().monotonic_ns / 1_000_000
+    }
+
+    /// Runs all steps, then lets everything come to rest.
+    ///
+    /// # Errors
+    /// What is not as it should be.
+    pub fn go(&mut self) -> Verdict {
+        while self.tally.steps < self.run.steps {
+            self.tally.steps += 1;
+            self.step()?;
+        }
+        self.come_to_rest()?;
+        self.tally.clicks_sent = self.oracle.clicks_sent;
+        self.tally.clicks_acked = self.oracle.acked_clicks();
+        self.tally.rows = self.oracle.rows_at_sink;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Verdict {
+        let ns = match self.chance.below(64) {
+            0 => self.chance.below(50_000_000),
+            1..8 => self.chance.below(2_000_000),
+            _ => self.chance.below(100_000),
+        };
+        self.pass(ns);
+        let workers = self.node.as_ref().map_or(0, |node| node.workers.len()) as u64;
+        let worker = self.chance.below(workers) as usize;
+        let source = self.chance.below(self.sources.len() as u64) as usize;
+        match self.chance.below(100) {
+            0..4 => self.click(source),
+            4..14 => self.tick(source)?,
+            14..36 => self.deliver()?,
+            36..64 => self.turn(worker)?,
+            64..84 => self.serve(worker)?,
+            _ => self.forward()?,
+        }
+        self.disturb()
+    }
+
+    /// Time passes.
+    fn pass(&mut self, ns: u64) {
+        let now = self.clocks.get();
+        let monotonic_ns = now.monotonic_ns + ns;
+        let ms = monotonic_ns / 1_000_000 - now.monotonic_ns / 1_000_000;
+        self.clocks.set(Now { wall: UnixMs(now.wall.0 + ms), monotonic_ns });
+        self.oracle.time(now.wall.0 + ms);
+    }
+
+    fn click(&mut self, source: usize) {
+        let now = self.clocks.get();
+        let clicks = self.chance.between(1, 20);
+        let time = (now.monotonic_ns, now.wall.0);
+        self.sources[source].click(clicks, time, &self.plan, &mut self.chance, &mut self.oracle);
+    }
+
+    fn tick(&mut self, source: usize) -> Verdict {
+        let mut out = Vec::new();
+        self.sources[source].tick(self.clocks.get().monotonic_ns, &mut self.oracle, &mut out)?;
+        for packet in out {
+            self.send(true, packet);
+        }
+        if self.chance.per_mille(self.plan.garbage) {
+            let payload = (0..self.chance.below(200)).map(|_| self.chance.any() as u8).collect();
+            self.send(true, Packet { peer: ([10, 6, 6, 6], 66).into(), payload });
+        }
+        Ok(())
+    }
+
+    /// A packet enters the network.
+    fn send(&mut self, to_node: bool, packet: Packet) {
+        if self.chance.per_mille(self.plan.lost) || self.network.len() >= PACKETS {
+            return;
+        }
+        if self.chance.per_mille(self.plan.doubled) {
+            self.network.push(Flying { to_node, packet: packet.clone() });
+        }
+        self.network.push(Flying { to_node, packet });
+    }
+
+    /// Any packet arrives: the network keeps no order.
+    fn deliver(&mut self) -> Verdict {
+        if self.network.is_empty() {
+            return Ok(());
+        }
+        let which = self.chance.below(self.network.len() as u64) as usize;
+        let Flying { to_node, packet } = self.network.swap_remove(which);
+        if to_node {
+            self.deliver_to_node(packet)
+        } else {
+            let now_ns = self.clocks.get().monotonic_ns;
+            let source = self.sources.iter_mut().find(|source| source.address == packet.peer);
+            if let Some(source) = source {
+                source.hear(now_ns, &packet.payload, &mut self.oracle);
+            }
+            Ok(())
+        }
+    }
+
+    fn deliver_to_node(&mut self, packet: Packet) -> Verdict {
+        let Some(node) = &self.node else { return Ok(()) };
+        let shard = Datagram::parse(&packet.payload).map_or(0, |datagram| datagram.header().shard.get());
+        let worker = if self.chance.per_mille(self.plan.steered) {
+            usize::from(node.shards.owner(Shard(shard)).0)
+        } else {
+            self.chance.below(node.workers.len() as u64) as usize
+        };
+        if self.run.canary == Some(Canary::WrongAck)
+            && !self.canary_sang
+            && self.tally.steps > self.run.steps / 2
+        {
+            self.sing_wrong_ack(&packet)?;
+        }
+        let Some(node) = &self.node else { return Ok(()) };
+        node.stations[worker].borrow_mut().arrive(packet);
+        Ok(())
+    }
+
+    fn sing_wrong_ack(&mut self, packet: &Packet) -> Verdict {
+        let Ok(datagram) = Datagram::parse(&packet.payload) else { return Ok(()) };
+        self.canary_sang = true;
+        let mut payload = Vec::new();
+        let count = datagram.facts().count;
+        let header = weir_common::wire::AckHeader::new(datagram.header().batch_id.get(), count);
+        payload.extend_from_slice(zerocopy::IntoBytes::as_bytes(&header));
+        payload.extend(std::iter::repeat_n(0, usize::from(count)));
+        self.answer(Packet { peer: packet.peer, payload })
+    }
+
+    /// The node sent this.
+    fn answer(&mut self, packet: Packet) -> Verdict {
+        self.oracle.answered(packet.peer, &packet.payload)?;
+        self.send(false, packet);
+        Ok(())
+    }
+
+    /// One turn of a worker.
+    fn turn(&mut self, worker: usize) -> Verdict {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        node.workers[worker].turn().map_err(|error| error.to_string())?;
+        let (sent, is_dead) = {
+            let mut station = node.stations[worker].borrow_mut();
+            station.decided.clear();
+            (std::mem::take(&mut station.sent), station.is_dead())
+        };
+        let books = node.books();
+        for packet in sent {
+            self.answer(packet)?;
+        }
+        if is_dead { self.crash("a call of a worker") } else { books }
+    }
+
+    /// The disk does one thing that a worker asked for.
+    fn serve(&mut self, worker: usize) -> Verdict {
+        let Some(node) = &self.node else { return Ok(()) };
+        let station = Rc::clone(&node.stations[worker]);
+        let waiting = station.borrow().requests.len() as u64;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let request = station.borrow_mut().requests.swap_remove(self.chance.below(waiting) as usize);
+        match request {
+            Request::Write(file, write) => {
+                let ended = self.write(file, write)?;
+                station.borrow_mut().ended.push(ended);
+            }
+            Request::Sync(file, tag) => {
+                let result = self.sync(file)?;
+                station.borrow_mut().ended.push(Completion::Synced { tag, result });
+            }
+            Request::Create(creation) => return self.create(creation, &station),
+            Request::Remove(path) => {
+                if self.trouble().is_none() && !self.chance.per_mille(self.plan.remove_fails) {
+                    let _never_there = self.disk.borrow_mut().remove(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, creation: Creation, station: &RefCell<Station>) -> Verdict {
+        let Creation { segment, path, bytes, header } = creation;
+        let (result, calls_left) = {
+            let mut medium = FaultyMedium {
+                trouble: self.trouble(),
+                share: self.plan.create_fails,
+                calls_left: station.borrow().calls_left,
+                disk: &mut self.disk.borrow_mut(),
+                chance: &mut self.chance,
+            };
+            (create_segment(&mut medium, &path, bytes, &header), medium.calls_left)
+        };
+        self.tell(|| format!("create {path:?}: {result:?}"));
+        station.borrow_mut().calls_left = calls_left;
+        station.borrow_mut().created.push_back((segment, result));
+        if calls_left == Some(0) { self.crash("a call of a creation") } else { Ok(()) }
+    }
+
+    /// What every change of the disk fails with now.
+    const fn trouble(&self) -> Option<Trouble> {
+        match (self.disk_is_read_only, self.disk_is_full) {
+            (true, _) => Some(Trouble::ReadOnly),
+            (false, true) => Some(Trouble::Full),
+            (false, false) => None,
+        }
+    }
+
+    fn write(&mut self, file: FileNo, write: Write) -> Result<Completion<usize>, String> {
+        let Write { offset, buffer, from, tag } = write;
+        let len = buffer.len() - from;
+        let mut written = len;
+        let mut error = None;
+        if self.disk_is_read_only {
+            (written, error) = (0, Some(Trouble::ReadOnly));
+        } else if self.chance.per_mille(self.plan.write_fails) {
+            // What is allocated can be written on a full disk; some file systems want more.
+            let trouble = if self.disk_is_full { Trouble::Full } else { Trouble::Broken };
+            (written, error) = (self.chance.below(len as u64 + 1) as usize, Some(trouble));
+        } else if self.chance.per_mille(self.plan.write_is_short) {
+            written = self.chance.below(len as u64 + 1) as usize;
+        }
+        let bytes = &buffer[from..from + written];
+        self.disk.borrow_mut().write(file, offset as usize, bytes).map_err(|error| error.to_string())?;
+        self.tell(|| format!("write {file:?} at {offset}: {written} of {len} {error:?}"));
+        let result = error.map_or(Ok(written), |error| Err(error.error()));
+        Ok(Completion::Written { tag, offset, buffer, result })
+    }
+
+    fn sync(&mut self, file: FileNo) -> Result<std::io::Result<()>, String> {
+        let text = |error: std::io::Error| error.to_string();
+        if self.disk_is_read_only || self.chance.per_mille(self.plan.sync_fails) {
+            self.tell(|| format!("sync {file:?} FAILS"));
+            self.disk.borrow_mut().fail_sync(file, &mut self.chance).map_err(text)?;
+            let trouble = if self.disk_is_read_only { Trouble::ReadOnly } else { Trouble::Broken };
+            return Ok(Err(trouble.error()));
+        }
+        self.tell(|| format!("sync {file:?}"));
+        let synced = self.disk.borrow_mut().sync(file).map_err(text)?;
+        if let Some(synced) = synced {
+            self.oracle.durable(&synced.bytes)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// The forwarder's thread runs once.
+    fn forward(&mut self) -> Verdict {
+        let now_ms = self.now_ms();
+        if now_ms < self.sink_busy_until_ms {
+            return Ok(());
+        }
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let fate = if self.chance.per_mille(self.plan.sink_refuses) {
+            Fate::Refuse
+        } else if self.chance.per_mille(self.plan.sink_answer_lost) {
+            Fate::LoseAnswer
+        } else if self.chance.per_mille(self.plan.crashes / 50) {
+            self.chance.pick(&[Fate::DieBefore, Fate::DieAfter])
+        } else {
+            Fate::Commit
+        };
+        self.store.borrow_mut().fate = fate;
+        let now = forward::Now { ms: now_ms - node.started_ms, wall: self.clocks.get().wall };
+        node.forwarder.poll(now);
+        if self.chance.per_mille(self.plan.sink_is_slow) {
+            self.sink_busy_until_ms = now_ms + self.chance.below(3000);
+        }
+        self.look_at_sink()?;
+        let deleted = self.disk.borrow_mut().note_deleted();
+        self.tally.trimmed += deleted.len() as u64;
+        if !deleted.is_empty() {
+            self.tell(|| format!("trimmed {} segments", deleted.len()));
+            for bytes in &deleted {
+                self.oracle.trimmed(bytes)?;
+            }
+            // The names are gone for good with the sync of the folder; a crash before it may
+            // bring any of them back.
+            if self.chance.per_mille(self.plan.crashes / 4) {
+                return self.crash("a trim");
+            }
+            let folder = self.folder.join("journal");
+            self.disk.borrow_mut().sync_folder(&folder);
+        }
+        let has_died = std::mem::take(&mut self.store.borrow_mut().has_died);
+        if has_died { self.crash("a commit") } else { Ok(()) }
+    }
+
+    fn look_at_sink(&mut self) -> Verdict {
+        let fresh = std::mem::take(&mut self.store.borrow_mut().fresh);
+        for mut committed in fresh {
+            self.tell(|| {
+                format!(
+                    "the sink has flush {:?} part {}: blocks {:?}, {} buckets",
+                    committed.batch.flush,
+                    committed.batch.part,
+                    committed
+                        .blocks
+                        .iter()
+                        .flat_map(|block| super::oracle::blocks_in(block))
+                        .map(|(name, _)| name)
+                        .collect::<Vec<_>>(),
+                    committed.batch.buckets.len()
+                )
+            });
+            self.sing_at_sink(&mut committed);
+            self.oracle.committed(&committed.batch, &committed.blocks)?;
+        }
+        self.store.borrow().offence.clone().map_or(Ok(()), Err)
+    }
+
+    fn sing_at_sink(&mut self, committed: &mut super::sink::Committed) {
+        if self.canary_sang || self.tally.steps < self.run.steps / 2 {
+            return;
+        }
+        match self.run.canary {
+            Some(Canary::DoubleCount) => {
+                if let Some(bucket) = committed.batch.buckets.first_mut() {
+                    bucket.totals.accepted = (bucket.totals.accepted.get() + 1).into();
+                    self.canary_sang = true;
+                }
+            }
+            Some(Canary::LostRow) => self.canary_sang |= committed.blocks.pop().is_some(),
+            Some(Canary::WrongAck) | None => {}
+        }
+    }
+
+    /// Chance does harm, as far as the plan allows.
+    fn disturb(&mut self) -> Verdict {
+        let plan = self.plan.clone();
+        let now = |chance: &mut Chance, share| chance.below(100_000) < share;
+        if now(&mut self.chance, plan.disk_fills) {
+            self.disk_is_full = !self.disk_is_full;
+            self.tell(|| format!("the disk is full: {}", self.disk_is_full));
+        }
+        if now(&mut self.chance, plan.disk_read_only) {
+            self.disk_is_read_only = true;
+            self.tell(|| "the disk can only be read".to_owned());
+        }
+        if now(&mut self.chance, plan.clock_steps) {
+            self.step_clock();
+        }
+        if now(&mut self.chance, plan.pauses) {
+            let seconds = self.chance.below(600);
+            self.tell(|| format!("{seconds} s pass"));
+            self.pass(seconds * 1_000_000_000);
+        }
+        if now(&mut self.chance, plan.crashes) {
+            self.doom();
+        }
+        if now(&mut self.chance, plan.drains) {
+            return self.drain();
+        }
+        if self.node.as_ref().is_some_and(Node::is_halted) && self.chance.one_in(200) {
+            // The operator sees the alarm, and restarts the node.
+            return self.crash("a halted journal");
+        }
+        Ok(())
+    }
+
+    fn step_clock(&mut self) {
+        let now = self.clocks.get();
+        let far = self.chance.pick(&[1000, 60_000, 600_000]);
+        let by = self.chance.below(far);
+        let wall = if self.chance.one_in(2) { now.wall.0 + by } else { now.wall.0 - by };
+        self.tell(|| format!("the wall clock goes from {} to {wall}", now.wall.0));
+        self.clocks.set(Now { wall: UnixMs(wall), ..now });
+        self.oracle.time(wall);
+    }
+
+    /// The node will die at one of the next calls of one of its hosts.
+    fn doom(&mut self) {
+        let Some(node) = &self.node else { return };
+        let worker = self.chance.below(node.stations.len() as u64) as usize;
+        node.stations[worker].borrow_mut().calls_left = Some(1 + self.chance.below(8));
+    }
+
+    /// The node dies and starts again.
+    fn crash(&mut self, during: &str) -> Verdict {
+        self.tell(|| format!("CRASH during {during}"));
+        self.tally.crashes += 1;
+        self.node = None;
+        self.store.borrow_mut().has_died = false;
+        // The process alone, or the whole machine.
+        if self.chance.one_in(3) {
+            return self.start();
+        }
+        self.tell(|| "the power goes".to_owned());
+        self.disk.borrow_mut().crash(&mut self.chance).map_err(|error| error.to_string())?;
+        self.start()
+    }
+
+    fn start(&mut self) -> Verdict {
+        let workers = self.chance.between(1, self.plan.workers_max) as usize;
+        self.disk_is_read_only = false;
+        self.sink_busy_until_ms = 0;
+        let disk = Rc::clone(&self.disk);
+        let (node, rows) = {
+            let mut medium = FaultyMedium {
+                trouble: None,
+                share: 0,
+                calls_left: None,
+                disk: &mut disk.borrow_mut(),
+                chance: &mut self.chance,
+            };
+            Node::start(&self.folder, workers, &self.plan, &self.clocks, &self.store, &mut medium)?
+        };
+        // What the disk has, whoever knows of it; then what the node made of that.
+        self.oracle.crashed(disk.borrow().durable().map(|(_, bytes)| bytes))?;
+        self.tell(|| {
+            let mut blocks = std::collections::BTreeMap::new();
+            rows.iter().for_each(|(block, _)| *blocks.entry(*block).or_insert(0) += 1);
+            format!("start {} with {workers} workers on {} rows: {blocks:?}", node.epoch, rows.len())
+        });
+        self.oracle.recovered(&rows)?;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    /// The node is asked to end, and ends in order, if the disk and the sink let it.
+    fn drain(&mut self) -> Verdict {
+        self.tell(|| "drain".to_owned());
+        self.tally.drains += 1;
+        let epoch = self.tally.crashes;
+        let Some(node) = &self.node else { return Ok(()) };
+        let phase = std::sync::Arc::clone(&node.phase);
+        phase.drain();
+        for _ in 0..ROUNDS_TO_DRAIN {
+            self.round(1_000_000)?;
+            if self.tally.crashes != epoch {
+                return Ok(());
+            }
+            if phase.all_settled() {
+                break;
+            }
+        }
+        if phase.all_settled() {
+            for _ in 0..2 {
+                self.last_flush()?;
+                if self.tally.crashes != epoch {
+                    return Ok(());
+                }
+            }
+        }
+        // What was not written when the process ended is not lost with it, as with the power.
+        self.node = None;
+        self.start()
+    }
+
+    fn last_flush(&mut self) -> Verdict {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let now_ms = self.clocks.get().monotonic_ns / 1_000_000;
+        let now = forward::Now { ms: now_ms - node.started_ms, wall: self.clocks.get().wall };
+        node.forwarder.begin_flush(now);
+        let crashes = self.tally.crashes;
+        for _ in 0..2000 {
+            self.round(5_000_000)?;
+            let is_idle = self.node.as_ref().is_none_or(|node| node.forwarder.is_idle());
+            if is_idle || self.tally.crashes != crashes {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything gets its turn once.
+    fn round(&mut self, ns: u64) -> Verdict {
+        self.pass(ns);
+        let crashes = self.tally.crashes;
+        let workers = self.node.as_ref().map_or(0, |node| node.workers.len());
+        for worker in 0..workers {
+            self.turn(worker)?;
+            if self.tally.crashes != crashes {
+                return Ok(());
+            }
+            for _ in 0..8 {
+                self.serve(worker)?;
+                if self.tally.crashes != crashes {
+                    return Ok(());
+                }
+            }
+        }
+        self.forward()
+    }
+
+    /// All faults are over: everything that was begun must end.
+    fn come_to_rest(&mut self) -> Verdict {
+        self.plan = self.plan.healed();
+        self.disk_is_full = false;
+        self.tell(|| "all faults are over".to_owned());
+        if self.chance.one_in(2) || self.disk_is_read_only || self.node.as_ref().is_some_and(Node::is_halted)
+        {
+            self.crash("the end of all faults")?;
+        }
+        let mut rounds = 0;
+        while self.sources.iter().any(|source| !source.is_idle()) || !self.is_forwarded() {
+            rounds += 1;
+            if rounds > ROUNDS_TO_REST {
+                return Err(self.unrest());
+            }
+            for source in 0..self.sources.len() {
+                self.sources[source].flush();
+                self.tick(source)?;
+            }
+            while !self.network.is_empty() {
+                self.deliver()?;
+            }
+            self.round(10_000_000)?;
+        }
+        self.drain()?;
+        self.oracle.closed()
+    }
+
+    fn is_forwarded(&self) -> bool {
+        let Some(node) = &self.node else { return false };
+        let store = self.store.borrow();
+        node.workers.iter().enumerate().all(|(number, worker)| {
+            let worker_id = weir_common::id::WorkerId(number as u16);
+            let committed = store.checkpoint().committed(weir_common::id::Epoch(node.epoch), worker_id);
+            worker.desk().is_settled()
+                && committed == worker.desk().book.sealed()
+                && worker.desk().book.open_rows().0 == 0
+        }) && node.forwarder.is_idle()
+    }
+
+    fn unrest(&self) -> String {
+        let busy = self.sources.iter().filter(|source| !source.is_idle()).count();
+        let error = self.node.as_ref().and_then(|node| node.forwarder.last_error());
+        format!(
+            "no rest: {busy} senders wait, everything is forwarded: {}, the forwarder says {error:?}",
+            self.is_forwarded()
+        )
+    }
+}

@@ -649,10 +649,23 @@ impl World {
 
     fn unrest(&self) -> String {
         let busy = self.sources.iter().filter(|source| !source.is_idle()).count();
-        let error = self.node.as_ref().and_then(|node| node.forwarder.last_error());
-        format!(
-            "no rest: {busy} senders wait, everything is forwarded: {}, the forwarder says {error:?}",
-            self.is_forwarded()
-        )
+        let Some(node) = &self.node else { return "no rest: the node is gone".to_owned() };
+        let states: Vec<_> = node
+            .workers
+            .iter()
+            .zip(&node.stations)
+            .map(|(worker, station)| {
+                let (desk, station) = (worker.desk(), station.borrow());
+                let (book, requests) = (&desk.book, station.requests.len());
+                let (room, open, state) = (book.has_room(), book.open_rows().0, book.state());
+                let (sealed, durable) = (book.sealed().0, book.durable().0);
+                format!(
+                    "{} wait, {sealed} sealed, {durable} durable, {open} open, room {room}, {state:?}, {requests} requests",
+                    desk.waiting()
+                )
+            })
+            .collect();
+        let (is_idle, error) = (node.forwarder.is_idle(), node.forwarder.last_error());
+        format!("no rest: {busy} senders wait; workers {states:?}; forwarder idle {is_idle}, {error:?}")
     }
 }

@@ -20,7 +20,7 @@ use crate::digest::{DigestError, DigestHeader, Shelf};
 use crate::forward::Checkpoint;
 use crate::journal::folder::segment_ids;
 use crate::journal::{
-    BlockIdentity, Folder, FolderError, Part, Recovery, SegmentId, SegmentSummary, recover_part,
+    BlockIdentity, Folder, FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part,
 };
 use crate::ledger::{Agreement, Ledger, Owned, Settings};
 use crate::worker::shard_map::ShardMap;
@@ -67,18 +67,11 @@ pub fn refold(
         shelf.remove(*id);
     }
     let plan = Plan::new(&present, &shelf, checkpoint);
-    let mut fold = Fold::new(
-        shards,
-        settings,
-        checkpoint,
-        ledgers,
-        plan.minutes.clone(),
-        compared_after,
-        Instant::now(),
-    );
     let known = plan.known.iter().map(|(id, summary)| (*id, *summary)).collect();
-    let recovery =
-        recover_part(&place, &Part { known, until: None }, |header, row, _| fold.row(header, row))?;
+    let part = Part { known, until: None };
+    let owed = owed_minutes(&place, &part, &plan, checkpoint)?;
+    let mut fold = Fold::new(shards, settings, ledgers, owed, compared_after, Instant::now());
+    let recovery = recover_part(&place, &part, |header, row, _| fold.row(header, row))?;
     fold.report(&recalled, &recovery);
     let newest = recovery.report.received.map_or(UnixMs(0), |(_, latest)| latest);
     let past = (!plan.past.is_empty()).then(|| Past {
@@ -171,9 +164,31 @@ fn tell_damage(
     }
 }
 
+/// The minutes with rows that the sink's buckets do not count. Worked out before the fold, for it
+/// drops a worker's share of an old minute as soon as that minute is over, and a row of another
+/// worker that makes the minute owed may come later.
+///
+/// # Errors
+/// When the journal folder cannot be read.
+fn owed_minutes(
+    place: &Place,
+    part: &Part,
+    plan: &Plan,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeSet<Minute>, FolderError> {
+    let mut owed = plan.minutes.clone();
+    recover_part(place, part, |header, row, _| {
+        let block = BlockIdentity::of(header);
+        let counted = checkpoint.counted.get(&(block.epoch, block.worker)).copied().unwrap_or_default();
+        if block.sequence > counted.last {
+            owed.insert(Minute(row.minute.get()));
+        }
+    })?;
+    Ok(owed)
+}
+
 struct Fold<'a> {
     shards: &'a ShardMap,
-    checkpoint: &'a Checkpoint,
     workers: Vec<(Ledger, Unflushed)>,
     /// Minutes with rows that the sink's buckets do not count: theirs are owed.
     owed: BTreeSet<Minute>,
@@ -193,7 +208,6 @@ impl<'a> Fold<'a> {
     const fn new(
         shards: &'a ShardMap,
         settings: &Settings,
-        checkpoint: &'a Checkpoint,
         workers: Vec<(Ledger, Unflushed)>,
         owed: BTreeSet<Minute>,
         digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
@@ -201,7 +215,6 @@ impl<'a> Fold<'a> {
     ) -> Self {
         Self {
             shards,
-            checkpoint,
             workers,
             owed,
             digested,
@@ -215,15 +228,10 @@ impl<'a> Fold<'a> {
     }
 
     fn row(&mut self, header: &BlockHeader, row: &Row) {
-        let block = BlockIdentity::of(header);
-        if block.sequence > self.checkpoint.counted(block.epoch, block.worker) {
-            self.owed.insert(Minute(row.minute.get()));
-        }
-        let is_comparable = self.is_comparable(&block);
+        let is_comparable = self.is_comparable(&BlockIdentity::of(header));
         self.newest = self.newest.max(UnixMs(row.received_at_ms.get()));
         let owner = self.shards.owner(row.click.shard());
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
-        // A bucket is taken after its last row, so by then `owed` knows of all its rows.
         let owed = &self.owed;
         unflushed.take_each_minute(UnixMs(row.received_at_ms.get()), ledger, |minute| owed.contains(&minute));
         let mut agreement = ledger.restore(row);

@@ -45,10 +45,10 @@ pub struct Checkpoint {
     pub final_before: Minute,
     /// How far each stream is.
     pub positions: BTreeMap<(Epoch, WorkerId), Position>,
-    /// The last block of each stream that the committed buckets count. Behind `positions` after a
-    /// part of a flush that is not the last: should the node die there, its next start owes the
-    /// buckets of the blocks between the two.
-    pub counted: BTreeMap<(Epoch, WorkerId), BlockSeq>,
+    /// How far the committed buckets count each stream. Behind `positions` after a part of a flush
+    /// that is not the last: should the node die there, its next start owes the buckets of the
+    /// blocks between the two.
+    pub counted: BTreeMap<(Epoch, WorkerId), Position>,
 }
 
 impl Checkpoint {
@@ -56,12 +56,6 @@ impl Checkpoint {
     #[must_use]
     pub fn committed(&self, epoch: Epoch, worker: WorkerId) -> BlockSeq {
         self.positions.get(&(epoch, worker)).map_or(BlockSeq(0), |position| position.last)
-    }
-
-    /// The last block of a stream that the committed buckets count; 0 for none.
-    #[must_use]
-    pub fn counted(&self, epoch: Epoch, worker: WorkerId) -> BlockSeq {
-        self.counted.get(&(epoch, worker)).copied().unwrap_or_default()
     }
 }
 

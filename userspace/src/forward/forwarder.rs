@@ -409,8 +409,7 @@ impl<S: Sink> Forwarder<S> {
         }
         checkpoint.flush = self.flush;
         if is_last {
-            let last = checkpoint.positions.iter().map(|(&writer, position)| (writer, position.last));
-            checkpoint.counted = last.collect();
+            checkpoint.counted.clone_from(&checkpoint.positions);
         }
         // What a worker that is gone still owed, the next start has to be able to send.
         if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {

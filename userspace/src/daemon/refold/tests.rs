@@ -110,7 +110,7 @@ fn minutes_that_the_sink_has_and_that_are_over_are_not_sent_again() {
     for worker in 0..WORKERS {
         let committed = Position { last: BlockSeq(MINUTES - 1), ..Position::default() };
         checkpoint.positions.insert((folder.epoch(), WorkerId(worker as u16)), committed);
-        checkpoint.counted.insert((folder.epoch(), WorkerId(worker as u16)), committed.last);
+        checkpoint.counted.insert((folder.epoch(), WorkerId(worker as u16)), committed);
     }
     let Refolded { ledgers, .. } =
         refold(&folder, &ShardMap::even(2), &settings(), &checkpoint).expect("refold");

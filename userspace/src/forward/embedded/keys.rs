@@ -2,13 +2,14 @@
 //! fields; values are fixed little-endian structs.
 
 use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::id::{Epoch, Incarnation, WorkerId};
+use weir_common::id::{BlockSeq, Epoch, Incarnation, WorkerId};
 use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::super::batch::FlushNo;
 use super::raw::RawId;
+use crate::journal::{Position, SegmentNo};
 
 /// Bytes of a bucket's key in either order.
 pub const BUCKET_KEY_LEN: usize = 40;
@@ -148,15 +149,43 @@ pub fn read_stream(bytes: &[u8]) -> Option<(Incarnation, Epoch, WorkerId)> {
 /// How far a stream is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
+pub struct StreamValue {
+    /// Its blocks.
+    pub committed: PositionValue,
+    /// The blocks that the buckets count.
+    pub counted: PositionValue,
+}
+
+/// A place in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
 pub struct PositionValue {
     /// The last block.
     pub last: U64,
     /// Where it ended in its segment.
     pub offset: U64,
-    /// The last block that the buckets count.
-    pub counted: U64,
     /// Its segment.
     pub segment: U32,
+}
+
+impl From<Position> for PositionValue {
+    fn from(position: Position) -> Self {
+        Self {
+            last: position.last.0.into(),
+            offset: position.offset.into(),
+            segment: position.segment.0.into(),
+        }
+    }
+}
+
+impl From<PositionValue> for Position {
+    fn from(value: PositionValue) -> Self {
+        Self {
+            last: BlockSeq(value.last.get()),
+            segment: SegmentNo(value.segment.get()),
+            offset: value.offset.get(),
+        }
+    }
 }
 
 /// How far one life of the journal is; the key is its incarnation.

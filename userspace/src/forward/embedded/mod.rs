@@ -25,8 +25,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo, Gap};
 use super::sink::{Sink, SinkError};
-use crate::journal::{Position, SegmentNo};
-use keys::{BucketValue, LifeValue, ManifestValue, PositionValue};
+use keys::{BucketValue, LifeValue, ManifestValue, StreamValue};
 use raw::{RawBlocks, RawError, RawId, RawSummary};
 
 /// Why the store cannot be opened or read.
@@ -207,9 +206,9 @@ impl Store {
             let (key, value) = entry.into_inner()?;
             let damaged = || StoreError::Damaged("streams");
             let (_, epoch, worker) = keys::read_stream(&key).ok_or_else(damaged)?;
-            let value = PositionValue::read_from_bytes(&value).map_err(|_| damaged())?;
-            checkpoint.positions.insert((epoch, worker), position(&value));
-            checkpoint.counted.insert((epoch, worker), BlockSeq(value.counted.get()));
+            let value = StreamValue::read_from_bytes(&value).map_err(|_| damaged())?;
+            checkpoint.positions.insert((epoch, worker), value.committed.into());
+            checkpoint.counted.insert((epoch, worker), value.counted.into());
         }
         Ok(checkpoint)
     }
@@ -286,13 +285,9 @@ impl Store {
             key.extend_from_slice(&gap.first.0.to_be_bytes());
             transaction.insert(&self.gaps, key, gap.last.0.to_be_bytes());
         }
-        for (&(epoch, worker), position) in &batch.checkpoint.positions {
-            let value = PositionValue {
-                last: position.last.0.into(),
-                offset: position.offset.into(),
-                counted: batch.checkpoint.counted(epoch, worker).0.into(),
-                segment: position.segment.0.into(),
-            };
+        for (&(epoch, worker), &position) in &batch.checkpoint.positions {
+            let counted = batch.checkpoint.counted.get(&(epoch, worker)).copied().unwrap_or_default();
+            let value = StreamValue { committed: position.into(), counted: counted.into() };
             transaction.insert(
                 &self.streams,
                 keys::stream(batch.incarnation, epoch, worker),
@@ -311,14 +306,6 @@ impl Store {
         let life = LifeValue { flush: revision, final_before: batch.checkpoint.final_before.0.into() };
         transaction.insert(&self.lives, batch.incarnation.0.to_be_bytes(), life.as_bytes());
         transaction.commit()
-    }
-}
-
-const fn position(value: &PositionValue) -> Position {
-    Position {
-        last: BlockSeq(value.last.get()),
-        segment: SegmentNo(value.segment.get()),
-        offset: value.offset.get(),
     }
 }
 

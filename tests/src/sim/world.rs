@@ -630,6 +630,10 @@ impl World {
                 self.deliver()?;
             }
             self.round(10_000_000)?;
+            if rounds % 2000 == 0 {
+                // A full journal gets room when what is in it is old enough to go.
+                self.pass(2 * self.plan.limits.lifetime_ms * 1_000_000);
+            }
         }
         self.drain()?;
         self.oracle.closed()

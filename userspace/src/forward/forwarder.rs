@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
-use weir_common::time::UnixMs;
+use weir_common::time::{Minute, UnixMs};
 
 use super::batch::{Batch, BatchBlocks, BlocksError, Checkpoint, FlushNo, read_block, rows_of, unreadable};
 use super::mailbox::{Mailboxes, Share};
@@ -69,7 +69,25 @@ pub enum StartError {
 enum State {
     Idle { until_ms: u64 },
     Gathering { since: Now, shares: Vec<Option<Share>> },
-    Committing { since: Now, oldest: Option<UnixMs>, part: u32, batch: Option<Planned>, retry: Retry },
+    Committing { asked: Asked, part: u32, batch: Option<Planned>, retry: Retry },
+}
+
+/// What is known of a flush when all shares are there.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    since: Now,
+    /// The receive time of the oldest row that is new in it.
+    oldest: Option<UnixMs>,
+    /// The oldest minute that a worker could not share.
+    held_back: Option<Minute>,
+}
+
+impl Asked {
+    /// The minute this long before the flush, or an earlier one that must stay open.
+    fn minute_before(self, ms: u64) -> Minute {
+        let minute = UnixMs(self.since.wall.0.saturating_sub(ms)).minute();
+        self.held_back.map_or(minute, |held_back| minute.min(held_back))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -224,12 +242,10 @@ impl<S: Sink> Forwarder<S> {
     /// Does what there is to do now; in how many ms to call again at the latest.
     pub fn poll(&mut self, now: Now) -> u64 {
         let now = self.clock.steady(now);
+        // In every state: a worker may wait for the space, and a flush for that worker.
+        self.trim_now_and_then(now);
         match &mut self.state {
-            State::Idle { until_ms } if now.ms < *until_ms => {
-                let left = *until_ms - now.ms;
-                self.trim_now_and_then(now);
-                left
-            }
+            State::Idle { until_ms } if now.ms < *until_ms => *until_ms - now.ms,
             State::Idle { .. } => {
                 self.begin_flush(now);
                 if self.past.is_some() { PAST_MS } else { 0 }
@@ -254,6 +270,7 @@ impl<S: Sink> Forwarder<S> {
                     upto: BlockSeq(0),
                     changed,
                     oldest_received_at: None,
+                    held_back: None,
                 });
                 self.past = None;
             }
@@ -286,22 +303,23 @@ impl<S: Sink> Forwarder<S> {
             return GATHER_MS;
         }
         let shares = std::mem::take(shares);
-        let mut oldest: Option<UnixMs> = None;
+        let mut asked = Asked { since, oldest: None, held_back: None };
         for share in shares.into_iter().flatten() {
             self.merge.add(&share);
             self.upto.insert((self.epoch, share.worker), share.upto);
-            oldest = oldest.into_iter().chain(share.oldest_received_at).min();
+            asked.oldest = asked.oldest.into_iter().chain(share.oldest_received_at).min();
+            asked.held_back = asked.held_back.into_iter().chain(share.held_back).min();
         }
         let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
-        self.state = State::Committing { since, oldest, part: 0, batch: None, retry };
+        self.state = State::Committing { asked, part: 0, batch: None, retry };
         0
     }
 
     /// Plans the next part, if it is not planned yet, and commits it.
     fn commit_part(&mut self, now: Now) {
-        let State::Committing { since, oldest, part, batch, .. } = &mut self.state else { return };
-        let (since, oldest, part, planned) = (*since, *oldest, *part, batch.take());
-        let planned = match planned.map_or_else(|| self.plan(part, since), Ok) {
+        let State::Committing { asked, part, batch, .. } = &mut self.state else { return };
+        let (asked, part, planned) = (*asked, *part, batch.take());
+        let planned = match planned.map_or_else(|| self.plan(part, asked), Ok) {
             Ok(planned) => planned,
             Err(error) => {
                 // Begin again from the checkpoint, should the trouble be over by then.
@@ -311,7 +329,7 @@ impl<S: Sink> Forwarder<S> {
             }
         };
         if planned.is_empty() {
-            self.finish(now, since, None);
+            self.finish(now, Asked { oldest: None, ..asked });
             return;
         }
         let mut blocks = self.blocks_of(&planned.batch);
@@ -325,11 +343,11 @@ impl<S: Sink> Forwarder<S> {
         self.committed(&planned);
         if planned.is_last {
             self.stats.flushes.add(1);
-            self.finish(now.after(took), since, oldest);
+            self.finish(now.after(took), asked);
         } else {
             // At once, by the caller's clock: what is decided here rests on no other.
             let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
-            self.state = State::Committing { since, oldest, part: part + 1, batch: None, retry };
+            self.state = State::Committing { asked, part: part + 1, batch: None, retry };
         }
     }
 
@@ -359,13 +377,13 @@ impl<S: Sink> Forwarder<S> {
         self.stats.bucket_bytes.add(buckets * BUCKET_BYTES);
     }
 
-    fn finish(&mut self, now: Now, since: Now, oldest: Option<UnixMs>) {
+    fn finish(&mut self, now: Now, asked: Asked) {
+        let since = asked.since;
         if self.last_error.take().is_some() {
             tracing::info!("flushes reach the sink again");
         }
-        let open_from = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
-        self.merge.settle(open_from);
-        if let Some(oldest) = oldest {
+        self.merge.settle(asked.minute_before(self.config.close_after_ms));
+        if let Some(oldest) = asked.oldest {
             let waited_ms = (since.wall.0 + (now.ms - since.ms)).saturating_sub(oldest.0);
             self.stats.click_to_bucket.record(waited_ms.saturating_mul(1_000_000), 1);
         }
@@ -377,7 +395,7 @@ impl<S: Sink> Forwarder<S> {
     }
 
     /// Reads ahead, up to the bound of a part, and fixes what the part holds.
-    fn plan(&mut self, part: u32, since: Now) -> Result<Planned, BlocksError> {
+    fn plan(&mut self, part: u32, asked: Asked) -> Result<Planned, BlocksError> {
         let mut checkpoint = self.checkpoint.clone();
         let (mut blocks, mut rows, mut bytes) = (0, 0, 0);
         let mut gaps = Vec::new();
@@ -413,7 +431,7 @@ impl<S: Sink> Forwarder<S> {
         }
         // What a worker that is gone still owed, the next start has to be able to send.
         if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {
-            let closed = UnixMs(since.wall.0.saturating_sub(self.config.close_after_ms)).minute();
+            let closed = asked.minute_before(self.config.close_after_ms);
             checkpoint.final_before = checkpoint.final_before.max(closed);
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, WorkerId};
-use weir_common::time::UnixMs;
+use weir_common::time::{Minute, UnixMs};
 
 use super::batch::FlushNo;
 
@@ -27,6 +27,9 @@ pub struct Share {
     pub changed: Vec<(BucketKey, BucketTotals)>,
     /// The receive time of the oldest row that is new in them.
     pub oldest_received_at: Option<UnixMs>,
+    /// The oldest minute of which the worker has changes that it cannot share yet, because its
+    /// journal has no place for their rows. Until it can, that minute stays open.
+    pub held_back: Option<Minute>,
 }
 
 /// The worker's side.
@@ -118,7 +121,14 @@ mod tests {
     use super::*;
 
     fn share(flush: FlushNo) -> Share {
-        Share { worker: WorkerId(0), flush, upto: BlockSeq(0), changed: vec![], oldest_received_at: None }
+        Share {
+            worker: WorkerId(0),
+            flush,
+            upto: BlockSeq(0),
+            changed: vec![],
+            oldest_received_at: None,
+            held_back: None,
+        }
     }
 
     #[test]

@@ -104,6 +104,7 @@ mod tests {
             upto: BlockSeq(1),
             changed: vec![(key(minute), BucketTotals { accepted: U64::new(accepted), ..Default::default() })],
             oldest_received_at: None,
+            held_back: None,
         }
     }
 

@@ -193,6 +193,12 @@ impl Journal {
         self.durable.0 == self.submitted().0
     }
 
+    /// Whether what was submitted waits for space or for an operator: nothing of it is on its way.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.state != JournalState::Running && self.group.is_none() && !self.has_room()
+    }
+
     /// Whether blocks can become durable.
     #[must_use]
     pub const fn state(&self) -> &JournalState {

@@ -152,6 +152,12 @@ impl Book {
         *self.journal.state() != JournalState::Running
     }
 
+    /// Whether what is not durable waits for space or for an operator.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.journal.is_blocked()
+    }
+
     /// Whether blocks can become durable.
     #[must_use]
     pub const fn state(&self) -> &JournalState {
@@ -163,6 +169,11 @@ impl Book {
         while let Some(buffer) = self.journal.reclaim() {
             self.builder.recycle(buffer);
         }
+    }
+
+    /// What was taken comes back: no flush carried it.
+    pub fn put_back_oldest_unflushed(&mut self, oldest: Option<UnixMs>) {
+        self.oldest_unflushed = self.oldest_unflushed.into_iter().chain(oldest).min();
     }
 
     /// The receive time of the oldest row since this was last asked.

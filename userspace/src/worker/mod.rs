@@ -25,6 +25,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir_common::id::BlockSeq;
 use weir_common::reason::Reason;
 
 use crate::forward::{FlushNo, Mailbox, Share};
@@ -102,6 +103,8 @@ pub struct Worker<H: Host> {
     last_datagram_ns: u64,
     flushes: Mailbox,
     flush: PendingFlush,
+    /// The last block that a flush covered.
+    flushed: BlockSeq,
     unflushed: Unflushed,
     drain: Drain,
     phase: Arc<Phase>,
@@ -134,6 +137,7 @@ impl<H: Host> Worker<H> {
             last_datagram_ns: 0,
             flushes,
             flush: None,
+            flushed: BlockSeq(0),
             unflushed,
             drain: Drain::default(),
             phase,
@@ -300,13 +304,19 @@ impl<H: Host> Worker<H> {
         {
             self.begin_flush(flush);
         }
-        if let Some(share) = self.flush.take() {
-            if share.upto > self.desk.book.durable() {
-                self.flush = Some(share);
-            } else if let Err(share) = self.flushes.answer(share) {
-                self.flush = Some(share);
+        let Some(share) = self.flush.take() else { return };
+        self.flush = if share.upto <= self.desk.book.durable() {
+            let upto = share.upto;
+            let answered = self.flushes.answer(share);
+            if answered.is_ok() {
+                self.flushed = upto;
             }
-        }
+            answered.err()
+        } else if self.desk.book.is_blocked() {
+            Some(self.take_back(share))
+        } else {
+            Some(share)
+        };
     }
 
     fn begin_flush(&mut self, flush: FlushNo) {
@@ -314,19 +324,43 @@ impl<H: Host> Worker<H> {
         let (rows, _) = self.desk.book.open_rows();
         if rows > 0 {
             // The journal takes no block now; what changed must not run ahead of the rows.
+            if self.desk.book.is_blocked() {
+                self.flush = Some(self.nothing_new(flush));
+            }
             return;
         }
-        let now = self.host.now();
-        let changed = self.unflushed.flush(now.wall, &mut self.desk.ledger);
         self.stats.impressions_live.set(self.desk.ledger.impressions_live() as u64);
         self.stats.buckets_open.set(self.desk.ledger.buckets_open() as u64);
+        let now = self.host.now();
         self.flush = Some(Share {
             worker: self.desk.worker(),
             flush,
             upto: self.desk.book.sealed(),
-            changed,
+            changed: self.unflushed.flush(now.wall, &mut self.desk.ledger),
             oldest_received_at: self.desk.book.take_oldest_unflushed(),
+            held_back: None,
         });
+    }
+
+    /// Takes a share back that cannot become durable before there is space. The flush must not
+    /// wait for it: trimming, which makes space, waits for the flush.
+    fn take_back(&mut self, share: Share) -> Share {
+        self.unflushed.put_back(share.changed);
+        self.desk.book.put_back_oldest_unflushed(share.oldest_received_at);
+        self.nothing_new(share.flush)
+    }
+
+    /// A share with nothing beyond the last one.
+    fn nothing_new(&mut self, flush: FlushNo) -> Share {
+        self.unflushed.take(&mut self.desk.ledger, |_| true);
+        Share {
+            worker: self.desk.worker(),
+            flush,
+            upto: self.flushed,
+            changed: Vec::new(),
+            oldest_received_at: None,
+            held_back: self.unflushed.oldest_minute(),
+        }
     }
 
     fn follow_drain(&mut self) {

@@ -51,6 +51,19 @@ impl Unflushed {
         self.totals.drain().collect()
     }
 
+    /// What a flush took and did not carry comes back; what has changed since is newer.
+    pub fn put_back(&mut self, changed: Vec<(BucketKey, BucketTotals)>) {
+        for (key, totals) in changed {
+            self.totals.entry(key).or_insert(totals);
+        }
+    }
+
+    /// The oldest minute of which something is held.
+    #[must_use]
+    pub fn oldest_minute(&self) -> Option<Minute> {
+        self.totals.keys().map(|key| Minute(key.minute.get())).min()
+    }
+
     /// Buckets held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -62,6 +62,7 @@ impl Worker {
                 upto: self.writer.journal.submitted(),
                 changed: changed.into_iter().map(|key| (key, self.totals[&key])).collect(),
                 oldest_received_at: self.oldest.take(),
+                held_back: None,
             });
         }
         if let Some(share) = self.share.take_if(|share| share.upto <= self.writer.journal.durable()) {

@@ -200,11 +200,11 @@ impl Disk {
     }
 
     /// Takes note of files that the node's own code deleted, past the disk; their bytes.
-    pub fn note_deleted(&mut self) -> Vec<Vec<u8>> {
+    pub fn note_deleted(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut deleted = Vec::new();
         for inode in self.inodes.values_mut().filter(|inode| inode.is_named && !inode.path.exists()) {
             inode.is_named = false;
-            deleted.push(inode.durable.clone());
+            deleted.push((inode.path.clone(), inode.durable.clone()));
         }
         deleted
     }
@@ -224,6 +224,37 @@ impl Disk {
     /// The names that are there, with the bytes on the medium.
     pub fn durable(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.inodes.values().filter(|inode| inode.is_named).map(|inode| (&*inode.path, &*inode.durable))
+    }
+
+    /// Flips one bit of what a file holds on the medium, and in the page cache.
+    ///
+    /// # Errors
+    /// When the simulation's own file fails.
+    pub fn rot(&mut self, path: &Path, chance: &mut Chance) -> io::Result<()> {
+        let Some(inode) = self.inodes.values_mut().find(|inode| inode.is_named && inode.path == path) else {
+            return Ok(());
+        };
+        let written: Vec<_> = (0..inode.durable.len()).filter(|&at| inode.durable[at] != 0).collect();
+        if written.is_empty() {
+            return Ok(());
+        }
+        let at = chance.pick(&written);
+        inode.durable[at] ^= 1 << chance.below(8);
+        inode.live.write_all_at(&inode.durable[at..=at], at as u64)
+    }
+
+    /// Replaces bytes on the medium and in the page cache: a write that went elsewhere, or nowhere.
+    ///
+    /// # Errors
+    /// When the simulation's own file fails.
+    pub fn replace(&mut self, path: &Path, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let named = |inode: &&mut Inode| inode.is_named && inode.path == path;
+        let Some(inode) = self.inodes.values_mut().find(named) else { return Ok(()) };
+        if let Some(place) = inode.durable.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+            inode.live.write_all_at(bytes, at as u64)?;
+        }
+        Ok(())
     }
 
     fn inode(&mut self, file: FileNo) -> io::Result<&mut Inode> {

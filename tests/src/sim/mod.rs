@@ -9,6 +9,7 @@
 //! Start reading at [`run`], then at `World::step`.
 
 pub mod chance;
+pub mod damage;
 pub mod disk;
 pub mod host;
 pub mod limits;

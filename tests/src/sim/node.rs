@@ -11,7 +11,9 @@ use weir::admission::{self, Admission, KeyRing, SigningKey};
 use weir::daemon::refold::refold;
 use weir::forward::{Forwarder, ForwarderConfig, Sink, mailboxes};
 use weir::journal::settle::settle;
-use weir::journal::{BlockIdentity, DiskBudget, Folder, Journal, JournalConfig, JournalState, recover};
+use weir::journal::{
+    BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
+};
 use weir::ledger;
 use weir::stats::{ForwardStats, OwnStats, WorkerStats};
 use weir::worker::book::Book;
@@ -75,7 +77,7 @@ impl Node {
         clocks: &Clocks,
         store: &Rc<RefCell<Store>>,
         medium: &mut FaultyMedium<'_>,
-    ) -> Result<(Self, RowsRead), String> {
+    ) -> Result<(Self, RowsRead, Vec<Finding>), String> {
         let folder = Folder::open(path, NODE).map_err(|error| error.to_string())?;
         settle(medium, &folder).map_err(|error| error.to_string())?;
         let mut rows = Vec::new();
@@ -149,6 +151,7 @@ impl Node {
                 _folder: folder,
             },
             rows,
+            recovery.report.findings,
         ))
     }
 

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use weir::forward::Batch;
+use weir::journal::SegmentId;
 use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_OFFSET};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
@@ -54,6 +56,9 @@ struct Truth {
     acked: bool,
     /// Datagrams of the node that said `created` of it.
     created: u32,
+    /// The disk destroyed a durable row of its impression: what the node knows of it is less than
+    /// what was true, and it may be counted again.
+    is_excused: bool,
 }
 
 /// Totals of a bucket, counted by hand.
@@ -100,6 +105,14 @@ pub struct Oracle {
     /// The blocks whose rows a bucket counts.
     counted_from: BTreeMap<BucketKey, BTreeSet<BlockName>>,
     buckets: BTreeMap<BucketKey, (u64, Totals)>,
+    /// Blocks that the disk destroyed since the last start, which that start has to report.
+    destroyed: BTreeSet<BlockName>,
+    /// Impressions of which the disk destroyed a row.
+    excused_impressions: BTreeSet<(bool, u128)>,
+    /// Streams of which segments were deleted.
+    trimmed: BTreeSet<(u32, u16)>,
+    /// Buckets of rows that the disk destroyed after they were forwarded, or before.
+    excused: BTreeSet<BucketKey>,
     /// The range of all wall clocks so far.
     wall: Option<(u64, u64)>,
     /// What the specification says of clicks that datagrams carried.
@@ -132,6 +145,10 @@ impl Oracle {
             recount: BTreeMap::new(),
             counted_from: BTreeMap::new(),
             buckets: BTreeMap::new(),
+            destroyed: BTreeSet::new(),
+            trimmed: BTreeSet::new(),
+            excused_impressions: BTreeSet::new(),
+            excused: BTreeSet::new(),
             wall: None,
             clicks_sent: 0,
             rows_at_sink: 0,
@@ -147,8 +164,10 @@ impl Oracle {
 
     /// A sender made this click.
     pub fn made(&mut self, click: &Click, is_sound: bool) {
-        let truth = self.clicks.entry(ClickName::of(click)).or_default();
+        let name = ClickName::of(click);
+        let truth = self.clicks.entry(name).or_default();
         truth.is_sound = is_sound;
+        truth.is_excused |= self.excused_impressions.contains(&(name.foreign, name.impression));
         let foreign = click.flags & click_flags::FOREIGN != 0;
         truth.issued_at_ms = (!foreign).then(|| u64::from(click.impression.issued_at_s()) * 1000);
     }
@@ -190,12 +209,15 @@ impl Oracle {
                 match AckStatus::from_number(status) {
                     Some(AckStatus::Created | AckStatus::Exists) => {
                         hold!(
-                            !truth.durable.is_empty() || !truth.at_sink.is_empty(),
+                            !truth.durable.is_empty() || !truth.at_sink.is_empty() || truth.is_excused,
                             "{name:?} was acknowledged before it was durable"
                         );
                         truth.created += u32::from(status == AckStatus::Created as u8);
                         // A foreign impression may be forgotten after a lifetime.
-                        hold!(truth.created <= 1 || name.foreign, "{name:?} was created twice");
+                        hold!(
+                            truth.created <= 1 || name.foreign || truth.is_excused,
+                            "{name:?} was created twice"
+                        );
                     }
                     Some(AckStatus::Malformed) => {
                         let (low, high) = self.wall.unwrap_or_default();
@@ -252,7 +274,7 @@ impl Oracle {
                 latest - *first > self.limits.lifetime_ms
             };
             hold!(
-                truth.durable.is_empty() || may_be_forgotten,
+                truth.durable.is_empty() || may_be_forgotten || truth.is_excused,
                 "{click:?} is in {:?} and again in {name:?}, received at {received}",
                 truth.durable
             );
@@ -266,9 +288,10 @@ impl Oracle {
     ///
     /// # Errors
     /// When something of it was still needed.
-    pub fn trimmed(&mut self, bytes: &[u8]) -> Verdict {
+    pub fn trimmed(&mut self, path: &Path, bytes: &[u8]) -> Verdict {
         let (_, latest) = self.wall.unwrap_or_default();
-        for (block, rows) in blocks_in(bytes) {
+        self.trimmed.extend(stream_of(path));
+        for (block, rows) in blocks_of(path, bytes) {
             for row in &rows {
                 let name = ClickName::of(&row.click);
                 let Some(truth) = self.clicks.get_mut(&name) else { continue };
@@ -286,19 +309,72 @@ impl Oracle {
         Ok(())
     }
 
+    /// The disk damaged what it held: `before` became what `after` says.
+    pub fn damaged<'a>(
+        &mut self,
+        before: &[(PathBuf, Vec<u8>)],
+        after: impl Iterator<Item = (&'a Path, &'a [u8])>,
+    ) {
+        let left: BTreeSet<_> =
+            after.flat_map(|(path, bytes)| blocks_of(path, bytes)).map(|(name, _)| name).collect();
+        for (name, rows) in before.iter().flat_map(|(path, bytes)| blocks_of(path, bytes)) {
+            if left.contains(&name) {
+                continue;
+            }
+            self.destroyed.insert(name);
+            self.blocks.remove(&name);
+            for row in &rows {
+                self.excused.insert(bucket_of(row));
+                let click = ClickName::of(&row.click);
+                self.excused_impressions.insert((click.foreign, click.impression));
+                let of_impression =
+                    ClickName { ordinal: 0, ..click }..=ClickName { ordinal: u8::MAX, ..click };
+                self.clicks.range_mut(of_impression).for_each(|(_, truth)| truth.is_excused = true);
+                if let Some(truth) = self.clicks.get_mut(&click) {
+                    truth.durable.remove(&name);
+                    // Gone for good, unless the sink has it.
+                    truth.acked = false;
+                }
+            }
+        }
+    }
+
+    /// A start reported these ranges of blocks as lost, and these streams as damaged somewhere.
+    ///
+    /// # Errors
+    /// When a block is gone and nothing was said.
+    pub fn reported(&mut self, lost: &[(BlockName, u64)], damaged: &BTreeSet<(u32, u16)>) -> Verdict {
+        for &(epoch, worker, sequence) in &std::mem::take(&mut self.destroyed) {
+            let is_lost = lost.iter().any(|&((of, by, first), last)| {
+                (of, by) == (epoch, worker) && (first..=last).contains(&sequence)
+            });
+            // What was forwarded may have been deleted, with the rest of its segment, since.
+            let is_forwarded = self.forwarded.get(&(epoch, worker)).is_some_and(|last| sequence <= *last);
+            let may_be_trimmed = is_forwarded && self.trimmed.contains(&(epoch, worker));
+            hold!(
+                is_lost || damaged.contains(&(epoch, worker)) || may_be_trimmed,
+                "block {:?} was destroyed by the disk, and the start did not report it",
+                (epoch, worker, sequence)
+            );
+        }
+        Ok(())
+    }
+
     /// After a crash exactly these segments are on the medium.
     ///
     /// # Errors
     /// When an acknowledged click is in none of them and not at the sink either.
-    pub fn crashed<'a>(&mut self, segments: impl Iterator<Item = &'a [u8]>) -> Verdict {
+    pub fn crashed<'a>(&mut self, segments: impl Iterator<Item = (&'a Path, &'a [u8])>) -> Verdict {
         self.blocks.clear();
         self.clicks.values_mut().for_each(|truth| truth.durable.clear());
-        for bytes in segments {
-            self.durable(bytes)?;
+        for (path, bytes) in segments {
+            for (name, rows) in blocks_of(path, bytes) {
+                self.note_block(name, &rows)?;
+            }
         }
         for (name, truth) in &self.clicks {
             let is_there = !truth.durable.is_empty() || !truth.at_sink.is_empty();
-            hold!(!truth.acked || is_there, "{name:?} was acknowledged and is gone");
+            hold!(!truth.acked || is_there || truth.is_excused, "{name:?} was acknowledged and is gone");
         }
         Ok(())
     }
@@ -375,7 +451,7 @@ impl Oracle {
     /// # Errors
     /// When one is not.
     pub fn buckets_are_the_recount(&self) -> Verdict {
-        for (key, counted) in &self.recount {
+        for (key, counted) in self.recount.iter().filter(|(key, _)| !self.excused.contains(key)) {
             let told = self.buckets.get(key).map(|(_, totals)| totals);
             let (ad, minute) = (key.ad.get(), key.minute.get());
             hold!(
@@ -386,7 +462,7 @@ impl Oracle {
         }
         let nothing = Totals::default();
         for (key, (_, told)) in &self.buckets {
-            let has_rows = self.recount.contains_key(key) || *told == nothing;
+            let has_rows = self.recount.contains_key(key) || *told == nothing || self.excused.contains(key);
             hold!(has_rows, "bucket {key:?} says {told:?} and has no rows");
         }
         Ok(())
@@ -406,25 +482,19 @@ impl Oracle {
         };
         hold!(truth.is_sound, "{name:?} is at the sink, and no node should have taken it");
         hold!(
-            truth.at_sink.is_empty() || may_be_forgotten,
+            truth.at_sink.is_empty() || may_be_forgotten || truth.is_excused,
             "{name:?} is at the sink in {:?} and again in {block:?}",
             truth.at_sink
         );
         truth.at_sink.push((block, received, outcome));
+        let is_expected = truth.is_excused || expected.contains(&(outcome, row.reason));
         hold!(
-            (row.minute.get(), row.flags) == (minute, flags) && expected.contains(&(outcome, row.reason)),
+            (row.minute.get(), row.flags) == (minute, flags) && is_expected,
             "{name:?}, received at {received}, has {outcome:?} {} in minute {}; expected {expected:?} in {minute}",
             row.reason,
             row.minute.get()
         );
-        let key = BucketKey {
-            ad: row.click.ad,
-            minute: row.minute,
-            country: row.click.country,
-            device: row.click.device,
-            rules: 1.into(),
-            ..BucketKey::default()
-        };
+        let key = bucket_of(row);
         if matches!(outcome, Outcome::Accepted | Outcome::Late) {
             self.impressions.insert((name.foreign, name.impression), received);
         }
@@ -488,7 +558,10 @@ impl Oracle {
     /// What is.
     pub fn closed(&self) -> Verdict {
         for (name, truth) in &self.clicks {
-            hold!(!truth.acked || !truth.at_sink.is_empty(), "{name:?} was acknowledged and never forwarded");
+            hold!(
+                !truth.acked || !truth.at_sink.is_empty() || truth.is_excused,
+                "{name:?} was acknowledged and never forwarded"
+            );
             hold!(
                 truth.durable.is_empty() || !truth.at_sink.is_empty(),
                 "{name:?} is in {:?} and was never forwarded",
@@ -505,9 +578,41 @@ impl Oracle {
     }
 }
 
+/// The bucket that counts this row.
+fn bucket_of(row: &Row) -> BucketKey {
+    BucketKey {
+        ad: row.click.ad,
+        minute: row.minute,
+        country: row.click.country,
+        device: row.click.device,
+        rules: 1.into(),
+        ..BucketKey::default()
+    }
+}
+
+/// The epoch and worker whose segment a file is.
+#[must_use]
+pub fn stream_of(path: &Path) -> Option<(u32, u16)> {
+    let id = SegmentId::parse(path.file_name()?.to_str()?)?;
+    Some((id.epoch.0, id.worker.0))
+}
+
+/// The sound blocks of a segment. What strayed into it from another stream is none of them.
+fn blocks_of(path: &Path, bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
+    let mut blocks = blocks_in(bytes);
+    blocks.retain(|((epoch, worker, _), _)| stream_of(path) == Some((*epoch, *worker)));
+    blocks
+}
+
 /// The sound blocks in bytes of a segment, wherever they begin.
 #[must_use]
 pub fn blocks_in(bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
+    places_in(bytes).into_iter().map(|(_, name, rows)| (name, rows)).collect()
+}
+
+/// The sound blocks in bytes of a segment, and which bytes they take.
+#[must_use]
+pub fn places_in(bytes: &[u8]) -> Vec<(std::ops::Range<usize>, BlockName, Vec<Row>)> {
     let mut found = Vec::new();
     let mut at = 0;
     while at + BLOCK_HEADER_LEN <= bytes.len() {
@@ -517,7 +622,7 @@ pub fn blocks_in(bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
         }
         match block_at(&bytes[at..]) {
             Some((name, rows, len)) => {
-                found.push((name, rows));
+                found.push((at..at + len, name, rows));
                 at += len;
             }
             None => at += 1,

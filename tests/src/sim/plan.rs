@@ -63,6 +63,8 @@ pub struct Plan {
     pub clock_steps: u64,
     /// ... at which minutes pass.
     pub pauses: u64,
+    /// ... at which the disk destroys something that was durable.
+    pub damage: u64,
 }
 
 impl Plan {
@@ -91,6 +93,8 @@ impl Plan {
             drains: sometimes(100),
             clock_steps: sometimes(300),
             pauses: sometimes(300),
+            // Less often: what is destroyed is excused, and the oracle sees less.
+            damage: if sometimes(2) == 2 { sometimes(100) } else { 0 },
             steered: chance.pick(&[0, 300, 700, 1000]),
             senders: chance.between(1, 3) as usize,
             workers_max: chance.between(1, 4),
@@ -125,6 +129,7 @@ impl Plan {
             drains: 0,
             clock_steps: 0,
             pauses: 0,
+            damage: 0,
             segments_max: 100_000,
             ..self.clone()
         }

@@ -1,10 +1,12 @@
 //! The run of one seed: step by step chance picks what happens next, and the oracle looks on.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use weir::forward;
+use weir::journal::Finding;
 use weir::journal::disk::create_segment;
 use weir::uring::{Completion, Write};
 use weir::worker::clock::Now;
@@ -14,11 +16,12 @@ use weir_common::time::UnixMs;
 use weir_common::wire::Datagram;
 
 use super::chance::Chance;
+use super::damage;
 use super::disk::{Disk, FileNo, Trouble};
 use super::host::{Clocks, Packet, Request, Station};
 use super::medium::FaultyMedium;
 use super::node::Node;
-use super::oracle::{Oracle, Verdict};
+use super::oracle::{BlockName, Oracle, Verdict};
 use super::plan::Plan;
 use super::senders::Source;
 use super::sink::{Fate, Store};
@@ -395,8 +398,8 @@ impl World {
         self.tally.trimmed += deleted.len() as u64;
         if !deleted.is_empty() {
             self.tell(|| format!("trimmed {} segments", deleted.len()));
-            for bytes in &deleted {
-                self.oracle.trimmed(bytes)?;
+            for (path, bytes) in &deleted {
+                self.oracle.trimmed(path, bytes)?;
             }
             // The names are gone for good with the sync of the folder; a crash before it may
             // bring any of them back.
@@ -469,16 +472,39 @@ impl World {
             self.tell(|| format!("{seconds} s pass"));
             self.pass(seconds * 1_000_000_000);
         }
+        if now(&mut self.chance, plan.damage) {
+            self.damage()?;
+        }
         if now(&mut self.chance, plan.crashes) {
             self.doom();
         }
         if now(&mut self.chance, plan.drains) {
             return self.drain();
         }
-        if self.node.as_ref().is_some_and(Node::is_halted) && self.chance.one_in(200) {
+        if self.needs_operator() && self.chance.one_in(200) {
             // The operator sees the alarm, and restarts the node.
-            return self.crash("a halted journal");
+            return self.crash("an alarm");
         }
+        Ok(())
+    }
+
+    /// Whether the node says that only a restart helps.
+    fn needs_operator(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| {
+            node.is_halted()
+                || node.forwarder.last_error().is_some_and(|error| error.contains("cannot be read back"))
+        })
+    }
+
+    /// The disk destroys something that was durable.
+    fn damage(&mut self) -> Verdict {
+        let disk = Rc::clone(&self.disk);
+        let before: Vec<_> =
+            disk.borrow().durable().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
+        let what =
+            damage::strike(&mut disk.borrow_mut(), &mut self.chance).map_err(|error| error.to_string())?;
+        self.tell(|| format!("DAMAGE: {what}"));
+        self.oracle.damaged(&before, disk.borrow().durable());
         Ok(())
     }
 
@@ -519,7 +545,7 @@ impl World {
         self.disk_is_read_only = false;
         self.sink_busy_until_ms = 0;
         let disk = Rc::clone(&self.disk);
-        let (node, rows) = {
+        let (node, rows, findings) = {
             let mut medium = FaultyMedium {
                 trouble: None,
                 share: 0,
@@ -530,12 +556,14 @@ impl World {
             Node::start(&self.folder, workers, &self.plan, &self.clocks, &self.store, &mut medium)?
         };
         // What the disk has, whoever knows of it; then what the node made of that.
-        self.oracle.crashed(disk.borrow().durable().map(|(_, bytes)| bytes))?;
+        self.oracle.crashed(disk.borrow().durable())?;
         self.tell(|| {
             let mut blocks = std::collections::BTreeMap::new();
             rows.iter().for_each(|(block, _)| *blocks.entry(*block).or_insert(0) += 1);
             format!("start {} with {workers} workers on {} rows: {blocks:?}", node.epoch, rows.len())
         });
+        let (lost, damaged) = losses(&findings);
+        self.oracle.reported(&lost, &damaged)?;
         self.oracle.recovered(&rows)?;
         self.node = Some(node);
         Ok(())
@@ -609,11 +637,11 @@ impl World {
 
     /// All faults are over: everything that was begun must end.
     fn come_to_rest(&mut self) -> Verdict {
+        let was_damaged = self.plan.damage > 0;
         self.plan = self.plan.healed();
         self.disk_is_full = false;
         self.tell(|| "all faults are over".to_owned());
-        if self.chance.one_in(2) || self.disk_is_read_only || self.node.as_ref().is_some_and(Node::is_halted)
-        {
+        if self.chance.one_in(2) || self.disk_is_read_only || was_damaged || self.needs_operator() {
             self.crash("the end of all faults")?;
         }
         let mut rounds = 0;
@@ -672,4 +700,25 @@ impl World {
         let (is_idle, error) = (node.forwarder.is_idle(), node.forwarder.last_error());
         format!("no rest: {busy} senders wait; workers {states:?}; forwarder idle {is_idle}, {error:?}")
     }
+}
+
+/// What findings say is lost, and which streams they say are damaged.
+fn losses(findings: &[Finding]) -> (Vec<(BlockName, u64)>, BTreeSet<(u32, u16)>) {
+    let (mut lost, mut damaged) = (Vec::new(), BTreeSet::new());
+    for finding in findings {
+        match finding {
+            Finding::Damaged { segment, lost: Some((first, last)), .. }
+            | Finding::Missing { segment, first, last } => {
+                lost.push(((segment.epoch.0, segment.worker.0, first.0), last.0));
+            }
+            Finding::TornTail { segment, .. }
+            | Finding::Unopened { segment, .. }
+            | Finding::Conflict { segment, .. }
+            | Finding::ChainBroken { segment, .. }
+            | Finding::Damaged { segment, lost: None, .. } => {
+                damaged.insert((segment.epoch.0, segment.worker.0));
+            }
+        }
+    }
+    (lost, damaged)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir::admission::{self, Admission, KeyRing, SigningKey};
-use weir::daemon::refold::refold;
+use weir::daemon::refold::{Refolded, refold};
 use weir::forward::{Forwarder, ForwarderConfig, Sink, mailboxes};
 use weir::journal::settle::settle;
 use weir::journal::{
@@ -25,6 +25,7 @@ use weir::worker::{Settings, Worker};
 use weir_common::id::{Issuer, KeyId, NodeId, WorkerId};
 use weir_common::row::Row;
 use weir_common::siphash::SipKey;
+use weir_common::time::Minute;
 
 use super::host::{BUFFERS, Clocks, SimulatedHost, Station};
 use super::medium::FaultyMedium;
@@ -89,8 +90,9 @@ impl Node {
         let mut sink = SimulatedSink(Rc::clone(store));
         let checkpoint = sink.checkpoint().map_err(|error| error.to_string())?;
         let shards = ShardMap::even(workers);
-        let (ledgers, recovery) = refold(&folder, &shards, &ledger_settings(plan), &checkpoint)
-            .map_err(|error| error.to_string())?;
+        let Refolded { ledgers, recovery, .. } =
+            refold(&folder, &shards, &ledger_settings(plan), &checkpoint)
+                .map_err(|error| error.to_string())?;
         let used = folder.bytes_used().map_err(|error| error.to_string())?;
         let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
         let budget = Arc::new(DiskBudget::new(used + plan.segments_max * segment_bytes, used));
@@ -122,7 +124,7 @@ impl Node {
             let parts = Parts {
                 worker,
                 shards: shards.clone(),
-                admission: admission(plan)?,
+                admission: admission(plan, checkpoint.final_before)?,
                 ledger,
                 book: Book::new(Journal::new(journal, Arc::clone(&budget))),
                 port,
@@ -178,7 +180,7 @@ impl Node {
     }
 }
 
-fn admission(plan: &Plan) -> Result<Admission, String> {
+fn admission(plan: &Plan, closed_before: Minute) -> Result<Admission, String> {
     let key = SigningKey { issuer: Issuer(1), id: KeyId(1), secret: KEY };
     let keys = KeyRing::new(&[key]).map_err(|error| error.to_string())?;
     let limits = &plan.limits;
@@ -186,6 +188,7 @@ fn admission(plan: &Plan) -> Result<Admission, String> {
         lifetime_ms: limits.lifetime_ms,
         max_ahead_ms: limits.max_ahead_ms,
         lateness_ms: limits.lateness_ms,
+        closed_before,
         allow_unsigned: true,
     };
     Ok(Admission::new(settings, keys))
@@ -210,6 +213,7 @@ fn forwarder_config(plan: &Plan) -> ForwarderConfig {
         interval_ms: plan.flush_ms,
         part_bytes_max: plan.part_bytes,
         close_after_ms: limits.lateness_ms + limits.max_ahead_ms + 5 * 60_000,
+        minutes_ahead: limits.max_ahead_ms.div_ceil(60_000) as u32,
         horizon_ms: limits.lifetime_ms + limits.lifetime_ms / 24,
         trim_every_ms: 5000,
     }

@@ -32,15 +32,15 @@ const PROGRESS_ROWS: u64 = 5_000_000;
 /// What a start begins with.
 pub struct Refolded {
     /// The ledger of each worker, with the buckets it owes the sink.
-    pub(super) ledgers: Vec<(Ledger, Unflushed)>,
+    pub ledgers: Vec<(Ledger, Unflushed)>,
     /// What was found in the journal.
-    pub(super) recovery: Recovery,
+    pub recovery: Recovery,
     /// The digests that can be used.
     pub(super) shelf: Shelf,
     /// Rows that are still to be counted.
     pub(super) past: Option<Past>,
     /// The latest receive time of anything in segments and digests.
-    pub(super) latest: UnixMs,
+    pub latest: UnixMs,
 }
 
 /// The ledgers of all workers as journal and digests left them.

@@ -239,7 +239,7 @@ fn a_block_lost_to_a_bad_disk_is_a_known_gap_and_the_rest_is_exact() {
 #[test]
 fn trimming_keeps_final_buckets_whole_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let config = || ForwarderConfig { horizon_ms: 30 * 60_000, trim_every_ms: 1, ..flush_config() };
+    let config = || ForwarderConfig { horizon_ms: 30 * 60_000, trim_every_ms: 1 << 40, ..flush_config() };
     let mut node = Node::try_start(dir.path(), 2, config(), store(dir.path())).unwrap();
     let mut next = 9;
     // Worker 1 is idle after its first block, so all of its open segment grows old.
@@ -270,6 +270,27 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
     let (report, found) = audited(dir.path());
     assert!(report.sound, "{report}");
     assert_eq!(found, clicks(0..next + 2));
+}
+
+#[test]
+fn a_worker_without_space_holds_up_no_flush_and_its_minute_stays_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ForwarderConfig { horizon_ms: 20 * 60_000, ..flush_config() };
+    let mut node = Node::try_start(dir.path(), 2, config, |_| MemorySink::default()).unwrap();
+    let first = node.now.wall.minute();
+    node.write(0, &[0]);
+    node.write(1, &[51, 54]);
+    node.workers[1].is_blocked = true;
+    for n in 1..4 {
+        node.flush();
+        node.pass_ms(20 * 60_000);
+        node.write(0, &[n]);
+    }
+    assert_eq!(node.forwarder.sink().rows().len(), 3, "the others' clicks go on");
+    assert!(node.forwarder.checkpoint().final_before <= first, "its minute is not final");
+    node.workers[1].is_blocked = false;
+    node.flush();
+    node.forwarder.sink().check(vec![0, 1, 2, 3, 51, 54]);
 }
 
 #[test]

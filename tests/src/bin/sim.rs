@@ -26,7 +26,7 @@ struct Args {
     /// Print what happens; for one seed
     #[arg(long)]
     trace: bool,
-    /// Do a wrong on purpose: wrong-ack, double-count or lost-row
+    /// Do a wrong on purpose: wrong-ack, double-count, lost-row or silent-damage
     #[arg(long, hide = true)]
     canary: Option<String>,
 }
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Some("wrong-ack") => Some(Canary::WrongAck),
         Some("double-count") => Some(Canary::DoubleCount),
         Some("lost-row") => Some(Canary::LostRow),
+        Some("silent-damage") => Some(Canary::SilentDamage),
         _ => None,
     };
     let scratch = scratch();
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
                 return;
             }
             let seed = args.seed + number;
-            let told = Run { seed, steps: args.steps, trace: args.trace, canary };
+            let told = Run { seed, steps: args.steps, trace: args.trace, segments_max: None, canary };
             match run(told, &scratch) {
                 Ok(tally) => {
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;

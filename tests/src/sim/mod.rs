@@ -35,6 +35,8 @@ pub enum Canary {
     DoubleCount,
     /// A block never gets to the sink.
     LostRow,
+    /// What a start reports of a damaged journal is not heard.
+    SilentDamage,
 }
 
 /// One run.
@@ -46,6 +48,8 @@ pub struct Run {
     pub steps: u64,
     /// Print every step.
     pub trace: bool,
+    /// Segments the journal may take; `None` leaves it to the seed.
+    pub segments_max: Option<u64>,
     /// Do this wrong.
     pub canary: Option<Canary>,
 }

@@ -91,7 +91,8 @@ impl World {
     /// When the folder cannot be used.
     pub fn new(run: Run, folder: PathBuf) -> Result<Self, String> {
         let mut chance = Chance::new(run.seed);
-        let plan = Plan::draw(&mut chance);
+        let mut plan = Plan::draw(&mut chance);
+        plan.segments_max = run.segments_max.unwrap_or(plan.segments_max);
         let now = Now { wall: UnixMs(START_MS), monotonic_ns: 1_000_000_000 };
         let clocks: Clocks = Rc::new(Cell::new(now));
         let sources = (0..plan.senders)
@@ -448,7 +449,7 @@ impl World {
                 }
             }
             Some(Canary::LostRow) => self.canary_sang |= committed.blocks.pop().is_some(),
-            Some(Canary::WrongAck) | None => {}
+            Some(Canary::WrongAck | Canary::SilentDamage) | None => {}
         }
     }
 
@@ -562,7 +563,8 @@ impl World {
             rows.iter().for_each(|(block, _)| *blocks.entry(*block).or_insert(0) += 1);
             format!("start {} with {workers} workers on {} rows: {blocks:?}", node.epoch, rows.len())
         });
-        let (lost, damaged) = losses(&findings);
+        let is_heard = self.run.canary != Some(Canary::SilentDamage);
+        let (lost, damaged) = losses(if is_heard { &findings } else { &[] });
         self.oracle.reported(&lost, &damaged)?;
         self.oracle.recovered(&rows)?;
         self.node = Some(node);

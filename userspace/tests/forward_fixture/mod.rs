@@ -17,8 +17,9 @@ use weir::journal::block::check_block;
 use weir::journal::{DiskBudget, Folder, Recovery, recover};
 use weir::stats::ForwardStats;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
+use weir_common::id::BlockSeq;
 use weir_common::row::{Row, Rows};
-use weir_common::time::UnixMs;
+use weir_common::time::{Minute, UnixMs};
 
 use crate::journal_fixture::{START, Writer, config, number, open};
 
@@ -28,6 +29,9 @@ pub(crate) struct Worker {
     totals: HashMap<BucketKey, BucketTotals>,
     changed: BTreeSet<BucketKey>,
     oldest: Option<UnixMs>,
+    /// It has no place for what it counted, and says so.
+    pub(crate) is_blocked: bool,
+    flushed: BlockSeq,
     /// A share taken, waiting for its last block to be durable or for a place in the ring.
     share: Option<Share>,
 }
@@ -55,6 +59,14 @@ impl Worker {
         if self.share.is_none()
             && let Some(flush) = self.mailbox.requested()
         {
+            if self.is_blocked {
+                let held_back = self.changed.iter().map(|key| Minute(key.minute.get())).min();
+                let (worker, upto) = (self.mailbox.worker(), self.flushed);
+                let nothing =
+                    Share { worker, flush, upto, changed: vec![], oldest_received_at: None, held_back };
+                self.mailbox.answer(nothing).unwrap();
+                return;
+            }
             let changed = std::mem::take(&mut self.changed);
             self.share = Some(Share {
                 worker: self.mailbox.worker(),
@@ -66,6 +78,7 @@ impl Worker {
             });
         }
         if let Some(share) = self.share.take_if(|share| share.upto <= self.writer.journal.durable()) {
+            self.flushed = share.upto;
             self.share = self.mailbox.answer(share).err();
         }
     }
@@ -109,6 +122,8 @@ impl<S: Sink> Node<S> {
                 totals: HashMap::new(),
                 changed: BTreeSet::new(),
                 oldest: None,
+                is_blocked: false,
+                flushed: BlockSeq(0),
                 share: None,
             })
             .collect();

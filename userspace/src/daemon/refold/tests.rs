@@ -24,6 +24,11 @@ const WORKERS: usize = 2;
 
 /// One click every second for [`MINUTES`], decided and journaled by two workers in turn.
 fn write_journal(folder: &Folder) {
+    write_journal_of(folder, |_, _| true);
+}
+
+/// The same, but only the clicks that are wanted, by minute and click.
+fn write_journal_of(folder: &Folder, wanted: impl Fn(u64, &Click) -> bool) {
     let budget = Arc::new(DiskBudget::new(1 << 30, 0));
     for worker in 0..WORKERS {
         let writer = folder.writer(WorkerId(worker as u16));
@@ -45,6 +50,9 @@ fn write_journal(folder: &Folder) {
             let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
             let mut decisions = Vec::new();
             unflushed.take_each_minute(now, &mut ledger, |_| false);
+            if !wanted(second / 60, &click) {
+                continue;
+            }
             ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);
             if !builder.is_open() {
                 builder.begin(journal.next_identity(), now);
@@ -189,4 +197,57 @@ fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
     std::fs::remove_file(place.segments.join(closed[0].0.file_name())).expect("segment");
     let (known, _) = start(&settled);
     assert!((each..all).contains(&known), "the other digest is whole, and part of this one: {known}");
+}
+
+/// The sink has every block of both workers, and buckets of those up to `counted`.
+fn all_committed(folder: &Folder, counted: BlockSeq) -> Checkpoint {
+    let mut checkpoint = Checkpoint::default();
+    for worker in 0..WORKERS {
+        let writer = (folder.epoch(), WorkerId(worker as u16));
+        let at = |last| Position { last, ..Position::default() };
+        checkpoint.positions.insert(writer, at(BlockSeq(u64::MAX)));
+        checkpoint.counted.insert(writer, at(counted));
+    }
+    checkpoint
+}
+
+#[test]
+fn a_flush_cut_off_between_its_parts_leaves_all_its_buckets_owed() {
+    let path = tempfile::tempdir().expect("folder");
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    write_journal(&folder);
+    let nothing_counted = all_committed(&folder, BlockSeq(0));
+    let ledgers = refold(&folder, &ShardMap::even(2), &settings(), &nothing_counted).expect("refold").ledgers;
+    assert_eq!(first_flush(ledgers), recount(&folder));
+}
+
+#[test]
+fn a_bucket_goes_with_the_shares_of_all_workers_or_not_at_all() {
+    let path = tempfile::tempdir().expect("folder");
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    let shards = ShardMap::even(2);
+    // The second worker has had no click since the first minute, so nothing moved its time on.
+    write_journal_of(&folder, |minute, click| minute == 0 || shards.owner(click.shard()) == WorkerId(0));
+    let all = all_committed(&folder, BlockSeq(u64::MAX));
+    let ledgers = refold(&folder, &shards, &settings(), &all).expect("refold").ledgers;
+    let (sent, all) = (first_flush(ledgers), recount(&folder));
+    assert!(!sent.is_empty());
+    for (key, totals) in sent {
+        assert_eq!(totals, all[&key], "minute {}", key.minute.get());
+    }
+}
+
+#[test]
+fn a_row_that_makes_an_old_minute_owed_is_known_before_any_share_is_dropped() {
+    let path = tempfile::tempdir().expect("folder");
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    write_journal(&folder);
+    // What the second worker counted in the first minutes never reached the sink's buckets.
+    let mut checkpoint = all_committed(&folder, BlockSeq(u64::MAX));
+    checkpoint.counted.remove(&(folder.epoch(), WorkerId(1)));
+    for workers in [1, 2, 3] {
+        let ledgers =
+            refold(&folder, &ShardMap::even(workers), &settings(), &checkpoint).expect("refold").ledgers;
+        assert_eq!(first_flush(ledgers), recount(&folder), "with {workers} workers");
+    }
 }

@@ -60,7 +60,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = arguments()?;
-    let folder = arguments.folder.join(format!("recovery-{}", std::process::id()));
+    let folder = std::path::absolute(&arguments.folder)?.join(format!("recovery-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let result = run(&folder, &arguments);
     fs::remove_dir_all(&folder)?;

@@ -321,7 +321,8 @@ fn make(data: &Path, arguments: &Arguments) -> Result<()> {
         let received_at =
             UnixMs(now_ms - SPAN_MS + (u128::from(n) * u128::from(SPAN_MS) / u128::from(count)) as u64);
         // Clicks come out of the order of their impressions, by some seconds.
-        let impression = (n & !0xfff | (n & 0xfff).wrapping_mul(2_654_435_761) & 0xfff) * ISSUED_PER_CLICKED;
+        let shuffled = (n & 0xfff).wrapping_mul(2_654_435_761) & 0xfff;
+        let impression = ((n & !0xfff) | shuffled) * ISSUED_PER_CLICKED;
         let issued_at_s = ((now_ms - SPAN_MS) / 1000
             + impression / ISSUED_PER_CLICKED * (SPAN_MS / 1000) / count) as u32
             - 30;

@@ -26,7 +26,7 @@ use weir_common::row::Row;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 
-const RUN_ON: AtomicBool = AtomicBool::new(false);
+static RUN_ON: AtomicBool = AtomicBool::new(false);
 const DAY_MS: u64 = 86_400_000;
 
 /// Clicks of one worker over three segments and more, half of them twice; the closed segments.

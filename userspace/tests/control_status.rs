@@ -9,6 +9,7 @@ use control_fixture::Fixture;
 use weir::control::{
     ClientError, Control, Drain, Error, FINAL_STATUS_NAME, SOCKET_NAME, State, Status, fetch, gather,
 };
+use weir::stats::{DiskOperation, JournalHealth};
 use weir_common::reason::{Outcome, Reason};
 
 #[test]
@@ -33,6 +34,25 @@ fn a_lost_click_is_a_positive_residual_and_one_counted_twice_a_negative() {
     assert_eq!(gather(&fixture.sources()).0.clicks.residual, 1);
     fixture.workers[0].count(Outcome::Duplicate, Reason::None, 3);
     assert_eq!(gather(&fixture.sources()).0.clicks.residual, -2);
+}
+
+#[test]
+fn a_journal_that_takes_nothing_and_a_flush_that_failed_stand_in_the_status_with_the_reason() {
+    let fixture = Fixture::new();
+    let status = || gather(&fixture.sources()).0;
+    assert_eq!((status().journal.state, status().journal.failures), (JournalHealth::Running, 0));
+    assert_eq!((status().journal.last_failure, status().forward.last_error), (None, None));
+    let broken = std::io::Error::from_raw_os_error(5);
+    fixture.workers[1].note_disk_failure(DiskOperation::Sync, &broken);
+    fixture.workers[1].journal_health.set(JournalHealth::Halted as u64);
+    fixture.workers[0].journal_health.set(JournalHealth::NoSpace as u64);
+    fixture.forward.last_error.set(Some("the store takes nothing".to_owned()));
+    let status = status();
+    assert_eq!((status.journal.state, status.journal.failures), (JournalHealth::Halted, 1));
+    let why = status.journal.last_failure.unwrap();
+    assert_eq!(why, "fdatasync of a segment failed: Input/output error (os error 5)");
+    assert_eq!(status.workers[0].journal_state, JournalHealth::NoSpace);
+    assert_eq!(status.forward.last_error.as_deref(), Some("the store takes nothing"));
 }
 
 #[test]

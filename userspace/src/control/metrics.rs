@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use weir_common::reason::{Class, Reason};
 
 use super::status::{Latencies, State, Status, WorkerStatus};
+use crate::stats::JournalHealth;
 use crate::stats::{Histogram, HistogramSnapshot};
 
 /// The form of the text.
@@ -155,7 +156,7 @@ impl Scrape {
 
     fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
         type Read = fn(&WorkerStatus) -> u64;
-        const COUNTERS: [(&str, &str, Read); 10] = [
+        const COUNTERS: [(&str, &str, Read); 11] = [
             ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
             ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
             ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
@@ -165,6 +166,7 @@ impl Scrape {
             ("ack_datagrams", "Datagrams those acks went out in", |w| w.ack_datagrams),
             ("ack_send_failures", "Ack datagrams the kernel did not take", |w| w.ack_send_failures),
             ("journal_blocks", "Blocks made durable", |w| w.blocks),
+            ("journal_failures", "Writes, syncs and new segments that failed", |w| w.journal_failures),
             ("worker_sleeps", "Times a worker slept for want of work", |w| w.sleeps),
         ];
         const GAUGES: [(&str, &str, Read); 3] = [
@@ -182,7 +184,13 @@ impl Scrape {
             let values = workers.iter().map(|worker| i64::try_from(read(worker)).unwrap_or(i64::MAX));
             out.gauges(name, help, labels().zip(values))?;
         }
-        Ok(())
+        let states = workers.iter().zip(&names).flat_map(|(worker, name)| {
+            JournalHealth::ALL.map(|state| {
+                let labels = vec![("worker", name.as_str()), ("state", state.name())];
+                (labels, i64::from(state == worker.journal_state))
+            })
+        });
+        out.gauges("journal_state", "1 beside the state a worker's journal is in", states)
     }
 
     fn journal_and_forward(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -200,7 +208,11 @@ impl Scrape {
         for (name, help, total) in totals {
             out.counters(name, help, [(vec![], total)])?;
         }
-        Ok(())
+        let lost = self.status.recovery.as_ref().map_or(0, |recovery| recovery.lost_blocks);
+        let help = "Blocks that the start found to be gone from the journal";
+        out.gauges("recovery_lost_blocks", help, [(vec![], i64::try_from(lost).unwrap_or(i64::MAX))])?;
+        let failing = i64::from(forward.last_error.is_some());
+        out.gauges("forward_failing", "1 while the last flush has not reached the sink", [(vec![], failing)])
     }
 
     fn latencies(&self, out: &mut Out<'_>) -> fmt::Result {

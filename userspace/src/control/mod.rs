@@ -30,7 +30,8 @@ use tokio::sync::oneshot;
 pub use explain::{UnknownReason, explain};
 pub use socket::{ClientError, SOCKET_NAME, fetch, fetch_json};
 pub use status::{
-    AtomicState, FrameSource, FrameTotals, Identity, NoFrames, Sources, State, Status, Steering, gather,
+    AtomicState, FrameSource, FrameTotals, Identity, NoFrames, RecoveryStatus, Sources, State, Status,
+    Steering, gather,
 };
 
 /// Name of the last status in the run folder: the counters after a drain.

@@ -4,14 +4,15 @@
 //! [`Status`] is plain data and reads back what it wrote; [`gather`] fills it from the counters.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use weir_common::reason::{Class, Outcome, Reason};
 
-use crate::stats::{Counter, ForwardStats, HistogramSnapshot, WorkerStats};
+use crate::journal::RecoveryReport;
+use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
 
 /// What the daemon is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,8 @@ pub struct Sources {
     pub frames: Arc<dyn FrameSource>,
     /// What the daemon is doing.
     pub state: Arc<AtomicState>,
+    /// What the start found in the journal, once it has read it.
+    pub recovery: Arc<OnceLock<RecoveryStatus>>,
     /// When it started.
     pub started: Instant,
 }
@@ -227,6 +230,12 @@ pub struct WorkerStatus {
     pub blocks: u64,
     /// Their bytes.
     pub journal_bytes: u64,
+    /// Whether its journal can make blocks durable.
+    pub journal_state: JournalHealth,
+    /// Its journal's writes, syncs and creations of segments that failed.
+    pub journal_failures: u64,
+    /// The last of them, in words.
+    pub journal_last_failure: Option<String>,
     /// Impressions held for dedupe.
     pub impressions_live: u64,
     /// Buckets held.
@@ -240,8 +249,15 @@ pub struct WorkerStatus {
 }
 
 /// The journals of all workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalStatus {
+    /// The worst state of a worker's journal: `running`; `no_space`, when the next segment cannot
+    /// be made and clicks will be refused; `halted`, when a worker takes none until a restart.
+    pub state: JournalHealth,
+    /// Writes, syncs and creations of segments that failed, want of space included.
+    pub failures: u64,
+    /// The last failure of the worker that is worst off, in words.
+    pub last_failure: Option<String>,
     /// Blocks made durable.
     pub blocks: u64,
     /// Their bytes.
@@ -250,13 +266,48 @@ pub struct JournalStatus {
     pub commit_latency_ns: Quantiles,
 }
 
+/// What the start found in the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryStatus {
+    /// Rows that were refolded.
+    pub rows: u64,
+    /// Sound blocks they stood in.
+    pub blocks: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Places where a crash cut off what was never acknowledged.
+    pub torn_tails: u64,
+    /// Everything that was not as written, torn tails included.
+    pub findings: u64,
+    /// Blocks that are gone.
+    pub lost_blocks: u64,
+    /// The whole report, as the log has it; it fits a screen.
+    pub report: Vec<String>,
+}
+
+impl From<&RecoveryReport> for RecoveryStatus {
+    fn from(report: &RecoveryReport) -> Self {
+        Self {
+            rows: report.rows,
+            blocks: report.blocks,
+            segments: report.segments,
+            torn_tails: report.torn_tails,
+            findings: report.findings_total,
+            lost_blocks: report.lost_blocks,
+            report: report.to_string().lines().map(str::to_owned).collect(),
+        }
+    }
+}
+
 /// What the forwarder did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardStatus {
     /// Flushes committed to the sink.
     pub flushes: u64,
     /// Flushes that failed and are tried again.
     pub flush_failures: u64,
+    /// Why the last flush has not reached the sink; none when it has.
+    pub last_error: Option<String>,
     /// Blocks committed.
     pub blocks: u64,
     /// Rows committed.
@@ -298,6 +349,8 @@ pub struct Status {
     pub clicks: Clicks,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+    /// What the start found in the journal; none while it still reads.
+    pub recovery: Option<RecoveryStatus>,
     /// The journals.
     pub journal: JournalStatus,
     /// The forwarder.
@@ -338,11 +391,8 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         steering: sources.frames.steering(),
         frames: sources.frames.frames().iter().map(frame).collect(),
         clicks,
-        journal: JournalStatus {
-            blocks: workers.iter().map(|worker| worker.blocks).sum(),
-            bytes: workers.iter().map(|worker| worker.journal_bytes).sum(),
-            commit_latency_ns: Quantiles::from(&latencies.commit),
-        },
+        recovery: sources.recovery.get().cloned(),
+        journal: journal(&workers, &latencies),
         workers,
         forward: forward(&sources.forward, &latencies),
         ack_latency_ns: Quantiles::from(&latencies.ack),
@@ -413,6 +463,10 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
         ack_send_failures: stats.ack_send_failures.get(),
         blocks: stats.blocks_committed.get(),
         journal_bytes: stats.journal_bytes.get(),
+        journal_state: JournalHealth::from_gauge(stats.journal_health.get()),
+        journal_failures: stats.journal_failures.get(),
+        journal_last_failure: DiskFailure::from_number(stats.journal_last_failure.get())
+            .map(|failure| failure.to_string()),
         impressions_live: stats.impressions_live.get(),
         buckets_open: stats.buckets_open.get(),
         sleeps: stats.sleeps.get(),
@@ -421,10 +475,25 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
     }
 }
 
+fn journal(workers: &[WorkerStatus], latencies: &Latencies) -> JournalStatus {
+    // Of two that are as bad as each other, the one that can say why.
+    let worst =
+        workers.iter().max_by_key(|worker| (worker.journal_state, worker.journal_last_failure.is_some()));
+    JournalStatus {
+        state: worst.map_or(JournalHealth::Running, |worker| worker.journal_state),
+        failures: workers.iter().map(|worker| worker.journal_failures).sum(),
+        last_failure: worst.and_then(|worker| worker.journal_last_failure.clone()),
+        blocks: workers.iter().map(|worker| worker.blocks).sum(),
+        bytes: workers.iter().map(|worker| worker.journal_bytes).sum(),
+        commit_latency_ns: Quantiles::from(&latencies.commit),
+    }
+}
+
 fn forward(stats: &ForwardStats, latencies: &Latencies) -> ForwardStatus {
     ForwardStatus {
         flushes: stats.flushes.get(),
         flush_failures: stats.flush_failures.get(),
+        last_error: stats.last_error.get(),
         blocks: stats.blocks.get(),
         rows: stats.rows.get(),
         raw_bytes: stats.raw_bytes.get(),

@@ -19,14 +19,16 @@ mod threads;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use weir_common::id::NodeId;
 
 use crate::config::{Config, Host};
-use crate::control::{self, AtomicState, Control, ControlHandle, Drain, Identity, Sources, State};
+use crate::control::{
+    self, AtomicState, Control, ControlHandle, Drain, Identity, RecoveryStatus, Sources, State,
+};
 use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::{Store, StoreError};
 use crate::forward::forwarder::StartError;
@@ -128,6 +130,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         state: Arc::default(),
         forward: Arc::default(),
         drain: Arc::default(),
+        recovery: Arc::default(),
         workers,
         cores,
         folder,
@@ -154,6 +157,7 @@ struct Node {
     steering: Arc<SharedSteering>,
     state: Arc<AtomicState>,
     drain: Arc<AtomicBool>,
+    recovery: Arc<OnceLock<RecoveryStatus>>,
 }
 
 impl Node {
@@ -171,6 +175,7 @@ impl Node {
             forward: Arc::clone(&self.forward),
             frames: Arc::<SharedSteering>::clone(&self.steering),
             state: Arc::clone(&self.state),
+            recovery: Arc::clone(&self.recovery),
             started: Instant::now(),
         };
         let settings =
@@ -189,6 +194,7 @@ impl Node {
         let sockets = threads::open_sockets(config, self.cores.len())?;
         let refold::Refolded { ledgers, recovery, shelf, past, latest } =
             refold::refold(&self.folder, &self.shards, &told, &checkpoint)?;
+        let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
         settle_orphans(&store, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;

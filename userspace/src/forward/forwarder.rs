@@ -356,7 +356,7 @@ impl<S: Sink> Forwarder<S> {
         if self.last_error.is_none() {
             tracing::error!(%error, "a flush failed; it is tried again, and the journal keeps what it holds");
         }
-        self.last_error = Some(error.to_string());
+        self.note_error(error.to_string());
         if let State::Committing { batch, retry, .. } = &mut self.state {
             *batch = planned;
             if matches!(error, SinkError::Fatal(_)) {
@@ -365,6 +365,11 @@ impl<S: Sink> Forwarder<S> {
             retry.at_ms = now.ms + retry.backoff_ms;
             retry.backoff_ms = (retry.backoff_ms * 2).min(BACKOFF_MS.1);
         }
+    }
+
+    fn note_error(&mut self, why: String) {
+        self.stats.last_error.set(Some(why.clone()));
+        self.last_error = Some(why);
     }
 
     fn committed(&mut self, planned: &Planned) {
@@ -380,6 +385,7 @@ impl<S: Sink> Forwarder<S> {
     fn finish(&mut self, now: Now, asked: Asked) {
         let since = asked.since;
         if self.last_error.take().is_some() {
+            self.stats.last_error.set(None);
             tracing::info!("flushes reach the sink again");
         }
         self.merge.settle(asked.minute_before(self.config.close_after_ms));
@@ -460,8 +466,11 @@ impl<S: Sink> Forwarder<S> {
         }
         self.trim_at_ms = now.ms + self.config.trim_every_ms;
         if let Err(error) = self.trim(now.wall) {
-            self.last_error =
-                Some(format!("deleting forwarded segments failed: {error}; the disk may fill up"));
+            let why = format!("deleting forwarded segments failed: {error}; the disk may fill up");
+            if self.last_error.is_none() {
+                tracing::error!("{why}");
+            }
+            self.note_error(why);
         }
     }
 

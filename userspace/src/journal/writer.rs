@@ -126,6 +126,7 @@ pub struct Journal {
     failures: u32,
     now_ms: u64,
     retry_at_ms: u64,
+    at_bound: bool,
     state: JournalState,
     spares: Vec<Vec<u8>>,
 }
@@ -152,6 +153,7 @@ impl Journal {
             failures: 0,
             now_ms: 0,
             retry_at_ms: 0,
+            at_bound: false,
             state: JournalState::Running,
             spares: Vec::new(),
         }
@@ -203,6 +205,12 @@ impl Journal {
     #[must_use]
     pub const fn state(&self) -> &JournalState {
         &self.state
+    }
+
+    /// Whether it was the journal's own bound that left no room for the segment asked for last.
+    #[must_use]
+    pub const fn is_at_bound(&self) -> bool {
+        self.at_bound
     }
 
     /// Whether one more block of any size can be taken. While this is false every click is to be
@@ -284,7 +292,8 @@ impl Journal {
     }
 
     fn create_segment(&mut self) -> Option<Operation> {
-        if !self.budget.reserve(self.config.segment_bytes) {
+        self.at_bound = !self.budget.reserve(self.config.segment_bytes);
+        if self.at_bound {
             self.no_space();
             return None;
         }
@@ -463,6 +472,7 @@ impl Journal {
 }
 
 /// Whether an error says that the disk or a quota is full.
-fn is_no_space(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

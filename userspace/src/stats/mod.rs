@@ -1,12 +1,17 @@
 //! Counters and histograms: written by one worker each, read by the control side at any time.
 //!
 //! A worker adds with a plain load and store, since nobody else writes; a reader may be a few
-//! events behind and never sees a torn number. No lock, no allocation, no read-modify-write.
+//! events behind and never sees a torn number. No lock, no allocation, no read-modify-write on
+//! behalf of a worker.
 
-use std::sync::Arc;
+mod disk_health;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_common::reason::{OUTCOMES, Outcome, REASON_SLOTS, Reason};
+
+pub use disk_health::{DiskFailure, DiskOperation, JournalHealth};
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -181,6 +186,12 @@ pub struct WorkerStats {
     pub blocks_committed: Counter,
     /// Bytes of those blocks.
     pub journal_bytes: Counter,
+    /// How the journal stands, as [`JournalHealth`] numbers it.
+    pub journal_health: Counter,
+    /// Writes, syncs and creations of segments that failed, want of space included.
+    pub journal_failures: Counter,
+    /// The last of them, as [`DiskFailure::to_number`]; 0 before the first.
+    pub journal_last_failure: Counter,
     /// From submitting a group's write to its fdatasync's completion.
     pub commit_latency: Histogram,
     /// From reading a datagram to handing its ack to the kernel.
@@ -209,6 +220,9 @@ impl Default for WorkerStats {
             datagrams_waiting: Counter::default(),
             blocks_committed: Counter::default(),
             journal_bytes: Counter::default(),
+            journal_health: Counter::default(),
+            journal_failures: Counter::default(),
+            journal_last_failure: Counter::default(),
             commit_latency: Histogram::default(),
             ack_latency: Histogram::default(),
             impressions_live: Counter::default(),
@@ -226,6 +240,12 @@ impl WorkerStats {
         if reason != Reason::None {
             self.reasons[reason as usize].add(clicks);
         }
+    }
+
+    /// Counts an operation of the journal that failed, and keeps why.
+    pub fn note_disk_failure(&self, operation: DiskOperation, error: &std::io::Error) {
+        self.journal_failures.add(1);
+        self.journal_last_failure.set(DiskFailure::new(operation, error).to_number());
     }
 }
 
@@ -254,6 +274,24 @@ impl std::ops::Deref for OwnStats {
     }
 }
 
+/// Why something does not work, in words. For threads that may wait a moment for a lock: never for
+/// a worker.
+#[derive(Debug, Default)]
+pub struct LastError(Mutex<Option<String>>);
+
+impl LastError {
+    /// Says why, or that it works again.
+    pub fn set(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why, if it does not work.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What the forwarder did. One writer: the forwarder.
 #[derive(Debug, Default)]
 pub struct ForwardStats {
@@ -261,6 +299,8 @@ pub struct ForwardStats {
     pub flushes: Counter,
     /// Flushes that failed and will be tried again.
     pub flush_failures: Counter,
+    /// Why the last flush has not reached the sink.
+    pub last_error: LastError,
     /// Blocks committed to the sink.
     pub blocks: Counter,
     /// Rows committed to the sink.

@@ -200,6 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_fails_is_named_with_what_became_of_it() {
+        let mut now = fixed("now.json");
+        let screen =
+            |now: &Status| screen_text(&Model::new(now, now.clone(), Duration::from_secs(1)), 100, 30);
+        assert!(!screen(&now).contains("journal:"));
+        now.journal.state = crate::stats::JournalHealth::Halted;
+        now.journal.last_failure = Some("fdatasync of a segment failed: Input/output error".to_owned());
+        now.forward.last_error = Some("No space left on device".to_owned());
+        let drawn = screen(&now);
+        assert!(
+            drawn.contains("journal HALTED: clicks are told to retry until a restart: fdatasync"),
+            "{drawn}"
+        );
+        assert!(drawn.ends_with("forward FAILING: No space left on device\n"), "{drawn}");
+        now.journal.state = crate::stats::JournalHealth::NoSpace;
+        assert!(screen(&now).contains("journal NO SPACE: clicks are or will be told to retry: fdatasync"));
+    }
+
+    #[test]
     fn without_colours_no_cell_has_one() {
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         terminal.draw(|frame| draw(frame, &model(), Theme { colours: false })).unwrap();

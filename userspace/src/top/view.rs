@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::model::{Flow, Model, Verdict, WorkerRates};
+use crate::stats::JournalHealth;
 
 /// From this width on tables have all their columns, and the ledger all its digits.
 const WIDE: u16 = 80;
@@ -44,14 +45,16 @@ impl Theme {
 pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     let gap = u16::from(frame.area().height >= TALL);
     // On a node with more workers than rows the rest of the screen matters more than the last ones.
-    let rows = frame.area().height.saturating_sub(2 + gap + gap + OUTCOME_ROWS + 3).max(2);
+    let notes = notes(model);
+    let foot_rows = 3 + notes.len() as u16;
+    let rows = frame.area().height.saturating_sub(2 + gap + gap + OUTCOME_ROWS + foot_rows).max(2);
     let rows = rows.min(1 + model.workers.len() as u16);
     let [head, workers, _, flows, foot] = Layout::vertical([
         Constraint::Length(2 + gap),
         Constraint::Length(rows),
         Constraint::Length(gap),
         Constraint::Min(OUTCOME_ROWS),
-        Constraint::Length(3),
+        Constraint::Length(foot_rows),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(head_lines(model, head.width, theme)), head);
@@ -60,7 +63,10 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
         Layout::horizontal([Constraint::Length(OUTCOME_COLUMNS), Constraint::Min(0)]).areas(flows);
     frame.render_widget(Paragraph::new(outcome_lines(model, theme)), outcomes);
     frame.render_widget(Paragraph::new(reason_lines(model, reasons, theme)), reasons);
-    frame.render_widget(Paragraph::new(foot_lines(model, theme)), foot);
+    let alarm = theme.colour(Color::Red).add_modifier(Modifier::BOLD);
+    let notes = notes.into_iter().map(|note| Line::styled(note, alarm));
+    let lines: Vec<_> = foot_lines(model, theme).into_iter().chain(notes).collect();
+    frame.render_widget(Paragraph::new(lines), foot);
 }
 
 fn head_lines(model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
@@ -174,6 +180,36 @@ fn reason_lines(model: &Model, area: Rect, theme: Theme) -> Vec<Line<'static>> {
         (false, more) => lines.push(Line::from(format!("  and {more} more"))),
     }
     lines
+}
+
+/// What an operator must know beside the figures, each in one line; none when all is well.
+fn notes(model: &Model) -> Vec<String> {
+    let status = &model.status;
+    let journal = &status.journal;
+    let why = journal.last_failure.as_deref().unwrap_or("see the log");
+    let mut notes = Vec::new();
+    match journal.state {
+        JournalHealth::Running if journal.failures > 0 => {
+            notes.push(format!("journal: {} operations failed; the last: {why}", journal.failures));
+        }
+        JournalHealth::Running => {}
+        JournalHealth::NoSpace => {
+            notes.push(format!("journal NO SPACE: clicks are or will be told to retry: {why}"));
+        }
+        JournalHealth::Halted => {
+            notes.push(format!("journal HALTED: clicks are told to retry until a restart: {why}"));
+        }
+    }
+    notes.extend(status.forward.last_error.as_ref().map(|why| format!("forward FAILING: {why}")));
+    if let Some(recovery) =
+        status.recovery.as_ref().filter(|recovery| recovery.findings > recovery.torn_tails)
+    {
+        notes.push(format!(
+            "recovery: {} findings, {} blocks LOST; the log and `weir status --json` name them",
+            recovery.findings, recovery.lost_blocks
+        ));
+    }
+    notes
 }
 
 fn foot_lines(model: &Model, theme: Theme) -> Vec<Line<'static>> {

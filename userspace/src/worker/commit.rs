@@ -5,8 +5,9 @@ use std::io;
 use super::book::Book;
 use super::clock::Now;
 use super::host::{Creation, Host};
-use crate::journal::{Completion, JournalState, Operation, SegmentNo};
-use crate::stats::WorkerStats;
+use crate::journal::writer::is_no_space;
+use crate::journal::{Completion, Journal, JournalState, Operation, SegmentNo};
+use crate::stats::{DiskFailure, DiskOperation, JournalHealth, OwnStats};
 use crate::uring::Write;
 
 /// The journal's shell.
@@ -14,46 +15,60 @@ pub struct JournalShell<F> {
     files: Vec<(SegmentNo, F)>,
     group_began_ns: Option<u64>,
     group_bytes: u64,
-    /// What the log was last told of the journal.
+    /// What log and status were last told of the journal.
     told: JournalState,
-}
-
-impl<F: Clone> Default for JournalShell<F> {
-    /// A shell without open files.
-    fn default() -> Self {
-        Self { files: Vec::new(), group_began_ns: None, group_bytes: 0, told: JournalState::Running }
-    }
+    stats: OwnStats,
 }
 
 impl<F: Clone> JournalShell<F> {
+    /// A shell without open files.
+    #[must_use]
+    pub const fn new(stats: OwnStats) -> Self {
+        let told = JournalState::Running;
+        Self { files: Vec::new(), group_began_ns: None, group_bytes: 0, told, stats }
+    }
+
     /// Starts everything the journal asks for.
     pub fn run(&mut self, now: Now, book: &mut Book, host: &mut impl Host<File = F>) {
         while let Some((segment, result)) = host.created() {
             let result = result.map(|file| self.files.push((segment, file)));
+            if let Err(error) = &result {
+                // Want of space comes again every second; the change of state is logged once.
+                if !is_no_space(error) {
+                    tracing::error!(segment = segment.0, %error, "a segment could not be made; it is tried again");
+                }
+                self.stats.note_disk_failure(DiskOperation::Create, error);
+            }
             book.journal().complete(Completion::Created { segment, result });
         }
         while let Some(operation) = book.journal().next_operation(now.monotonic_ns / 1_000_000) {
             self.start_one(now, operation, book, host);
         }
         book.reclaim();
-        self.tell(book.journal().state());
+        self.tell(book.journal());
     }
 
-    /// Logs when the journal stops taking blocks, and when it goes on.
-    fn tell(&mut self, state: &JournalState) {
+    /// Says when the journal stops taking blocks, and when it goes on: in the log and the status.
+    fn tell(&mut self, journal: &Journal) {
+        let state = journal.state();
         if *state == self.told {
             return;
+        }
+        if *state == JournalState::NoSpace && journal.is_at_bound() {
+            let failure = DiskFailure { operation: DiskOperation::Bound, os_error: 0 };
+            self.stats.journal_last_failure.set(failure.to_number());
         }
         match state {
             JournalState::Running => tracing::info!("the journal takes blocks again"),
             JournalState::NoSpace => tracing::error!(
-                "the journal has no space: clicks are refused (journal_full) until some is free; see `journal.max_size` and the disk"
+                "no space for the next segment: once the last one is full clicks are refused (journal_full) until some is free; see `journal.max_size` and the disk"
             ),
             JournalState::Halted(why) => tracing::error!(
                 why,
                 "the journal is halted: clicks are refused (journal_full); check the disk, then restart the node"
             ),
         }
+        self.stats.journal_health.set(JournalHealth::from(state) as u64);
         self.told = state.clone();
     }
 
@@ -104,6 +119,10 @@ impl<F: Clone> JournalShell<F> {
         result: io::Result<usize>,
     ) {
         self.group_bytes += result.as_ref().map_or(0, |&written| written as u64);
+        if let Err(error) = &result {
+            tracing::error!(segment = tag, %error, "a write failed; the segment is given up and its group rewritten");
+            self.stats.note_disk_failure(DiskOperation::Write, error);
+        }
         book.journal().complete(Completion::Written {
             segment: SegmentNo(tag as u32),
             offset,
@@ -113,26 +132,20 @@ impl<F: Clone> JournalShell<F> {
     }
 
     /// A sync ended: the group it belongs to is durable, or failed.
-    pub fn synced(
-        &mut self,
-        now: Now,
-        book: &mut Book,
-        tag: u64,
-        result: io::Result<()>,
-        stats: &WorkerStats,
-    ) {
+    pub fn synced(&mut self, now: Now, book: &mut Book, tag: u64, result: io::Result<()>) {
         let before = book.durable();
         if let Err(error) = &result {
             tracing::error!(segment = tag, %error, "fdatasync failed; the segment is given up and its group rewritten");
+            self.stats.note_disk_failure(DiskOperation::Sync, error);
         }
         book.journal().complete(Completion::Synced { segment: SegmentNo(tag as u32), result });
-        stats.blocks_committed.add(book.durable().0 - before.0);
+        self.stats.blocks_committed.add(book.durable().0 - before.0);
         let bytes = std::mem::take(&mut self.group_bytes);
         if book.durable() > before {
-            stats.journal_bytes.add(bytes);
+            self.stats.journal_bytes.add(bytes);
         }
         if let Some(began_ns) = self.group_began_ns.take() {
-            stats.commit_latency.record(now.monotonic_ns - began_ns, 1);
+            self.stats.commit_latency.record(now.monotonic_ns - began_ns, 1);
         }
     }
 }

@@ -128,9 +128,9 @@ impl<H: Host> Worker<H> {
             settings,
             sockets: (0..host.receivers()).map(socket).collect(),
             host,
+            shell: JournalShell::new(parts.stats.clone()),
             stats: parts.stats.clone(),
             desk: Desk::new(parts),
-            shell: JournalShell::default(),
             acks: AckPacker::default(),
             received: VecDeque::with_capacity(usize::from(settings.receive_buffers)),
             completions: Vec::with_capacity(usize::from(settings.receive_buffers)),
@@ -234,7 +234,7 @@ impl<H: Host> Worker<H> {
                 self.shell.written(&mut self.desk.book, tag, offset, buffer, result);
             }
             Completion::Synced { tag, result } => {
-                self.shell.synced(now, &mut self.desk.book, tag, result, &self.stats);
+                self.shell.synced(now, &mut self.desk.book, tag, result);
             }
         }
     }

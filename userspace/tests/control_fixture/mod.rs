@@ -1,12 +1,12 @@
 //! A control side over hand-filled counters.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use weir::control::{
-    AtomicState, Control, ControlHandle, Drain, FrameSource, FrameTotals, Identity, Settings, Sources,
-    Steering,
+    AtomicState, Control, ControlHandle, Drain, FrameSource, FrameTotals, Identity, RecoveryStatus, Settings,
+    Sources, Steering,
 };
 use weir::stats::{ForwardStats, WorkerStats};
 use weir_common::reason::{Outcome, Reason};
@@ -16,6 +16,7 @@ pub(crate) struct Fixture {
     pub(crate) workers: Arc<[WorkerStats]>,
     pub(crate) forward: Arc<ForwardStats>,
     pub(crate) state: Arc<AtomicState>,
+    pub(crate) recovery: Arc<OnceLock<RecoveryStatus>>,
     pub(crate) drain: Arc<AtomicBool>,
     pub(crate) wakes: Arc<AtomicUsize>,
 }
@@ -54,6 +55,7 @@ impl Fixture {
             workers,
             forward: Arc::default(),
             state: Arc::default(),
+            recovery: Arc::default(),
             drain: Arc::default(),
             wakes: Arc::default(),
         }
@@ -72,6 +74,7 @@ impl Fixture {
             forward: Arc::clone(&self.forward),
             frames: Arc::new(Frames),
             state: Arc::clone(&self.state),
+            recovery: Arc::clone(&self.recovery),
             started: Instant::now(),
         }
     }

@@ -31,9 +31,9 @@ fn a_value_is_read_as_it_is_written() {
     let addresses = valid("[rx.udp]\naddresses = [\"10.77.0.1\", \"fd77::1\"]").udp.addresses;
     assert_eq!(addresses, ["10.77.0.1", "fd77::1"].map(|text| text.parse::<IpAddr>().unwrap()));
     let journal =
-        valid("[journal]\ncommit_window = \"500us\"\nsegment_size = \"1MiB\"\nmax_size = \"4MiB\"").journal;
+        valid("[journal]\ncommit_window = \"500us\"\nsegment_size = \"4MiB\"\nmax_size = \"16MiB\"").journal;
     assert_eq!(journal.commit_window, Duration::from_micros(500));
-    assert_eq!((journal.segment_bytes, journal.max_bytes), (1 << 20, 4 << 20));
+    assert_eq!((journal.segment_bytes, journal.max_bytes), (4 << 20, 16 << 20));
     assert_eq!(valid("[admission]\nmax_ahead = \"0ms\"").admission.max_ahead, Duration::ZERO);
     assert_eq!(valid("[log]\nlevel = \"debug\"").log.level, tracing::Level::DEBUG);
 }

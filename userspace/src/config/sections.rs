@@ -264,8 +264,8 @@ fn journal(mut section: Section<'_, '_>) -> Journal {
     let (no_wait, longest) = (Duration::ZERO, Duration::from_millis(100));
     let journal = Journal {
         commit_window: section.duration("commit_window", Duration::from_millis(2), no_wait..=longest),
-        segment_bytes: section.size("segment_size", 64 * MIB, MIB..=4 * GIB),
-        max_bytes: section.size("max_size", 64 * GIB, 4 * MIB..=64 * TIB),
+        segment_bytes: section.size("segment_size", 64 * MIB, 4 * MIB..=4 * GIB),
+        max_bytes: section.size("max_size", 64 * GIB, 16 * MIB..=64 * TIB),
         ack: section.choice("ack", AckLevel::Disk, &[("disk", AckLevel::Disk)]),
     };
     // One segment is written, one waits to be forwarded, one is being removed.

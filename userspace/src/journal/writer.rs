@@ -69,10 +69,13 @@ impl JournalConfig {
     }
 
     /// Corrects what cannot work: a segment must hold several times what can wait, or a
-    /// group that has to be written again might not fit the next one.
+    /// group that has to be written again might not fit the next one. Less may wait where
+    /// segments are small; two blocks can always.
     fn sound(mut self) -> Self {
         self.failures_max = self.failures_max.clamp(1, GIVEN_UP_MAX as u32);
-        self.queue_bytes_max = self.queue_bytes_max.max(2 * self.block_bytes_max);
+        let half = self.segment_bytes.saturating_sub(4 * GROUP_ALIGN) / 2;
+        let fitting = (half.saturating_sub(self.block_bytes_max as u64) / 2) as usize;
+        self.queue_bytes_max = self.queue_bytes_max.min(fitting).max(2 * self.block_bytes_max);
         let waiting = (2 * self.queue_bytes_max + self.block_bytes_max) as u64;
         self.segment_bytes = group_start(self.segment_bytes.max(2 * waiting + 4 * GROUP_ALIGN));
         self

@@ -10,6 +10,7 @@
 mod explain;
 mod http;
 pub mod metrics;
+mod recovery;
 mod socket;
 pub mod status;
 
@@ -28,10 +29,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 pub use explain::{UnknownReason, explain};
+pub use recovery::RecoveryStatus;
 pub use socket::{ClientError, SOCKET_NAME, fetch, fetch_json};
 pub use status::{
-    AtomicState, FrameSource, FrameTotals, Identity, NoFrames, RecoveryStatus, Sources, State, Status,
-    Steering, gather,
+    AtomicState, FrameSource, FrameTotals, Identity, NoFrames, Sources, State, Status, Steering, gather,
 };
 
 /// Name of the last status in the run folder: the counters after a drain.

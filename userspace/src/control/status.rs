@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use weir_common::reason::{Class, Outcome, Reason};
 
-use crate::journal::RecoveryReport;
+use super::recovery::RecoveryStatus;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
 
 /// What the daemon is doing.
@@ -264,39 +264,6 @@ pub struct JournalStatus {
     pub bytes: u64,
     /// From a group's write to its fdatasync's completion.
     pub commit_latency_ns: Quantiles,
-}
-
-/// What the start found in the journal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecoveryStatus {
-    /// Rows that were refolded.
-    pub rows: u64,
-    /// Sound blocks they stood in.
-    pub blocks: u64,
-    /// Segment files.
-    pub segments: u64,
-    /// Places where a crash cut off what was never acknowledged.
-    pub torn_tails: u64,
-    /// Everything that was not as written, torn tails included.
-    pub findings: u64,
-    /// Blocks that are gone.
-    pub lost_blocks: u64,
-    /// The whole report, as the log has it; it fits a screen.
-    pub report: Vec<String>,
-}
-
-impl From<&RecoveryReport> for RecoveryStatus {
-    fn from(report: &RecoveryReport) -> Self {
-        Self {
-            rows: report.rows,
-            blocks: report.blocks,
-            segments: report.segments,
-            torn_tails: report.torn_tails,
-            findings: report.findings_total,
-            lost_blocks: report.lost_blocks,
-            report: report.to_string().lines().map(str::to_owned).collect(),
-        }
-    }
 }
 
 /// What the forwarder did.

@@ -1,11 +1,9 @@
 //! A drain loses nothing: what was acknowledged is forwarded, and the books close.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use weir_common::id::ImpressionId;
-use weir_common::wire::{Click, click_flags};
+use weir_labs::clicks::{numbered, send};
 use weir_labs::{Generator, Load, NodeFolder};
-use weir_sdk::{Config, UdpClient};
 
 const LOAD: Load = Load { profile: "demo", rate: 8000, duration: Duration::from_secs(2), seed: 7 };
 
@@ -52,42 +50,18 @@ fn a_drain_under_load_ends_in_order_and_keeps_what_it_acknowledged() {
     assert_eq!(found["audit"]["rows"], found["acked"]["acknowledged"]);
 }
 
-/// Clicks with ids of their own, which stay the same when they are sent again.
-fn clicks(count: u128) -> Vec<Click> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
-    let click = |id: u128| Click {
-        impression: ImpressionId(id.to_be_bytes()),
-        ad: (id as u64 % 7).into(),
-        clicked_at_ms: now_ms.into(),
-        flags: click_flags::FOREIGN,
-        ..Click::zeroed()
-    };
-    (1..=count).map(click).collect()
-}
-
-/// Sends the clicks and waits for their acks: how many were created, how many existed.
-fn send(folder: &NodeFolder, clicks: &[Click]) -> (u64, u64) {
-    let node = ([127, 0, 0, 1], folder.port()).into();
-    let mut client =
-        UdpClient::connect(node, Config { seed: rand::random(), ..Config::default() }).expect("client");
-    for click in clicks {
-        client.offer(click, &[]).expect("room");
-    }
-    client.flush(Duration::from_secs(30)).expect("acks");
-    (client.ledger().acked_created, client.ledger().acked_exists)
-}
-
 #[test]
 fn a_node_restarted_with_other_cores_knows_every_click_again() {
     let folder = NodeFolder::new("[workers]\ncores = [0]\n").expect("folder");
     let config = folder.path().join("weir.toml");
     let text = std::fs::read_to_string(&config).expect("config");
-    let clicks = clicks(10_000);
+    let clicks = numbered(1, 10_000);
     for (cores, expected) in [("[0]", (10_000, 0)), ("\"all\"", (0, 10_000)), ("[0]", (0, 10_000))] {
         std::fs::write(&config, text.replace("cores = [0]", &format!("cores = {cores}"))).expect("config");
         let mut node = folder.start().expect("start");
         node.wait_until_ready().expect("ready");
-        assert_eq!(send(&folder, &clicks), expected, "on cores {cores}");
+        let sent = send(&folder, &clicks).expect("answers");
+        assert_eq!((sent.acked_created, sent.acked_exists), expected, "on cores {cores}");
         node.drain().expect("drain");
     }
     let audit = &folder.audit(None).expect("audit")["audit"];

@@ -4,11 +4,30 @@
 //! the labs beside this crate do. Start reading at [`Node`].
 #![forbid(unsafe_code)]
 
+pub mod clicks;
+mod disk;
 mod generator;
 mod node;
 mod process;
 pub mod sim;
 
+pub use disk::{Ballast, SmallDisk};
 pub use generator::{Generator, Load, Report};
-pub use node::{Node, NodeFolder};
+pub use node::{Node, NodeFolder, Setup};
 pub use process::binary;
+
+/// Whether the long forms of the tests are asked for: `cargo xtask test --soak`.
+#[must_use]
+pub fn is_soak() -> bool {
+    std::env::var_os("WEIR_SOAK").is_some()
+}
+
+/// The seed of a lab's random choices: that of `WEIR_SEED`, or a fresh one. Printed, so that a run
+/// can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    let asked = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = asked.unwrap_or_else(rand::random);
+    println!("seed {seed}: repeat with WEIR_SEED={seed}");
+    seed
+}

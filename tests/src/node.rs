@@ -19,11 +19,27 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// A drain ends within this.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
+/// In what a lab's node differs from the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup<'a> {
+    /// Where the data folder is made; beside the config, if nowhere else.
+    pub data: Option<&'a Path>,
+    /// Lines of the config's journal section, in place of the labs' own.
+    pub journal: Option<&'a str>,
+    /// Sections appended to the config.
+    pub config: &'a str,
+}
+
 /// What outlives a node's crashes: config, key, journal and store.
 #[derive(Debug)]
 pub struct NodeFolder {
     folder: tempfile::TempDir,
+    data: PathBuf,
     port: u16,
+    /// The program a node runs.
+    program: &'static str,
+    /// Its environment beside that of the lab.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl NodeFolder {
@@ -32,18 +48,29 @@ impl NodeFolder {
     /// # Errors
     /// When the disk or the network does not give what it needs.
     pub fn new(config: &str) -> Result<Self> {
+        Self::with(Setup { config, ..Setup::default() })
+    }
+
+    /// A fresh folder as [`NodeFolder::new`] makes it, but for what is set up otherwise.
+    ///
+    /// # Errors
+    /// When the disk or the network does not give what it needs.
+    pub fn with(setup: Setup<'_>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         // Free now, and nobody else in a lab asks for this one.
         let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        let made = Self { folder, port };
+        let data = setup.data.unwrap_or(folder.path()).join("data");
+        let made = Self { folder, data, port, program: "weir", environment: Vec::new() };
         let key = rand::random::<u128>();
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(made.key())?;
         writeln!(file, "{key:032x}")?;
-        let (data, run) = (made.path().join("data"), made.path().join("run"));
+        let (data, run) = (&made.data, made.path().join("run"));
+        let journal = setup.journal.unwrap_or("segment_size = \"20MiB\"");
+        let config = setup.config;
         let text = format!(
             "[node]\nid = 1\ndata_dir = {data:?}\nrun_dir = {run:?}\n\
              [rx.udp]\nport = {port}\naddresses = [\"127.0.0.1\"]\n\
-             [metrics]\nlisten = \"\"\n[journal]\nsegment_size = \"20MiB\"\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
+             [metrics]\nlisten = \"\"\n[journal]\n{journal}\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
         );
         fs::write(made.config(), text)?;
         Ok(made)
@@ -53,6 +80,41 @@ impl NodeFolder {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The segments of its journal, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn segments(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.data.join("journal"))?.collect::<Result<Vec<_>, _>>()?;
+        let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|suffix| suffix == "wseg"));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Lets later starts run another build of the node, with a variable in its environment.
+    pub fn run_with(&mut self, program: &'static str, variable: &'static str, value: PathBuf) {
+        self.program = program;
+        self.environment.push((variable, value));
+    }
+
+    /// Puts another text for the first line of the config that begins with `key`.
+    ///
+    /// # Errors
+    /// When there is no such line, or the disk fails.
+    pub fn reconfigure(&self, key: &str, line: &str) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        let old = text.lines().find(|line| line.starts_with(key)).context("no such line in the config")?;
+        fs::write(self.config(), text.replacen(old, line, 1))?;
+        Ok(())
     }
 
     /// The click port on loopback.
@@ -81,7 +143,8 @@ impl NodeFolder {
     /// When it cannot be started.
     pub fn start(&self) -> Result<Node<'_>> {
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(binary("weir"));
+        let mut command = Command::new(binary(self.program));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(self.config()).stdout(log.try_clone()?).stderr(log);
         Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
     }
@@ -110,10 +173,16 @@ impl NodeFolder {
         Ok(serde_json::from_reader(File::open(path)?)?)
     }
 
+    /// All that the nodes in this folder have logged.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     /// The end of the node's log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.log_text();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
@@ -143,7 +212,11 @@ impl Node<'_> {
         self.wait_until("counting", |status| status["clicks"]["received"].as_u64() > Some(0))
     }
 
-    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+    /// Waits until the node's status says so.
+    ///
+    /// # Errors
+    /// When it ends or takes too long; with the end of its log.
+    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_MAX;
         loop {
             if let Some(status) = self.process.ended()? {

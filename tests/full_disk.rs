@@ -1,0 +1,129 @@
+//! A whole node on a disk that is really full: it tells senders to retry, goes on living, loses
+//! nothing it acknowledged, and takes clicks again by itself once there is space.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use weir_labs::clicks::{Known, send};
+use weir_labs::{Generator, Load, Node, NodeFolder, Setup, SmallDisk};
+
+/// Room for store, journal and some segments of load; small enough to fill at once.
+const DISK_BYTES: u64 = 256 << 20;
+/// Far more than the disk has: the disk itself is to say no.
+const JOURNAL: &str = "segment_size = \"4MiB\"\nmax_size = \"64GiB\"\ncommit_window = \"1ms\"";
+const LOAD: Load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(15), seed: 11 };
+/// A node that refused clicks for so long and lives has got used to it.
+const REFUSALS: u64 = 5_000;
+
+fn is_refusing(status: &Value) -> bool {
+    status["journal"]["state"] == "no_space"
+        && status["clicks"]["reasons"]["journal_full"].as_u64() > Some(REFUSALS)
+}
+
+fn takes_clicks_beyond(accepted: u64) -> impl Fn(&Value) -> bool {
+    move |status| {
+        status["journal"]["state"] == "running"
+            && status["forward"]["last_error"].is_null()
+            && status["clicks"]["outcomes"]["accepted"].as_u64() > Some(accepted)
+    }
+}
+
+/// Fills the disk under load, frees it again, and holds the store against the acks.
+fn fill_and_free(disk: &SmallDisk) {
+    let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), ..Setup::default() };
+    let folder = NodeFolder::with(setup).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
+    let generator = Generator::start(&folder, LOAD).expect("generator");
+    node.wait_until_counting().expect("clicks");
+    let ballast = disk.fill().expect("ballast");
+    node.wait_until("refusing clicks", is_refusing).expect("refusing");
+    let full = node.status().expect("status");
+    let why = full["journal"]["last_failure"].as_str().expect("a reason");
+    assert!(why.contains("making a segment failed: No space left on device"), "{why}");
+    assert!(full["forward"]["last_error"].is_string(), "the store has no space either: {full:#}");
+    drop(ballast);
+    let accepted = full["clicks"]["outcomes"]["accepted"].as_u64().expect("a number");
+    node.wait_until("taking clicks again", takes_clicks_beyond(accepted)).expect("taking clicks");
+    let sent = send(&folder, &known.with_rows).expect("answers");
+    assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
+    finish(&folder, node, generator, &known);
+}
+
+fn finish(folder: &NodeFolder, node: Node<'_>, generator: Generator, known: &Known) {
+    let (report, acked) = generator.finish(LOAD.duration + Duration::from_secs(60)).expect("generator");
+    assert!(report["acks"]["retry"].as_u64() >= Some(REFUSALS), "{report:#}");
+    node.drain().expect("drain");
+    let found = folder.audit(Some(&acked)).expect("audit");
+    assert_eq!(found["audit"]["sound"], true, "{found:#}\n{}", folder.log_tail());
+    assert_eq!(found["acked"]["missing"], 0, "{found:#}");
+    let acknowledged = found["acked"]["acknowledged"].as_u64().expect("a number");
+    assert_eq!(found["audit"]["rows"], acknowledged + known.with_rows.len() as u64);
+}
+
+#[test]
+fn a_node_on_a_full_ext4_refuses_with_retry_and_goes_on_by_itself() {
+    if let Some(why) = SmallDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    fill_and_free(&SmallDisk::ext4(DISK_BYTES).expect("disk"));
+}
+
+#[test]
+fn a_node_on_a_full_tmpfs_refuses_with_retry_and_goes_on_by_itself() {
+    if let Some(why) = SmallDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    fill_and_free(&SmallDisk::tmpfs(DISK_BYTES).expect("disk"));
+}
+
+#[test]
+fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it() {
+    let journal = "segment_size = \"4MiB\"\nmax_size = \"16MiB\"\ncommit_window = \"1ms\"";
+    let folder = NodeFolder::with(Setup { journal: Some(journal), ..Setup::default() }).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
+    let generator = Generator::start(&folder, LOAD).expect("generator");
+    node.wait_until("refusing clicks", is_refusing).expect("refusing");
+    let status = node.status().expect("status");
+    assert_eq!(status["journal"]["last_failure"], "the next segment would not fit `journal.max_size`");
+    assert!(status["forward"]["last_error"].is_null(), "the store has space: {status:#}");
+    node.drain().expect("drain");
+    folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    finish(&folder, node, generator, &known);
+}
+
+#[test]
+fn a_node_that_cannot_start_on_a_full_disk_says_what_to_free_and_starts_once_it_is() {
+    if let Some(why) = SmallDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let disk = SmallDisk::ext4(DISK_BYTES).expect("disk");
+    let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), ..Setup::default() };
+    let folder = NodeFolder::with(setup).expect("folder");
+    let known = Known::new(1);
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    send(&folder, &known.with_rows).expect("answers");
+    node.kill().expect("kill");
+    let ballast = disk.fill().expect("ballast");
+    let mut node = folder.start().expect("start");
+    let error =
+        node.wait_until_ready().expect_err("there is no room for the number of the start").to_string();
+    assert!(error.contains("No space left on device") && error.contains("epoch"), "{error}");
+    drop(ballast);
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let sent = send(&folder, &known.with_rows).expect("answers");
+    assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
+    node.drain().expect("drain");
+}

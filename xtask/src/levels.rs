@@ -14,6 +14,9 @@ use crate::{root, setup, sim, tidy, toolchain};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Run tests that have a long form in it: 500 kills, every bit of a segment
+    #[arg(long)]
+    soak: bool,
     #[command(flatten)]
     setup: setup::Args,
 }
@@ -25,21 +28,24 @@ const SKIP_MARK: &str = "skipped:";
 /// Seeds of the simulation that a test runs, and the seconds after which it begins no further one.
 const SIMULATION_SEEDS: u64 = 4000;
 const SIMULATION_SECONDS: u64 = 60;
+/// Set for tests that have a long form and are to run it.
+const SOAK: &str = "WEIR_SOAK";
 
 /// Levels, and the words in a test binary's name that put it there; what has none is pure. The
 /// last level that fits decides: a veth needs more than a program that is loaded.
-const LEVELS: [(&str, &[&str]); 4] = [
+const LEVELS: [(&str, &[&str]); 5] = [
     ("pure", &[]),
     ("PROG_TEST_RUN", &["xdp", "prog"]),
     ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
     ("kill -9", &["kill", "crash"]),
+    ("bad disks", &["disk"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
-    tests(&mut tally)?;
+    tests(&mut tally, args.soak)?;
     simulation(&mut tally);
     print!("{}", tally.summary());
     if tally.total().failed > 0 {
@@ -87,10 +93,13 @@ fn check(tally: &mut Tally, name: &str, installed: &mut Command, check: &mut Com
 }
 
 /// Builds everything once, then runs it binary by binary; a failure does not hide the rest.
-fn tests(tally: &mut Tally) -> Result<()> {
+fn tests(tally: &mut Tally, soak: bool) -> Result<()> {
     let mut build = command::cargo();
     command::run(build.args(["test", "--workspace", "--no-run"]))?;
     let mut test = command::cargo();
+    if soak {
+        test.env(SOAK, "1");
+    }
     // Captured output hides why a test was skipped.
     test.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
     println!("$ {}", typed(&test));

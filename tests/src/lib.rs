@@ -6,15 +6,17 @@
 
 pub mod clicks;
 mod disk;
+mod faults;
 mod generator;
 mod node;
 mod process;
 pub mod sim;
 
 pub use disk::{Ballast, SmallDisk};
+pub use faults::{FaultyDisk, Line, used_after_failure};
 pub use generator::{Generator, Load, Report};
 pub use node::{Node, NodeFolder, Setup};
-pub use process::binary;
+pub use process::{binary, is_built};
 
 /// Whether the long forms of the tests are asked for: `cargo xtask test --soak`.
 #[must_use]

@@ -16,11 +16,20 @@ const TICK: Duration = Duration::from_millis(5);
 /// When it is not built, with the command that builds it.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the running test has a path");
-    let folder = test.ancestors().nth(2).expect("tests run from target/PROFILE/deps");
-    let path = folder.join(name);
+    let path = beside_the_test(name);
     assert!(path.exists(), "{} is not built: run `cargo build -p weir -p weir-bench`", path.display());
     path
+}
+
+/// Whether a program of the workspace is built.
+#[must_use]
+pub fn is_built(name: &str) -> bool {
+    beside_the_test(name).exists()
+}
+
+fn beside_the_test(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the running test has a path");
+    test.ancestors().nth(2).expect("tests run from target/PROFILE/deps").join(name)
 }
 
 /// A running child; killed when dropped.

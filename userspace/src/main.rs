@@ -11,7 +11,7 @@ use weir::cli::{AuditArgs, Cli, Command, ConfigArgs, answer, fail};
 use weir::config::{self, Host};
 use weir::daemon;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match answer(Cli::parse().command) {
         Ok(code) => code,
         Err(Command::Run(args)) => run(&args),

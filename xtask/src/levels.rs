@@ -96,6 +96,9 @@ fn check(tally: &mut Tally, name: &str, installed: &mut Command, check: &mut Com
 fn tests(tally: &mut Tally, soak: bool) -> Result<()> {
     let mut build = command::cargo();
     command::run(build.args(["test", "--workspace", "--no-run"]))?;
+    // The daemon whose disk fails when told to: a program of its own, for the labs alone.
+    let faulty = ["build", "--package", "weir", "--features", "disk-faults", "--bin", "weir-faulty"];
+    command::run(command::cargo().args(faulty))?;
     let mut test = command::cargo();
     if soak {
         test.env(SOAK, "1");

@@ -108,6 +108,67 @@ impl Medium for System {
     }
 }
 
+/// A step of [`create_segment`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreationStep {
+    /// The name appears.
+    Create,
+    /// The file gets its blocks.
+    Allocate,
+    /// The header is written.
+    Header,
+    /// The file is synced.
+    FileSync,
+    /// The folder is synced.
+    FolderSync,
+}
+
+/// The operating system for [`create_segment`], which asks first whether a step may be done; an
+/// error from there counts as the step's own.
+#[derive(Debug)]
+pub struct Stepwise<F>(pub F);
+
+impl<F: FnMut(CreationStep) -> io::Result<()>> Medium for Stepwise<F> {
+    type File = File;
+
+    fn create_new(&mut self, path: &Path) -> io::Result<File> {
+        (self.0)(CreationStep::Create)?;
+        System.create_new(path)
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        System.open(path)
+    }
+
+    fn allocate(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+        (self.0)(CreationStep::Allocate)?;
+        System.allocate(file, bytes)
+    }
+
+    fn write_all_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        (self.0)(CreationStep::Header)?;
+        System.write_all_at(file, bytes, offset)
+    }
+
+    fn sync_all(&mut self, file: &File) -> io::Result<()> {
+        (self.0)(CreationStep::FileSync)?;
+        System.sync_all(file)
+    }
+
+    fn forget_cache(&mut self, file: &File) -> io::Result<()> {
+        System.forget_cache(file)
+    }
+
+    fn sync_folder(&mut self, folder: &Path) -> io::Result<()> {
+        (self.0)(CreationStep::FolderSync)?;
+        System.sync_folder(folder)
+    }
+
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        System.remove_file(path)
+    }
+}
+
 /// Creates a segment file that will survive a crash: allocates it, writes its header, syncs the
 /// file and its folder. Leaves nothing behind when it fails, as far as the disk lets it.
 ///
@@ -243,5 +304,33 @@ mod tests {
         let too_large = dir.path().join("large");
         assert!(create_segment(&mut System, &too_large, 1 << 62, b"").is_err());
         assert!(!too_large.exists());
+    }
+
+    #[test]
+    fn whichever_step_of_making_a_segment_fails_there_is_no_segment() {
+        use CreationStep::{Allocate, Create, FileSync, FolderSync, Header};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        let mut order = Vec::new();
+        for failing in [Create, Allocate, Header, FileSync, FolderSync] {
+            let failed =
+                create_segment(
+                    &mut Stepwise(|step| {
+                        if step == failing { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+                    }),
+                    &path,
+                    8192,
+                    b"header",
+                );
+            assert_eq!(failed.unwrap_err().raw_os_error(), Some(5), "{failing:?}");
+            assert!(!path.exists(), "{failing:?}");
+        }
+        let note = |step| {
+            order.push(step);
+            Ok(())
+        };
+        create_segment(&mut Stepwise(note), &path, 8192, b"header").unwrap();
+        // The folder comes last: its sync says that a whole file has a name.
+        assert_eq!(order, [Create, Allocate, Header, FileSync, FolderSync]);
     }
 }

@@ -14,10 +14,11 @@ use weir_common::time::UnixMs;
 
 use super::WorkerError;
 use super::clock::{Clock, Now};
+use super::disk_faults::{DiskFaults, Injected};
 use super::host::{Creation, Host};
 use super::reply::SendSlots;
 use crate::journal::SegmentNo;
-use crate::journal::disk::{System, create_segment};
+use crate::journal::disk::{Stepwise, create_segment};
 use crate::rx::udp::socket_drops;
 use crate::uring::{
     self, BufferId, Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, Uring, UringError, Write,
@@ -36,9 +37,11 @@ impl Creator {
     fn start(worker: WorkerId) -> io::Result<Self> {
         let (wanted, to_create) = sync_channel::<Creation>(CREATIONS);
         let (done, created) = sync_channel(CREATIONS);
+        let faults = DiskFaults::new(worker);
         std::thread::Builder::new().name(format!("weir-segment-{}", worker.0)).spawn(move || {
             for Creation { segment, path, bytes, header } in to_create {
-                let result = create_segment(&mut System, &path, bytes, &header);
+                let mut disk = Stepwise(|step| faults.creation(segment, step));
+                let result = create_segment(&mut disk, &path, bytes, &header);
                 if done.send((segment, result)).is_err() {
                     return;
                 }
@@ -55,6 +58,9 @@ pub struct Kernel {
     sockets: Vec<OwnedFd>,
     creator: Creator,
     clock: Clock,
+    faults: DiskFaults,
+    /// What the faults answered in the ring's place.
+    answered: Vec<Completion>,
 }
 
 impl Kernel {
@@ -77,7 +83,8 @@ impl Kernel {
             uring.add_receiver(socket);
         }
         let creator = Creator::start(worker).map_err(start("start its segment thread"))?;
-        Ok(Self { uring, sockets: kept, creator, clock: Clock::new(clock_floor) })
+        let (clock, faults) = (Clock::new(clock_floor), DiskFaults::new(worker));
+        Ok(Self { uring, sockets: kept, creator, clock, faults, answered: Vec::new() })
     }
 }
 
@@ -90,6 +97,11 @@ impl Host for Kernel {
     }
 
     fn wait(&mut self, timeout: Duration, out: &mut Vec<Completion>) -> Result<(), UringError> {
+        while let Some((segment, result)) = self.faults.due() {
+            self.answered.push(Completion::Synced { tag: u64::from(segment.0), result });
+        }
+        let timeout = if self.answered.is_empty() { timeout } else { Duration::ZERO };
+        out.append(&mut self.answered);
         self.uring.wait(timeout, out)
     }
 
@@ -135,11 +147,21 @@ impl Host for Kernel {
     }
 
     fn write(&mut self, file: &Arc<File>, write: Write) {
-        self.uring.write(file, write);
+        let Write { offset, ref buffer, from, tag } = write;
+        match self.faults.write(SegmentNo(tag as u32), file, offset, &buffer[from..]) {
+            Injected::Over(result) => {
+                self.answered.push(Completion::Written { tag, offset, buffer: write.buffer, result });
+            }
+            Injected::No | Injected::Later => self.uring.write(file, write),
+        }
     }
 
     fn sync_data(&mut self, file: &Arc<File>, tag: u64) {
-        self.uring.sync_data(file, tag);
+        match self.faults.sync(SegmentNo(tag as u32), file) {
+            Injected::No => self.uring.sync_data(file, tag),
+            Injected::Over(result) => self.answered.push(Completion::Synced { tag, result }),
+            Injected::Later => {}
+        }
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {

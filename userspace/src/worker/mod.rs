@@ -11,6 +11,7 @@ pub mod book;
 pub mod clock;
 pub mod commit;
 pub mod desk;
+mod disk_faults;
 pub mod drain;
 pub mod handoff;
 pub mod host;

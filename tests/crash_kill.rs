@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 use weir_labs::clicks::{Known, send};
 use weir_labs::{Generator, Load, Node, NodeFolder, Setup};
 
@@ -19,11 +20,11 @@ const KILLS_SOAK: u32 = 500;
 /// mostly refold.
 const LOAD_S: u64 = 40;
 /// How long a node lives beyond the event its kill aims at.
-const LIFE_MS_MAX: u64 = 1200;
+const LIFE_MS_MAX: u64 = 600;
 /// A kill at a start comes within this: opening, refolding, making the first segments.
 const START_MS_MAX: u64 = 800;
 /// How long to wait for the event a kill aims at; then it is a kill under load like any other.
-const AIM_MAX: Duration = Duration::from_secs(3);
+const AIM_MAX: Duration = Duration::from_millis(1500);
 /// Workers at the most, where there are as many cores.
 const WORKERS_MAX: usize = 4;
 
@@ -82,7 +83,7 @@ fn one_round(random: &mut SmallRng, kills_max: u32, kills: &mut [u32; AIMS.len()
         let aim = AIMS[(life as usize) % AIMS.len()];
         move_workers(random, &folder);
         let mut node = folder.start().expect("start");
-        let met = await_aim(random, &folder, &mut node, aim);
+        let met = await_aim(random, &folder, &mut node, &mut generator, aim);
         assert_eq!(node.ended().expect("look"), None, "life {life} ended by itself:\n{}", folder.log_tail());
         if !generator.is_running().expect("look") {
             node.kill().expect("kill");
@@ -104,13 +105,23 @@ fn move_workers(random: &mut SmallRng, folder: &NodeFolder) {
 }
 
 /// Waits until the moment to kill has come; what was met of what was aimed at.
-fn await_aim(random: &mut SmallRng, folder: &NodeFolder, node: &mut Node<'_>, aim: Aim) -> Aim {
+fn await_aim(
+    random: &mut SmallRng,
+    folder: &NodeFolder,
+    node: &mut Node<'_>,
+    generator: &mut Generator,
+    aim: Aim,
+) -> Aim {
     let nap = |ms| std::thread::sleep(Duration::from_millis(ms));
     if aim == Aim::Start {
         nap(random.random_range(0..START_MS_MAX));
         return aim;
     }
-    node.wait_until_counting().expect("clicks");
+    // At the end of the load there may be no click left to count.
+    let is_counting = |status: &Value| {
+        status["clicks"]["received"].as_u64() > Some(0) || !generator.is_running().expect("look")
+    };
+    node.wait_until("counting", is_counting).expect("clicks");
     let event: &dyn Fn() -> bool = match aim {
         Aim::Start | Aim::Load => {
             nap(random.random_range(0..LIFE_MS_MAX));

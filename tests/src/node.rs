@@ -216,7 +216,7 @@ impl Node<'_> {
     ///
     /// # Errors
     /// When it ends or takes too long; with the end of its log.
-    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+    pub fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_MAX;
         loop {
             if let Some(status) = self.process.ended()? {

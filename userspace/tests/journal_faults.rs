@@ -279,6 +279,31 @@ fn no_space_in_a_write_leaves_no_pile_of_empty_segments() {
 }
 
 #[test]
+fn a_segment_that_can_be_made_does_not_show_that_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    let mut bench = Bench::new(&folder, u64::MAX);
+    bench.run(|_| None);
+    assert!(bench.submit(10));
+    // An overcommitted device takes the metadata of a segment and not what is written to it.
+    bench.run(|operation| matches!(operation, Operation::Sync { .. }).then(no_space));
+    for _ in 0..10 {
+        bench.now_ms += 2000;
+        while let Some(operation) = bench.journal.next_operation(bench.now_ms) {
+            let error = matches!(operation, Operation::Sync { .. }).then(no_space);
+            if let Some(completion) = bench.disk.run(operation, error) {
+                bench.journal.complete(completion);
+            }
+            assert_eq!(bench.journal.state(), &JournalState::NoSpace);
+        }
+    }
+    bench.now_ms += 2000;
+    bench.run(|_| None);
+    assert_eq!((bench.journal.state(), bench.acknowledged()), (&JournalState::Running, 10));
+    bench.check_crash(&folder, || 0);
+}
+
+#[test]
 fn short_writes_are_carried_on_and_an_empty_one_fails() {
     let dir = tempfile::tempdir().unwrap();
     let folder = open(dir.path());

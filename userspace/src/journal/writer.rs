@@ -130,6 +130,9 @@ pub struct Journal {
     now_ms: u64,
     retry_at_ms: u64,
     at_bound: bool,
+    /// A group met a full disk and has not been written elsewhere yet: that a segment could be
+    /// made does not show that there is space, on a device that promises more than it has.
+    is_unproven: bool,
     state: JournalState,
     spares: Vec<Vec<u8>>,
 }
@@ -157,6 +160,7 @@ impl Journal {
             now_ms: 0,
             retry_at_ms: 0,
             at_bound: false,
+            is_unproven: false,
             state: JournalState::Running,
             spares: Vec::new(),
         }
@@ -330,6 +334,13 @@ impl Journal {
         self.retry_at_ms = self.now_ms.saturating_add(self.config.retry_ms);
     }
 
+    /// There is a segment to go on with.
+    fn has_space(&mut self) {
+        if self.state == JournalState::NoSpace && !self.is_unproven {
+            self.state = JournalState::Running;
+        }
+    }
+
     /// Places as much of the queue as fits into one segment.
     fn form_group(&mut self) {
         let Some(first) = self.queue.front() else { return };
@@ -363,9 +374,7 @@ impl Journal {
             self.farewells.push_back(Operation::Close { segment: full.number });
         }
         self.next = NextSegment::Absent;
-        if self.state == JournalState::NoSpace {
-            self.state = JournalState::Running;
-        }
+        self.has_space();
         self.active = Some(OpenSegment { number, used: FIRST_GROUP, holds_durable: false });
         true
     }
@@ -389,9 +398,7 @@ impl Journal {
         match result {
             Ok(()) => {
                 self.next = NextSegment::Ready(segment);
-                if self.state == JournalState::NoSpace {
-                    self.state = JournalState::Running;
-                }
+                self.has_space();
             }
             Err(error) => {
                 self.next = NextSegment::Absent;
@@ -422,6 +429,9 @@ impl Journal {
             return;
         }
         self.failures = 0;
+        if std::mem::take(&mut self.is_unproven) {
+            self.has_space();
+        }
         if let Some(active) = self.active.as_mut() {
             active.holds_durable = true;
         }
@@ -452,6 +462,7 @@ impl Journal {
                 self.farewells.push_back(Operation::Close { segment });
             }
         }
+        self.is_unproven |= is_no_space(&error);
         self.failed("writing", segment, &error);
     }
 

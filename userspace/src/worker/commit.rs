@@ -109,6 +109,15 @@ impl<F: Clone> JournalShell<F> {
         self.files.iter().find(|(number, _)| *number == segment).map(|(_, file)| file.clone())
     }
 
+    /// A full disk is met again and again until there is space; the log has it once.
+    fn note_failed_group(&self, operation: DiskOperation, segment: u64, error: &io::Error) {
+        let is_known = is_no_space(error) && self.told == JournalState::NoSpace;
+        if !is_known {
+            tracing::error!(segment, ?operation, %error, "a segment is given up and its group is written to another");
+        }
+        self.stats.note_disk_failure(operation, error);
+    }
+
     /// A write ended.
     pub fn written(
         &mut self,
@@ -120,8 +129,7 @@ impl<F: Clone> JournalShell<F> {
     ) {
         self.group_bytes += result.as_ref().map_or(0, |&written| written as u64);
         if let Err(error) = &result {
-            tracing::error!(segment = tag, %error, "a write failed; the segment is given up and its group rewritten");
-            self.stats.note_disk_failure(DiskOperation::Write, error);
+            self.note_failed_group(DiskOperation::Write, tag, error);
         }
         book.journal().complete(Completion::Written {
             segment: SegmentNo(tag as u32),
@@ -135,8 +143,7 @@ impl<F: Clone> JournalShell<F> {
     pub fn synced(&mut self, now: Now, book: &mut Book, tag: u64, result: io::Result<()>) {
         let before = book.durable();
         if let Err(error) = &result {
-            tracing::error!(segment = tag, %error, "fdatasync failed; the segment is given up and its group rewritten");
-            self.stats.note_disk_failure(DiskOperation::Sync, error);
+            self.note_failed_group(DiskOperation::Sync, tag, error);
         }
         book.journal().complete(Completion::Synced { segment: SegmentNo(tag as u32), result });
         self.stats.blocks_committed.add(book.durable().0 - before.0);

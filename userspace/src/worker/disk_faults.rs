@@ -11,8 +11,8 @@
 //!
 //! Operations are `create`, `allocate`, `header`, `file-sync`, `folder-sync` (the steps of making a
 //! segment), `write` and `sync`. Kinds are `EIO`, `ENOSPC`, `EDQUOT`, `EROFS`; `short`, for a write
-//! that takes half of its bytes; `lost`, for a sync that fails and takes with it what it should
-//! have synced, as the kernel may; `delay MS`, for a sync that is late. Without `times` a rule
+//! that takes half of its bytes; `lost`, for a sync that fails with EIO and takes with it what it
+//! should have synced, as the kernel may; `delay MS`, for a sync that is late. Without `times` a rule
 //! holds once.
 //!
 //! Beside the file grows a log, its name with `.log`: a line for each operation, with worker,
@@ -216,6 +216,7 @@ mod switch {
             };
             match self.ask(operation, segment) {
                 Some(Kind::Error(code)) => Err(io::Error::from_raw_os_error(code)),
+                Some(Kind::Lost) => Err(io::Error::from_raw_os_error(libc::EIO)),
                 Some(Kind::Delay(delay)) => {
                     std::thread::sleep(delay); // on the helper thread, which may wait
                     Ok(())
@@ -235,6 +236,7 @@ mod switch {
             self.unsynced.push((offset, bytes.len()));
             match self.ask("write", segment) {
                 Some(Kind::Error(code)) => Injected::Over(Err(io::Error::from_raw_os_error(code))),
+                Some(Kind::Lost) => Injected::Over(Err(io::Error::from_raw_os_error(libc::EIO))),
                 Some(Kind::Short) => Injected::Over(file.write_at(&bytes[..bytes.len().div_ceil(2)], offset)),
                 _ => Injected::No,
             }

@@ -38,7 +38,7 @@ const LEVELS: [(&str, &[&str]); 5] = [
     ("PROG_TEST_RUN", &["xdp", "prog"]),
     ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
     ("kill -9", &["kill", "crash"]),
-    ("bad disks", &["disk"]),
+    ("bad disks", &["disk", "damaged"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -19,6 +19,8 @@ pub struct RecoveryStatus {
     pub findings: u64,
     /// Blocks that are gone.
     pub lost_blocks: u64,
+    /// Blocks that are gone from the journal and were read back from the sink.
+    pub healed_blocks: u64,
     /// The whole report, as the log has it; it fits a screen.
     pub report: Vec<String>,
 }
@@ -32,6 +34,7 @@ impl From<&RecoveryReport> for RecoveryStatus {
             torn_tails: report.torn_tails,
             findings: report.findings_total,
             lost_blocks: report.lost_blocks,
+            healed_blocks: report.healed_blocks,
             report: report.to_string().lines().map(str::to_owned).collect(),
         }
     }

@@ -10,6 +10,7 @@
 //! No decision on clicks is made here. Start reading at [`run`].
 
 mod frames;
+mod heal;
 mod past;
 mod recall;
 pub mod refold;
@@ -32,10 +33,11 @@ use crate::control::{
 use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::{Store, StoreError};
 use crate::forward::forwarder::StartError;
-use crate::forward::{Forwarder, mailboxes};
+use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
 use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
+use crate::ledger;
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
 use crate::steer::SteerError;
@@ -44,6 +46,7 @@ use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
 
 use frames::SharedSteering;
+use heal::Healed;
 use threads::{ForwarderThread, WorkerThreads};
 
 /// How long the workers may take to finish what waits. Longer than any healthy disk needs;
@@ -193,7 +196,7 @@ impl Node {
         // Bound before the refold, so that what comes meanwhile waits in the kernel or is counted.
         let sockets = threads::open_sockets(config, self.cores.len())?;
         let refold::Refolded { ledgers, recovery, shelf, past, latest } =
-            refold::refold(&self.folder, &self.shards, &told, &checkpoint)?;
+            self.refold(&told, &store, &checkpoint)?;
         let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
         settle_orphans(&store, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
@@ -227,6 +230,24 @@ impl Node {
 }
 
 impl Node {
+    /// Refolds the journal; once more, with their rows, when it has lost blocks that the store has.
+    fn refold(
+        &self,
+        told: &ledger::Settings,
+        store: &Store,
+        checkpoint: &Checkpoint,
+    ) -> Result<refold::Refolded, DaemonError> {
+        let refolded = refold::refold(&self.folder, &self.shards, told, checkpoint)?;
+        let lost = heal::lost_and_held(&refolded.recovery, checkpoint);
+        if lost.is_empty() {
+            return Ok(refolded);
+        }
+        tracing::warn!("blocks are gone from the journal that the store has: they are read back from there");
+        drop(refolded);
+        let healed = Healed::read_back(store, self.folder.incarnation(), &lost)?;
+        Ok(refold::refold_healed(&self.folder, &self.shards, told, checkpoint, healed)?)
+    }
+
     /// The digests of the folder and the thread that writes more of them.
     fn digests(&self, config: &Config, shelf: Shelf) -> Result<Digests, DaemonError> {
         let place = self.folder.place();

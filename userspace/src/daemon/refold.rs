@@ -14,6 +14,7 @@ use weir_common::reason::Outcome;
 use weir_common::row::Row;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 
+use super::heal::Healed;
 use super::past::{Past, part_of};
 use super::recall::{RecallReport, recall};
 use crate::digest::{DigestError, DigestHeader, Shelf};
@@ -53,6 +54,20 @@ pub fn refold(
     settings: &Settings,
     checkpoint: &Checkpoint,
 ) -> Result<Refolded, FolderError> {
+    refold_healed(folder, shards, settings, checkpoint, Healed::default())
+}
+
+/// As [`refold`], with the rows of blocks that were read back from the sink at their places.
+///
+/// # Errors
+/// When the journal folder cannot be read.
+pub(super) fn refold_healed(
+    folder: &Folder,
+    shards: &ShardMap,
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    mut healed: Healed,
+) -> Result<Refolded, FolderError> {
     let place = folder.place();
     let workers = shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
     let mut ledgers: Vec<_> =
@@ -69,9 +84,15 @@ pub fn refold(
     let plan = Plan::new(&present, &shelf, checkpoint);
     let known = plan.known.iter().map(|(id, summary)| (*id, *summary)).collect();
     let part = Part { known, until: None };
-    let owed = owed_minutes(&place, &part, &plan, checkpoint)?;
+    let owed = owed_minutes(&place, &part, &plan, &healed, checkpoint)?;
     let mut fold = Fold::new(shards, settings, ledgers, owed, compared_after, Instant::now());
-    let recovery = recover_part(&place, &part, |header, row, _| fold.row(header, row))?;
+    let mut recovery = recover_part(&place, &part, |header, row, _| {
+        let of = BlockIdentity::of(header);
+        healed.rows_before(of.epoch, row.received_at_ms.get(), |header, row| fold.row(header, row));
+        fold.row(header, row);
+    })?;
+    healed.rows_before(Epoch(u32::MAX), u64::MAX, |header, row| fold.row(header, row));
+    recovery.report.healed_blocks = healed.blocks();
     fold.report(&recalled, &recovery);
     let newest = recovery.report.received.map_or(UnixMs(0), |(_, latest)| latest);
     let past = (!plan.past.is_empty()).then(|| Past {
@@ -174,16 +195,19 @@ fn owed_minutes(
     place: &Place,
     part: &Part,
     plan: &Plan,
+    healed: &Healed,
     checkpoint: &Checkpoint,
 ) -> Result<BTreeSet<Minute>, FolderError> {
     let mut owed = plan.minutes.clone();
-    recover_part(place, part, |header, row, _| {
+    let mut note = |header: &BlockHeader, row: &Row| {
         let block = BlockIdentity::of(header);
         let counted = checkpoint.counted.get(&(block.epoch, block.worker)).copied().unwrap_or_default();
         if block.sequence > counted.last {
             owed.insert(Minute(row.minute.get()));
         }
-    })?;
+    };
+    healed.each_row(&mut note);
+    recover_part(place, part, |header, row, _| note(header, row))?;
     Ok(owed)
 }
 

@@ -44,6 +44,8 @@ pub struct RecoveryReport {
     pub torn_tails: u64,
     /// Blocks that are known to be gone.
     pub lost_blocks: u64,
+    /// Blocks that are gone here and were read back from the sink, which has them.
+    pub healed_blocks: u64,
     /// What is not as it was written, torn tails included; the first [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// How many findings there were.
@@ -301,6 +303,9 @@ impl fmt::Display for RecoveryReport {
         }
         let (torn, lost, all) = (self.torn_tails, self.lost_blocks, self.findings_total);
         writeln!(f, "findings: {all}, of which {torn} torn tails; blocks lost: {lost}")?;
+        if self.healed_blocks > 0 {
+            writeln!(f, "blocks read back from the sink, which has them: {}", self.healed_blocks)?;
+        }
         for finding in self.findings.iter().take(FINDINGS_SHOWN) {
             writeln!(f, "  {finding}")?;
         }

@@ -1,0 +1,157 @@
+//! Blocks that are gone from the journal and that the store still has: read back for the refold.
+//!
+//! Without their rows a node would count a resend of their clicks again, and send buckets of open
+//! minutes that are too low over those the store has. The journal's files stay as they are.
+//!
+//! Start reading at [`lost_and_held`].
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
+use weir_common::id::{Epoch, Incarnation, WorkerId};
+use weir_common::row::{Row, Rows};
+use zerocopy::FromBytes;
+
+use crate::forward::Checkpoint;
+use crate::forward::embedded::{Store, StoreError};
+use crate::journal::{BlockIdentity, Finding, Recovery};
+
+/// Blocks of one stream.
+type Lost = (Epoch, WorkerId, RangeInclusive<u64>);
+
+/// The blocks that recovery found to be gone and that are committed to the sink.
+pub(super) fn lost_and_held(recovery: &Recovery, checkpoint: &Checkpoint) -> Vec<Lost> {
+    let named = recovery.report.findings.iter().filter_map(|finding| match finding {
+        Finding::Damaged { segment, lost: Some((first, last)), .. }
+        | Finding::Missing { segment, first, last } => Some((segment.epoch, segment.worker, first.0, last.0)),
+        _ => None,
+    });
+    // Of a stream's end nothing tells how far it went, but the sink's checkpoint.
+    let cut = recovery.ends.iter().map(|(&(epoch, worker), end)| (epoch, worker, end.last.0 + 1, u64::MAX));
+    let held = named.chain(cut).map(|(epoch, worker, first, last)| {
+        (epoch, worker, first..=last.min(checkpoint.committed(epoch, worker).0))
+    });
+    held.filter(|(_, _, range)| !range.is_empty()).collect()
+}
+
+/// Blocks that were read back, with their rows in the order of their receive times.
+#[derive(Debug, Default)]
+pub(super) struct Healed {
+    blocks: Vec<Vec<u8>>,
+    /// Epoch and receive time of a row, the block it is in, and where.
+    rows: VecDeque<(Epoch, u64, usize, usize)>,
+}
+
+impl Healed {
+    /// Reads these blocks from the store. What it does not have stays lost.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn read_back(
+        store: &Store,
+        incarnation: Incarnation,
+        lost: &[Lost],
+    ) -> Result<Self, StoreError> {
+        let is_lost = |of: &BlockIdentity| {
+            of.incarnation == incarnation
+                && lost.iter().any(|(epoch, worker, range)| {
+                    *epoch == of.epoch && *worker == of.worker && range.contains(&of.sequence.0)
+                })
+        };
+        let mut healed = Self::default();
+        for batch in store.batches() {
+            let (id, manifest) = batch?;
+            if manifest.blocks.get() == 0 || manifest.incarnation.get() != incarnation.0 {
+                continue;
+            }
+            let mut blocks = store.blocks(id)?;
+            while let Some((header, _)) = blocks.next_block()? {
+                if is_lost(&BlockIdentity::of(header)) {
+                    healed.add(blocks.block().to_vec());
+                }
+            }
+        }
+        healed.rows.make_contiguous().sort_by_key(|&(epoch, received_ms, ..)| (epoch, received_ms));
+        Ok(healed)
+    }
+
+    fn add(&mut self, block: Vec<u8>) {
+        let Ok((header, body)) = BlockHeader::ref_from_prefix(&block) else { return };
+        let epoch = Epoch(header.epoch.get());
+        let mut rows = Rows::new(body);
+        loop {
+            let at = block.len() - rows.rest().len();
+            let Some((row, _)) = rows.next() else { break };
+            self.rows.push_back((epoch, row.received_at_ms.get(), self.blocks.len(), at));
+        }
+        self.blocks.push(block);
+    }
+
+    /// Number of blocks.
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks.len() as u64
+    }
+
+    /// Shows every row.
+    pub(super) fn each_row(&self, mut on_row: impl FnMut(&BlockHeader, &Row)) {
+        self.rows.iter().for_each(|&(_, _, block, offset)| self.show(block, offset, &mut on_row));
+    }
+
+    /// Hands out the rows that come before one of this epoch and receive time.
+    pub(super) fn rows_before(
+        &mut self,
+        epoch: Epoch,
+        received_ms: u64,
+        mut on_row: impl FnMut(&BlockHeader, &Row),
+    ) {
+        while let Some(&(of, at_ms, block, offset)) = self.rows.front() {
+            if (of, at_ms) > (epoch, received_ms) {
+                return;
+            }
+            self.rows.pop_front();
+            self.show(block, offset, &mut on_row);
+        }
+    }
+
+    fn show(&self, block: usize, offset: usize, on_row: &mut impl FnMut(&BlockHeader, &Row)) {
+        let block = &self.blocks[block];
+        let header = BlockHeader::ref_from_prefix(&block[..BLOCK_HEADER_LEN]);
+        let row = Row::ref_from_prefix(&block[offset..]);
+        if let (Ok((header, _)), Ok((row, _))) = (header, row) {
+            on_row(header, row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::BlockSeq;
+
+    use super::*;
+    use crate::journal::{Position, SegmentId, SegmentNo};
+
+    fn checkpoint(last: u64) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        let position = Position { last: BlockSeq(last), ..Position::default() };
+        checkpoint.positions.insert((Epoch(1), WorkerId(0)), position);
+        checkpoint
+    }
+
+    #[test]
+    fn only_what_is_gone_and_was_committed_is_asked_for() {
+        let segment = SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: SegmentNo(1) };
+        let mut recovery = Recovery::default();
+        let end = Position { last: BlockSeq(20), ..Position::default() };
+        recovery.ends.insert((Epoch(1), WorkerId(0)), end);
+        assert_eq!(lost_and_held(&recovery, &checkpoint(20)), []);
+        let missing = Finding::Missing { segment, first: BlockSeq(5), last: BlockSeq(9) };
+        recovery.report.findings.push(missing);
+        let of = |range| (Epoch(1), WorkerId(0), range);
+        assert_eq!(lost_and_held(&recovery, &checkpoint(20)), [of(5..=9)]);
+        // The tail that was cut off, as far as the sink has it.
+        assert_eq!(lost_and_held(&recovery, &checkpoint(23)), [of(5..=9), of(21..=23)]);
+        assert_eq!(lost_and_held(&recovery, &checkpoint(7)), [of(5..=7)]);
+        assert_eq!(lost_and_held(&recovery, &Checkpoint::default()), []);
+    }
+}

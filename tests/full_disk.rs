@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use weir_labs::clicks::{Known, send};
 use weir_labs::{Generator, Load, Node, NodeFolder, Setup, SmallDisk};
@@ -49,12 +51,12 @@ fn fill_and_free(disk: &SmallDisk) {
     node.wait_until("taking clicks again", takes_clicks_beyond(accepted)).expect("taking clicks");
     let sent = send(&folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
-    finish(&folder, node, generator, &known);
+    finish(&folder, node, generator, &known, LOAD);
 }
 
-fn finish(folder: &NodeFolder, node: Node<'_>, generator: Generator, known: &Known) {
-    let (report, acked) = generator.finish(LOAD.duration + Duration::from_secs(60)).expect("generator");
-    assert!(report["acks"]["retry"].as_u64() >= Some(REFUSALS), "{report:#}");
+fn finish(folder: &NodeFolder, node: Node<'_>, generator: Generator, known: &Known, load: Load) {
+    let (report, acked) = generator.finish(load.duration + Duration::from_secs(60)).expect("generator");
+    assert!(load.rate < LOAD.rate || report["acks"]["retry"].as_u64() >= Some(REFUSALS), "{report:#}");
     node.drain().expect("drain");
     let found = folder.audit(Some(&acked)).expect("audit");
     assert_eq!(found["audit"]["sound"], true, "{found:#}\n{}", folder.log_tail());
@@ -82,6 +84,39 @@ fn a_node_on_a_full_tmpfs_refuses_with_retry_and_goes_on_by_itself() {
 }
 
 #[test]
+fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
+    if let Some(why) = SmallDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let rounds = if weir_labs::is_soak() { 100 } else { 8 };
+    let disk = SmallDisk::ext4(2 * DISK_BYTES).expect("disk");
+    let config = "[forward]\ninterval = \"100ms\"\n";
+    let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), config };
+    let folder = NodeFolder::with(setup).expect("folder");
+    let mut random = SmallRng::seed_from_u64(weir_labs::seed());
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
+    let load = Load { rate: 1000, duration: Duration::from_secs(2 * rounds), ..LOAD };
+    let generator = Generator::start(&folder, load).expect("generator");
+    node.wait_until_counting().expect("clicks");
+    for round in 0..rounds {
+        let ballast = disk.fill().expect("ballast");
+        // Raw batches, database and segments meet the full disk at other places each time.
+        node.wait_until("failing to forward", |status| status["forward"]["last_error"].is_string())
+            .expect("a failed flush");
+        std::thread::sleep(Duration::from_millis(random.random_range(0..1000)));
+        drop(ballast);
+        let is_well = |status: &Value| status["forward"]["last_error"].is_null();
+        node.wait_until("forwarding again", is_well)
+            .unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+    }
+    finish(&folder, node, generator, &known, load);
+}
+
+#[test]
 fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it() {
     let journal = "segment_size = \"4MiB\"\nmax_size = \"16MiB\"\ncommit_window = \"1ms\"";
     let folder = NodeFolder::with(Setup { journal: Some(journal), ..Setup::default() }).expect("folder");
@@ -98,7 +133,7 @@ fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it(
     folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
-    finish(&folder, node, generator, &known);
+    finish(&folder, node, generator, &known, LOAD);
 }
 
 #[test]

@@ -1,26 +1,30 @@
 //! Sustained group commit beside a plain sequential writer, in one run on one disk.
 //!
 //! Both write the same bytes with the same number of bytes between two `fdatasync`s. The journal
-//! makes its bytes from clicks (two copies and a CRC each) and rotates segments that a helper
-//! thread prepares; the plain writers write ready buffers to one file, once preallocated and
-//! once growing. Rounds alternate, so that a noisy disk is noisy for all.
+//! runs as in a worker: it makes its bytes from clicks (two copies and a CRC each), writes and
+//! syncs through the ring, and rotates segments that a helper thread prepares; the plain writers
+//! write ready buffers to one file with blocking calls, once preallocated and once growing. Rounds
+//! alternate, so that a noisy disk is noisy for all.
 //!
 //! `cargo bench -p weir-bench --bench journal [-- MIB_PER_ROUND]`
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir::admission::Admitted;
-use weir::journal::disk::{System, create_segment};
-use weir::journal::{
-    BlockBuilder, Completion, DiskBudget, Folder, Journal, JournalConfig, Operation, SegmentNo, recover,
-};
-use weir::ledger::Decision;
+use weir::journal::disk::create_segment;
+use weir::journal::{BlockBuilder, DiskBudget, Folder, Journal, JournalConfig, recover};
+use weir::ledger::{Decision, Entry};
+use weir::stats::{OwnStats, WorkerStats};
+use weir::uring::{Completion, Settings, Uring};
+use weir::worker::book::{BLOCK_BYTES, Book};
+use weir::worker::clock::Clock;
+use weir::worker::commit::JournalShell;
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::time::{Minute, UnixMs};
@@ -28,9 +32,13 @@ use weir_common::wire::Click;
 
 /// Bytes between two syncs: what a worker gathers in 5 ms at 1, 13 and 100 MB/s.
 const GROUP_BYTES: [usize; 3] = [8 << 10, 64 << 10, 512 << 10];
-const BLOCK_BYTES: usize = 128 << 10;
+/// Bytes of a block's header, and of a row without extension.
+const HEADER_BYTES: usize = 128;
+const ROW_BYTES: usize = 113;
 const ROUNDS: usize = 5;
 const MIB_PER_ROUND_DEFAULT: usize = 128;
+/// The longest a turn waits: the helper that makes segments does not ring.
+const TURN_MAX: Duration = Duration::from_millis(1);
 /// A round ends after this long, however slow the disk is.
 const ROUND_MAX: Duration = Duration::from_secs(4);
 
@@ -62,7 +70,7 @@ fn run(dir: &Path, bytes: usize) -> Result<()> {
     filling()?;
     println!("group commit, {ROUNDS} rounds of at most {} MiB, medians", bytes >> 20);
     println!(
-        "{:>10} {:>22} {:>22} {:>22} {:>8}",
+        "{:>10} {:>24} {:>24} {:>24} {:>8}",
         "group", "journal", "plain preallocated", "plain growing", "ratio"
     );
     for group in GROUP_BYTES {
@@ -87,7 +95,7 @@ fn run(dir: &Path, bytes: usize) -> Result<()> {
         };
         let ratio = medians[0].mb_per_s() / medians[1].mb_per_s();
         let [journal, preallocated, growing] = medians.map(show);
-        println!("{group:>10} {journal:>22} {preallocated:>22} {growing:>22} {ratio:>8.2}");
+        println!("{group:>10} {journal:>24} {preallocated:>24} {growing:>24} {ratio:>8.2}");
     }
     recovery(dir, bytes)
 }
@@ -143,38 +151,20 @@ fn filling() -> Result<()> {
     Ok(())
 }
 
-/// Creations run elsewhere, as in the daemon.
-struct Helper {
-    asked: mpsc::Sender<Operation>,
-    done: mpsc::Receiver<(SegmentNo, std::io::Result<File>)>,
-}
-
-impl Helper {
-    fn new() -> Self {
-        let (asked, work) = mpsc::channel();
-        let (finished, done) = mpsc::channel();
-        std::thread::spawn(move || {
-            for operation in work {
-                if let Operation::CreateSegment { segment, path, bytes, header } = operation
-                    && finished.send((segment, create_segment(&mut System, &path, bytes, &header))).is_err()
-                {
-                    return;
-                }
-            }
-        });
-        Self { asked, done }
-    }
-}
-
-/// One worker's journal at full speed.
+/// One worker's journal at full speed: its book, its shell, its ring.
 struct Writer {
-    journal: Journal,
-    builder: BlockBuilder,
-    helper: Helper,
-    files: HashMap<SegmentNo, File>,
+    book: Book,
+    shell: JournalShell,
+    uring: Uring,
+    clock: Clock,
+    completions: Vec<Completion>,
     syncs: usize,
     next: u64,
 }
+
+/// Groups sealed and not durable: one is being synced, and the next gathers. With more the journal
+/// would make larger groups of them, and sync less often than what it is held against.
+const GROUPS_AHEAD: u64 = 2;
 
 fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
     let folder = Folder::open(folder, NodeId(1))?;
@@ -182,83 +172,84 @@ fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
         block_bytes_max: BLOCK_BYTES,
         ..JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(0)))
     };
+    let stats = OwnStats::new([WorkerStats::default()].into(), 0);
+    let journal = Journal::new(config, Arc::new(DiskBudget::new(u64::MAX, 0)));
     let mut writer = Writer {
-        journal: Journal::new(config, Arc::new(DiskBudget::new(u64::MAX, 0))),
-        builder: BlockBuilder::new(BLOCK_BYTES),
-        helper: Helper::new(),
-        files: HashMap::new(),
+        book: Book::new(journal),
+        shell: JournalShell::start(WorkerId(0), stats)?,
+        uring: Uring::new(Settings { receive_buffers: 64, send_slots: 64 })?,
+        clock: Clock::new(UnixMs(0)),
+        completions: Vec::new(),
         syncs: 0,
         next: 0,
     };
-    writer.run_operations()?;
+    while !writer.book.has_room() {
+        writer.turn(TURN_MAX)?; // the first segment
+    }
     let began = Instant::now();
+    let mut ends = VecDeque::new();
     let mut written = 0;
     while written < bytes && began.elapsed() < ROUND_MAX {
-        while !writer.journal.has_room() {
-            writer.run_operations()?;
+        written += writer.seal_group(group);
+        ends.push_back(writer.book.sealed());
+        writer.turn(Duration::ZERO)?; // a group that can go goes, before the next one is filled
+        while ends.len() as u64 >= GROUPS_AHEAD || !writer.book.has_room() {
+            writer.turn(TURN_MAX)?;
+            while ends.front().is_some_and(|&end| end <= writer.book.durable()) {
+                ends.pop_front();
+            }
         }
-        written += writer.submit_group(group)?;
-        writer.run_operations()?;
     }
-    while !writer.journal.is_idle() {
-        writer.run_operations()?;
+    while writer.book.durable() < writer.book.sealed() {
+        writer.turn(TURN_MAX)?;
     }
     Ok(Round { bytes: written, took: began.elapsed(), syncs: writer.syncs })
 }
 
 impl Writer {
-    /// Submits blocks of `group` bytes altogether.
-    fn submit_group(&mut self, group: usize) -> Result<usize> {
+    /// Fills and seals blocks of about `group` bytes altogether; exactly how many.
+    fn seal_group(&mut self, group: usize) -> usize {
+        let now = self.clock.read();
         let mut written = 0;
-        while written < group {
-            self.builder.begin(self.journal.next_identity(), AT);
-            let rows = (group - written).min(BLOCK_BYTES).saturating_sub(128) / 113;
-            for _ in 0..rows.max(1) {
-                if self.builder.push(AT, &ADMITTED, &ACCEPTED, &click(self.next), &[]).is_err() {
-                    break;
-                }
+        while group - written >= HEADER_BYTES + ROW_BYTES {
+            let rows = ((group - written).min(BLOCK_BYTES) - HEADER_BYTES) / ROW_BYTES;
+            for _ in 0..rows {
+                let click = click(self.next);
+                let entry = Entry { received_at: now.wall, admitted: ADMITTED, click: &click };
+                self.book.record(now, &entry, &ACCEPTED, &[]);
                 self.next += 1;
             }
-            let block = self.builder.seal(self.journal.previous_crc()).context("a block is open")?;
-            written += block.bytes.len().next_multiple_of(256);
-            let taken = self.journal.submit(block);
-            anyhow::ensure!(taken.is_ok(), "the journal has no room for a group");
+            self.book.seal();
+            written += HEADER_BYTES + rows * ROW_BYTES;
         }
-        Ok(written)
+        written
     }
 
-    fn run_operations(&mut self) -> Result<()> {
-        while let Ok((segment, created)) = self.helper.done.try_recv() {
-            let result = created.map(|file| drop(self.files.insert(segment, file)));
-            self.journal.complete(Completion::Created { segment, result });
-        }
-        while let Some(operation) = self.journal.next_operation(0) {
-            match operation {
-                Operation::CreateSegment { .. } => self.helper.asked.send(operation)?,
-                Operation::Write { segment, offset, buffer, from } => {
-                    let result = self.files[&segment].write_at(&buffer[from..], offset);
-                    self.journal.complete(Completion::Written { segment, offset, buffer, result });
+    /// A turn of the worker, for the journal alone.
+    fn turn(&mut self, wait: Duration) -> Result<()> {
+        let now = self.clock.read();
+        self.shell.run(now, &mut self.book, &mut self.uring);
+        self.uring.wait(wait, &mut self.completions)?;
+        for completion in self.completions.drain(..) {
+            match completion {
+                Completion::Written { tag, offset, buffer, result } => {
+                    self.shell.written(&mut self.book, tag, offset, buffer, result);
                 }
-                Operation::Sync { segment } => {
+                Completion::Synced { tag, result } => {
                     self.syncs += 1;
-                    let result = self.files[&segment].sync_data();
-                    self.journal.complete(Completion::Synced { segment, result });
+                    self.shell.synced(self.clock.read(), &mut self.book, tag, result);
                 }
-                Operation::Close { segment } | Operation::Remove { segment, .. } => {
-                    self.files.remove(&segment);
-                }
+                _ => {}
             }
         }
-        while let Some(buffer) = self.journal.reclaim() {
-            self.builder.recycle(buffer);
-        }
+        self.shell.run(now, &mut self.book, &mut self.uring);
         Ok(())
     }
 }
 
 /// Ready buffers to one file.
 fn plain(path: &Path, group: usize, bytes: usize, preallocated: bool) -> Result<Round> {
-    let file = if preallocated { create_segment(&mut System, path, bytes as u64, &[])? } else { File::create(path)? };
+    let file = if preallocated { create_segment(path, bytes as u64, &[])? } else { File::create(path)? };
     let buffer: Vec<u8> = (0..group).map(|n| (n * 31) as u8).collect();
     let (mut written, mut syncs) = (0, 0);
     let began = Instant::now();

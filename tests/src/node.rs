@@ -149,6 +149,20 @@ impl NodeFolder {
         Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
     }
 
+    /// Starts a node whose system calls `strace` writes to a file; it may not be ready yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_traced(&self, calls: &str, trace: &Path) -> Result<Node<'_>> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new("strace");
+        // With -D the process started here is the node itself, and strace ends with it.
+        command.args(["-D", "-f", "-y", "-s", "256", "-e", &format!("trace={calls}"), "-o"]).arg(trace);
+        command.arg(binary(self.program)).arg("run").arg("--config").arg(self.config());
+        command.stdout(log.try_clone()?).stderr(log);
+        Ok(Node { folder: self, process: Process::start("the traced node", &mut command)? })
+    }
+
     /// Runs `weir audit` on the stopped node and gives its JSON.
     ///
     /// # Errors

@@ -33,8 +33,8 @@ use crate::control::{
 use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::{Store, StoreError};
 use crate::forward::forwarder::StartError;
-use crate::forward::{Checkpoint, Forwarder, mailboxes};
-use crate::journal::disk::System;
+use crate::forward::{Checkpoint, Forwarder, Reopening, SinkError, mailboxes};
+use crate::journal::disk::{System, create_folder};
 use crate::journal::settle::settle;
 use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
 use crate::ledger;
@@ -201,6 +201,7 @@ impl Node {
         settle_orphans(&store, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
+        let store = reopening(store, config, &self.folder);
         let (boxes, forward_end) = mailboxes(self.cores.len() as u16);
         let shared = (Arc::clone(&budget), Arc::clone(&self.forward));
         let mut forwarder =
@@ -260,9 +261,15 @@ impl Node {
 
 fn open_store(config: &Config, folder: &Folder) -> Result<Store, DaemonError> {
     let path = store_path(config);
-    std::fs::create_dir_all(&path)
-        .map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
+    create_folder(&path).map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
     Ok(Store::open(&path, folder.incarnation())?)
+}
+
+/// The store as the forwarder has it: opened again after a failure, without a restart.
+fn reopening(store: Store, config: &Config, folder: &Folder) -> Reopening<Store> {
+    let (path, incarnation) = (store_path(config), folder.incarnation());
+    let open = move || Store::reopen(&path, incarnation).map_err(|error| SinkError::Fatal(error.to_string()));
+    Reopening::new(store, Box::new(open))
 }
 
 /// Removes raw batches that a crash left without a transaction, where the journal has the blocks.

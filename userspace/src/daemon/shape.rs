@@ -5,7 +5,7 @@
 //! would be counted twice. So a folder keeps the dimensions it began with.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use weir_common::bucket::Dimensions;
@@ -61,8 +61,9 @@ pub(super) fn keep(folder: &Path, dimensions: Dimensions) -> Result<(), ShapeErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // By way of a second name: half a file would refuse every later start.
             let half = path.with_extension("tmp");
-            fs::write(&half, format!("{wanted}\n")).map_err(failed("write"))?;
-            fs::File::open(&half).and_then(|file| file.sync_all()).map_err(failed("sync"))?;
+            let mut file = fs::File::create(&half).map_err(failed("create"))?;
+            file.write_all(format!("{wanted}\n").as_bytes()).map_err(failed("write"))?;
+            file.sync_all().map_err(failed("sync"))?;
             fs::rename(&half, &path).map_err(failed("name"))?;
             sync_folder(folder).map_err(failed("sync the folder of"))
         }

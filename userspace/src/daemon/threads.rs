@@ -15,7 +15,7 @@ use super::{DaemonError, settings};
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::forward::embedded::Store;
-use crate::forward::{Forwarder, Mailbox};
+use crate::forward::{Forwarder, Mailbox, Reopening};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
 use crate::rx::udp::{SocketError, open_group};
@@ -166,14 +166,14 @@ fn journal(
 
 /// The running forwarder.
 pub(super) struct ForwarderThread {
-    thread: JoinHandle<Forwarder<Store>>,
+    thread: JoinHandle<Forwarder<Reopening<Store>>>,
     stop: Arc<AtomicBool>,
 }
 
 const FORWARDER: &str = "weir-forward";
 
 impl ForwarderThread {
-    pub(super) fn start(forwarder: Forwarder<Store>) -> Result<Self, DaemonError> {
+    pub(super) fn start(forwarder: Forwarder<Reopening<Store>>) -> Result<Self, DaemonError> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let spawned =

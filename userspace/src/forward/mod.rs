@@ -23,6 +23,7 @@ pub mod forwarder;
 pub mod mailbox;
 pub mod merge;
 pub mod pace;
+pub mod reopening;
 mod retention;
 pub mod sink;
 
@@ -30,4 +31,5 @@ pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
 pub use forwarder::{Forwarder, Past};
 pub use mailbox::{Mailbox, Share, mailboxes};
 pub use pace::{ForwarderConfig, Now};
+pub use reopening::Reopening;
 pub use sink::{Sink, SinkError};

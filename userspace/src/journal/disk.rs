@@ -221,6 +221,26 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Makes a folder with all above it that are missing, and makes their names durable: each new
+/// folder's and, since an earlier start may have ended before it could, the last one's in any case.
+///
+/// # Errors
+/// As the calls fail.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    std::fs::create_dir_all(path)?;
+    let parent = |folder: &Path| match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new(".").to_owned(),
+        parent => parent.unwrap_or(Path::new("/")).to_owned(),
+    };
+    for folder in missing.iter().rev().chain(missing.is_empty().then_some(&path)) {
+        if !folder.as_os_str().is_empty() {
+            sync_folder(&parent(folder))?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs operations one after the other.
 #[derive(Debug, Default)]
 pub struct Disk {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 
 use super::block::BlockIdentity;
-use super::disk::sync_folder;
+use super::disk::{create_folder, sync_folder};
 use super::segment::SegmentId;
 
 /// Why a folder cannot be used.
@@ -95,7 +95,8 @@ impl Folder {
     /// See [`FolderError`]; each says what to do.
     pub fn open(path: &Path, node: NodeId) -> Result<Self, FolderError> {
         let segments = path.join("journal");
-        fs::create_dir_all(&segments).map_err(failed("create", &segments))?;
+        create_folder(path).map_err(failed("create", path))?;
+        create_folder(&segments).map_err(failed("create", &segments))?;
         let lock = lock(&path.join("lock"))?;
         // A digest outlives its segment, and belongs to this folder's life as much.
         let newest = segment_ids(&segments)?.last().max(digest_ids(&segments)?.last()).map(|id| id.epoch);
@@ -106,9 +107,6 @@ impl Folder {
             Some(incarnation) => incarnation,
             None => draw_incarnation(&path.join("incarnation"), node)?,
         };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_folder(parent).map_err(failed("sync", parent))?;
-        }
         Ok(Self { segments, node, incarnation, epoch, _lock: lock })
     }
 

@@ -25,6 +25,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo, Gap};
 use super::sink::{Sink, SinkError};
+use crate::journal::disk::{create_folder, sync_folder};
 use keys::{BucketValue, LifeValue, ManifestValue, StreamValue};
 use raw::{RawBlocks, RawError, RawId, RawSummary};
 
@@ -96,13 +97,13 @@ impl Store {
     pub fn open(path: &Path, incarnation: Incarnation) -> Result<Self, StoreError> {
         let raw = path.join("raw");
         let io_error = |source| StoreError::Io { path: raw.clone(), source };
-        fs::create_dir_all(&raw).map_err(io_error)?;
-        crate::journal::disk::sync_folder(path).map_err(io_error)?;
+        create_folder(&raw).map_err(io_error)?;
         let opened = Database::builder(path.join("db")).open();
         let db = opened.map_err(|source| match source {
             fjall::Error::Locked => StoreError::InUse { path: path.to_owned() },
             source => StoreError::Open { path: path.to_owned(), source },
         })?;
+        sync_folder(path).map_err(io_error)?; // the name of the database's own folder
         let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default);
         Ok(Self {
             buckets: keyspace("buckets")?,
@@ -115,6 +116,18 @@ impl Store {
             raw,
             incarnation,
         })
+    }
+
+    /// Opens the store in `path` after a write to it failed. A failed sync leaves pages in the cache
+    /// that pass for clean and are not on the disk; they are dropped first, so that what is read
+    /// back is what the disk has.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when its files cannot be listed.
+    pub fn reopen(path: &Path, incarnation: Incarnation) -> Result<Self, StoreError> {
+        let db = path.join("db");
+        drop_cached(&db).map_err(|source| StoreError::Io { path: db, source })?;
+        Self::open(path, incarnation)
     }
 
     /// All buckets with their revisions, ad after ad.
@@ -309,6 +322,19 @@ impl Store {
     }
 }
 
+/// Drops the clean pages of all files below a folder from the page cache.
+fn drop_cached(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            drop_cached(&entry.path())?;
+        } else {
+            rustix::fs::fadvise(fs::File::open(entry.path())?, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
 impl Sink for Store {
     fn checkpoint(&mut self) -> Result<Checkpoint, SinkError> {
         self.checkpoint_of(self.incarnation).map_err(|error| SinkError::Fatal(error.to_string()))
@@ -321,7 +347,7 @@ impl Sink for Store {
             // After a failed sync the database cannot know what of it is on the disk.
             fjall::Error::Poisoned => SinkError::Fatal(format!(
                 "a write to the store failed ({error}), so it takes no more until it is opened again; \
-                 check the disk, then start the daemon again"
+                 check the disk"
             )),
             error => SinkError::Retry(error.to_string()),
         })

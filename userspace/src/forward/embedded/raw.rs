@@ -63,7 +63,9 @@ pub(super) fn write(folder: &Path, id: RawId, blocks: &mut BatchBlocks) -> Resul
     let failed = |doing: &str, path: &Path, error: &io::Error| {
         SinkError::Retry(format!("{doing} {} failed: {error}; free space or check the disk", path.display()))
     };
-    let file = File::create(&fresh).map_err(|error| failed("creating", &fresh, &error))?;
+    // After a failed sync another file, and not the same one again: of its pages nobody knows.
+    let _there_is_none = fs::remove_file(&fresh);
+    let file = File::create_new(&fresh).map_err(|error| failed("creating", &fresh, &error))?;
     let mut out = BufWriter::with_capacity(CHUNK, file);
     let mut crc = 0;
     while let Some(block) = blocks.next_block()? {

@@ -113,6 +113,10 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
         node.wait_until("forwarding again", is_well)
             .unwrap_or_else(|error| panic!("round {round}: {error:#}"));
     }
+    println!(
+        "the store was opened again {} times",
+        folder.log_text().matches("the sink is open again").count()
+    );
     finish(&folder, node, generator, &known, load);
 }
 

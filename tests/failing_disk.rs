@@ -181,7 +181,10 @@ fn whatever_fails_in_whatever_order_and_whenever_the_node_is_killed_nothing_ackn
     let generator = Generator::start(&folder, Load { duration: storm, ..LOAD }).expect("generator");
     let began = Instant::now();
     let (mut kills, mut halts) = (0, 0);
-    while began.elapsed() < storm {
+    for step in 1.. {
+        if began.elapsed() >= storm {
+            break;
+        }
         let rules: String = (0..random.random_range(1..4))
             .map(|_| {
                 let operation = OPERATIONS[random.random_range(0..OPERATIONS.len())];
@@ -194,7 +197,7 @@ fn whatever_fails_in_whatever_order_and_whenever_the_node_is_killed_nothing_ackn
         std::thread::sleep(Duration::from_millis(random.random_range(50..600)));
         assert_eq!(node.ended().expect("look"), None, "the node ended by itself:\n{}", folder.log_tail());
         let is_halted = node.status().is_ok_and(|status| status["journal"]["state"] == "halted");
-        if is_halted || random.random_ratio(1, 6) {
+        if is_halted || step % 6 == 0 {
             node.kill().expect("kill");
             (kills, halts) = (kills + 1, halts + u32::from(is_halted));
             assert_eq!(used_after_failure(&disk.take_log().expect("log")), []);

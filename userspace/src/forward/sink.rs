@@ -7,7 +7,7 @@ use super::batch::{Batch, BatchBlocks, BlocksError, Checkpoint};
 pub enum SinkError {
     /// the sink did not commit the batch and may do so later: {0}
     Retry(String),
-    /// the sink cannot go on until the daemon is started again: {0}
+    /// the sink cannot go on until it is opened again: {0}
     Fatal(String),
     /// {0}
     Blocks(#[from] BlocksError),

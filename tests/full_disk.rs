@@ -89,7 +89,7 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
         println!("skipped: {why}");
         return;
     }
-    let rounds = if weir_labs::is_soak() { 100 } else { 8 };
+    let rounds = if weir_labs::is_soak() { 100 } else { 12 };
     let disk = SmallDisk::ext4(2 * DISK_BYTES).expect("disk");
     let config = "[forward]\ninterval = \"100ms\"\n";
     let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), config };

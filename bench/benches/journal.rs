@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir::admission::Admitted;
-use weir::journal::disk::create_segment;
+use weir::journal::disk::{System, create_segment};
 use weir::journal::{BlockBuilder, DiskBudget, Folder, Journal, JournalConfig, recover};
 use weir::ledger::{Decision, Entry};
 use weir::stats::{OwnStats, WorkerStats};
-use weir::uring::{Completion, Settings, Uring};
+use weir::uring::{Completion, Settings};
 use weir::worker::book::{BLOCK_BYTES, Book};
-use weir::worker::clock::Clock;
 use weir::worker::commit::JournalShell;
+use weir::worker::host::Host as _;
+use weir::worker::kernel::Kernel;
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::time::{Minute, UnixMs};
@@ -165,9 +166,8 @@ fn filling() -> Result<()> {
 /// One worker's journal at full speed: its book, its shell, its ring.
 struct Writer {
     book: Book,
-    shell: JournalShell,
-    uring: Uring,
-    clock: Clock,
+    shell: JournalShell<Arc<File>>,
+    kernel: Kernel,
     completions: Vec<Completion>,
     syncs: usize,
     next: u64,
@@ -187,9 +187,13 @@ fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
     let journal = Journal::new(config, Arc::new(DiskBudget::new(u64::MAX, 0)));
     let mut writer = Writer {
         book: Book::new(journal),
-        shell: JournalShell::start(WorkerId(0), stats)?,
-        uring: Uring::new(Settings { receive_buffers: 64, send_slots: 64 })?,
-        clock: Clock::new(UnixMs(0)),
+        shell: JournalShell::new(stats),
+        kernel: Kernel::start(
+            WorkerId(0),
+            Settings { receive_buffers: 64, send_slots: 64 },
+            Vec::new(),
+            UnixMs(0),
+        )?,
         completions: Vec::new(),
         syncs: 0,
         next: 0,
@@ -220,7 +224,7 @@ fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
 impl Writer {
     /// Fills and seals blocks of about `group` bytes altogether; exactly how many.
     fn seal_group(&mut self, group: usize) -> usize {
-        let now = self.clock.read();
+        let now = self.kernel.now();
         let mut written = 0;
         while group - written >= HEADER_BYTES + ROW_BYTES {
             let rows = ((group - written).min(BLOCK_BYTES) - HEADER_BYTES) / ROW_BYTES;
@@ -238,9 +242,9 @@ impl Writer {
 
     /// A turn of the worker, for the journal alone.
     fn turn(&mut self, wait: Duration) -> Result<()> {
-        let now = self.clock.read();
-        self.shell.run(now, &mut self.book, &mut self.uring);
-        self.uring.wait(wait, &mut self.completions)?;
+        let now = self.kernel.now();
+        self.shell.run(now, &mut self.book, &mut self.kernel);
+        self.kernel.wait(wait, &mut self.completions)?;
         for completion in self.completions.drain(..) {
             match completion {
                 Completion::Written { tag, offset, buffer, result } => {
@@ -248,19 +252,23 @@ impl Writer {
                 }
                 Completion::Synced { tag, result } => {
                     self.syncs += 1;
-                    self.shell.synced(self.clock.read(), &mut self.book, tag, result);
+                    self.shell.synced(self.kernel.now(), &mut self.book, tag, result);
                 }
                 _ => {}
             }
         }
-        self.shell.run(now, &mut self.book, &mut self.uring);
+        self.shell.run(now, &mut self.book, &mut self.kernel);
         Ok(())
     }
 }
 
 /// Ready buffers to one file.
 fn plain(path: &Path, group: usize, bytes: usize, preallocated: bool) -> Result<Round> {
-    let file = if preallocated { create_segment(path, bytes as u64, &[])? } else { File::create(path)? };
+    let file = if preallocated {
+        create_segment(&mut System, path, bytes as u64, &[])?
+    } else {
+        File::create(path)?
+    };
     let buffer: Vec<u8> = (0..group).map(|n| (n * 31) as u8).collect();
     let (mut written, mut syncs) = (0, 0);
     let began = Instant::now();

@@ -21,6 +21,7 @@ use super::header::{
     DIGEST_HEADER_LEN, DigestHeader, GROUPS, UNFINISHED_SUFFIX, chunk_seed, digest_path, group_of,
 };
 use crate::journal::disk::sync_folder;
+use crate::journal::read_ahead::ReadAhead;
 use crate::journal::scan::{Damage, Found, ReadAt, SegmentScan};
 use crate::journal::{Place, SegmentId};
 use crate::ledger::RememberedState;
@@ -140,7 +141,7 @@ fn write_groups(
     for groups in groups.chunks(GROUPS.div_ceil(readings)) {
         let source = File::open(&path).map_err(failed("open the segment", id))?;
         let mut gathered = Gathered::new(groups, DigestHeader::empty(id, place.incarnation, place.node));
-        gathered.read(source, place, (id, last), stop)?;
+        gathered.read(ReadAhead::new(source), place, (id, last), stop)?;
         gathered.sort();
         (issued, foreign) = (issued + gathered.issued.len(), foreign + gathered.foreign.len());
         header = gathered.facts;

@@ -65,6 +65,7 @@ pub mod disk;
 pub mod folder;
 pub mod group;
 pub mod operation;
+pub mod read_ahead;
 pub mod recovery;
 pub mod scan;
 pub mod segment;

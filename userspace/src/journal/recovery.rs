@@ -83,7 +83,7 @@ impl Part {
         let known = known.map(|(id, summary)| (id.segment, *summary)).collect();
         let Place { segments, node, incarnation } = place;
         let stream = BlockStream::new(segments, *node, *incarnation, writer, Position::default());
-        Some(stream.knowing(known).until(until))
+        Some(stream.over().knowing(known).until(until))
     }
 }
 

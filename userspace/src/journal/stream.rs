@@ -17,6 +17,7 @@ use zerocopy::FromBytes;
 use super::folder::{FolderError, segment_ids};
 use super::group::GROUP_BLOCKS_MAX;
 use super::operation::SegmentNo;
+use super::read_ahead::{ReadAhead, Source};
 use super::scan::{Damage, Fault, Found, SegmentScan};
 use super::segment::SegmentId;
 
@@ -122,7 +123,8 @@ pub struct BlockStream {
     incarnation: Incarnation,
     epoch: Epoch,
     worker: WorkerId,
-    scan: Option<SegmentScan<File>>,
+    scan: Option<SegmentScan<Source>>,
+    is_over: bool,
     last_segment: SegmentNo,
     resume_at: Option<u64>,
     position: Position,
@@ -152,6 +154,7 @@ impl BlockStream {
             epoch,
             worker,
             scan: None,
+            is_over: false,
             last_segment: SegmentNo(position.segment.0.saturating_sub(1)),
             resume_at: (position.offset > 0).then_some(position.offset),
             position,
@@ -169,6 +172,12 @@ impl BlockStream {
     #[must_use]
     pub fn knowing(self, known: BTreeMap<SegmentNo, SegmentSummary>) -> Self {
         Self { known, ..self }
+    }
+
+    /// The same stream, which will not be written to any more.
+    #[must_use]
+    pub fn over(self) -> Self {
+        Self { is_over: true, ..self }
     }
 
     /// The same stream, ending after this segment.
@@ -253,8 +262,10 @@ impl BlockStream {
         let Some(segment) = next.filter(|&no| no <= self.until) else { return Ok(false) };
         let id = SegmentId { epoch: self.epoch, worker: self.worker, segment };
         self.last_segment = segment;
+        let source =
+            |file| if self.is_over { Source::Closed(ReadAhead::new(file)) } else { Source::Live(file) };
         let opened = File::open(self.folder.join(id.file_name()))
-            .and_then(|file| SegmentScan::new(file, id, self.node, self.incarnation));
+            .and_then(|file| SegmentScan::new(source(file), id, self.node, self.incarnation));
         match opened {
             Ok(mut scan) => {
                 if let Some(offset) = self.resume_at.take().filter(|_| id.segment == self.position.segment) {

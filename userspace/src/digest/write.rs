@@ -278,3 +278,26 @@ impl<'a> Gathered<'a> {
         encode_foreign(&self.foreign[foreign], seed, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::{Epoch, ImpressionId, Incarnation, Issuer, KeyId, NodeId, WorkerId};
+
+    use super::*;
+    use crate::journal::SegmentNo;
+
+    #[test]
+    fn all_rows_of_an_impression_become_one_entry_of_all_they_say_and_the_first_time() {
+        let id = SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: SegmentNo(1) };
+        let mut gathered = Gathered::new(&[], DigestHeader::empty(id, Incarnation(1), NodeId(1)));
+        let issued =
+            |sequence, state| IssuedEntry::new(ImpressionId::issued(Issuer(1), KeyId(1), 9, sequence), state);
+        gathered.issued = vec![issued(64, 0b100), issued(0, 0x81), issued(64, 0b10), issued(64, 0x81)];
+        let foreign =
+            |id, received_at_ms, state| ForeignEntry { group: 0, received_at_ms, id: [id; 16], state };
+        gathered.foreign = vec![foreign(7, 30, 0b10), foreign(8, 20, 0x81), foreign(7, 10, 0x81)];
+        gathered.sort();
+        assert_eq!(gathered.issued, [issued(0, 0x81), issued(64, 0x87)]);
+        assert_eq!(gathered.foreign, [foreign(7, 10, 0x83), foreign(8, 20, 0x81)]);
+    }
+}

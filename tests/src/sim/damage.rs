@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::chance::Chance;
 use super::disk::Disk;
-use super::oracle::{BlockName, places_in, stream_of};
+use super::segments::{BlockName, places_in, stream_of};
 
 /// The unit in which writes are lost.
 const PAGE: usize = 4096;

@@ -17,6 +17,7 @@ pub mod medium;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+pub mod segments;
 pub mod senders;
 pub mod sink;
 pub mod world;

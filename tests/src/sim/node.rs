@@ -25,12 +25,12 @@ use weir::worker::{Settings, Worker};
 use weir_common::id::{Issuer, KeyId, NodeId, WorkerId};
 use weir_common::row::Row;
 use weir_common::siphash::SipKey;
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use super::host::{BUFFERS, Clocks, SimulatedHost, Station};
 use super::medium::FaultyMedium;
-use super::oracle::BlockName;
 use super::plan::Plan;
+use super::segments::BlockName;
 use super::senders::KEY;
 use super::sink::{SimulatedSink, Store};
 
@@ -114,19 +114,12 @@ impl Node {
         let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(&stations).enumerate();
         for (number, ((((ledger, unflushed), mailbox), port), station)) in each {
             let worker = WorkerId(number as u16);
-            let journal = JournalConfig {
-                segment_bytes: 0, // as small as it can be
-                block_bytes_max: plan.block_bytes,
-                queue_bytes_max: 2 * plan.block_bytes,
-                started_at: floor,
-                ..JournalConfig::new(folder.segments().to_owned(), folder.writer(worker))
-            };
             let parts = Parts {
                 worker,
                 shards: shards.clone(),
                 admission: admission(plan, checkpoint.final_before)?,
                 ledger,
-                book: Book::new(Journal::new(journal, Arc::clone(&budget))),
+                book: book(plan, &folder, worker, floor, &budget),
                 port,
                 waiting_capacity: 64,
                 stats: OwnStats::new(Arc::clone(&stats), number),
@@ -178,6 +171,23 @@ impl Node {
         }
         Err(format!("{received} clicks received, {decided} decided, {out} handed off, {over} taken over"))
     }
+}
+
+fn book(
+    plan: &Plan,
+    folder: &Folder,
+    worker: WorkerId,
+    started_at: UnixMs,
+    budget: &Arc<DiskBudget>,
+) -> Book {
+    let config = JournalConfig {
+        segment_bytes: 0, // as small as it can be
+        block_bytes_max: plan.block_bytes,
+        queue_bytes_max: 2 * plan.block_bytes,
+        started_at,
+        ..JournalConfig::new(folder.segments().to_owned(), folder.writer(worker))
+    };
+    Book::new(Journal::new(config, Arc::clone(budget)))
 }
 
 fn admission(plan: &Plan, closed_before: Minute) -> Result<Admission, String> {

@@ -2,21 +2,27 @@
 //! types on the wire. It is told what senders send, what the node answers, what becomes durable
 //! and what the sink commits, and holds each against all it knows.
 
+mod damage;
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use weir::forward::Batch;
-use weir::journal::SegmentId;
-use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_OFFSET};
-use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
-use weir_common::row::{Row, Rows, row_flags};
-use weir_common::time::MS_PER_MINUTE;
+use weir_common::bucket::BucketKey;
+use weir_common::reason::Outcome;
+use weir_common::row::Row;
 use weir_common::wire::{AckStatus, Acks, Click, Datagram, click_flags};
-use zerocopy::FromBytes;
 
 use super::limits::Limits;
+use super::segments::{BlockName, blocks_in, blocks_of};
+use rows::Totals;
+
+macro_rules! hold {
+    ($condition:expr, $($text:tt)*) => { if !$condition { return Err(format!($($text)*)); } };
+}
+use hold;
 
 /// What tells clicks apart: the impression, whether it is foreign, the ordinal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,8 +44,8 @@ impl ClickName {
     }
 }
 
-/// Epoch, worker and sequence of a block.
-pub type BlockName = (u32, u16, u64);
+/// The first block of a range that is lost, and the last one's sequence.
+pub type Loss = (BlockName, u64);
 
 /// What is known of one click.
 #[derive(Debug, Default)]
@@ -59,31 +65,6 @@ struct Truth {
     /// The disk destroyed a durable row of its impression: what the node knows of it is less than
     /// what was true, and it may be counted again.
     is_excused: bool,
-}
-
-/// Totals of a bucket, counted by hand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    accepted: u64,
-    repeat: u64,
-    late: u64,
-    suspect: u64,
-    cost: u64,
-    filtered: BTreeMap<u8, u64>,
-}
-
-impl Totals {
-    fn of(totals: &BucketTotals) -> Self {
-        let filtered = totals.filtered.iter().enumerate().filter(|(_, count)| count.get() > 0);
-        Self {
-            accepted: totals.accepted.get(),
-            repeat: totals.repeat.get(),
-            late: totals.late.get(),
-            suspect: totals.clock_suspect.get(),
-            cost: totals.cost_micros.get(),
-            filtered: filtered.map(|(slot, count)| (slot as u8 + FIRST_FILTERED, count.get())).collect(),
-        }
-    }
 }
 
 /// Everything that should be true. A check that fails says what is not.
@@ -125,10 +106,6 @@ pub struct Oracle {
 
 /// Something is not as it should be.
 pub type Verdict = Result<(), String>;
-
-macro_rules! hold {
-    ($condition:expr, $($text:tt)*) => { if !$condition { return Err(format!($($text)*)); } };
-}
 
 impl Oracle {
     /// An oracle that has heard nothing.
@@ -284,82 +261,6 @@ impl Oracle {
         Ok(())
     }
 
-    /// The forwarder deleted a segment with these bytes.
-    ///
-    /// # Errors
-    /// When something of it was still needed.
-    pub fn trimmed(&mut self, path: &Path, bytes: &[u8]) -> Verdict {
-        let (_, latest) = self.wall.unwrap_or_default();
-        self.trimmed.extend(stream_of(path));
-        for (block, rows) in blocks_of(path, bytes) {
-            for row in &rows {
-                let name = ClickName::of(&row.click);
-                let Some(truth) = self.clicks.get_mut(&name) else { continue };
-                let is_forwarded = truth.at_sink.iter().any(|(at, ..)| *at == block);
-                hold!(is_forwarded, "{name:?} was in {block:?}, which is deleted and was not forwarded");
-                let age_ms = latest.saturating_sub(row.received_at_ms.get());
-                hold!(
-                    age_ms > self.limits.lifetime_ms,
-                    "{block:?} is deleted, and {name:?} in it is {age_ms} ms old"
-                );
-                truth.durable.remove(&block);
-            }
-            self.blocks.remove(&block);
-        }
-        Ok(())
-    }
-
-    /// The disk damaged what it held: `before` became what `after` says.
-    pub fn damaged<'a>(
-        &mut self,
-        before: &[(PathBuf, Vec<u8>)],
-        after: impl Iterator<Item = (&'a Path, &'a [u8])>,
-    ) {
-        let left: BTreeSet<_> =
-            after.flat_map(|(path, bytes)| blocks_of(path, bytes)).map(|(name, _)| name).collect();
-        for (name, rows) in before.iter().flat_map(|(path, bytes)| blocks_of(path, bytes)) {
-            if left.contains(&name) {
-                continue;
-            }
-            self.destroyed.insert(name);
-            self.blocks.remove(&name);
-            for row in &rows {
-                self.excused.insert(bucket_of(row));
-                let click = ClickName::of(&row.click);
-                self.excused_impressions.insert((click.foreign, click.impression));
-                let of_impression =
-                    ClickName { ordinal: 0, ..click }..=ClickName { ordinal: u8::MAX, ..click };
-                self.clicks.range_mut(of_impression).for_each(|(_, truth)| truth.is_excused = true);
-                if let Some(truth) = self.clicks.get_mut(&click) {
-                    truth.durable.remove(&name);
-                    // Gone for good, unless the sink has it.
-                    truth.acked = false;
-                }
-            }
-        }
-    }
-
-    /// A start reported these ranges of blocks as lost, and these streams as damaged somewhere.
-    ///
-    /// # Errors
-    /// When a block is gone and nothing was said.
-    pub fn reported(&mut self, lost: &[(BlockName, u64)], damaged: &BTreeSet<(u32, u16)>) -> Verdict {
-        for &(epoch, worker, sequence) in &std::mem::take(&mut self.destroyed) {
-            let is_lost = lost.iter().any(|&((of, by, first), last)| {
-                (of, by) == (epoch, worker) && (first..=last).contains(&sequence)
-            });
-            // What was forwarded may have been deleted, with the rest of its segment, since.
-            let is_forwarded = self.forwarded.get(&(epoch, worker)).is_some_and(|last| sequence <= *last);
-            let may_be_trimmed = is_forwarded && self.trimmed.contains(&(epoch, worker));
-            hold!(
-                is_lost || damaged.contains(&(epoch, worker)) || may_be_trimmed,
-                "block {:?} was destroyed by the disk, and the start did not report it",
-                (epoch, worker, sequence)
-            );
-        }
-        Ok(())
-    }
-
     /// After a crash exactly these segments are on the medium.
     ///
     /// # Errors
@@ -468,90 +369,6 @@ impl Oracle {
         Ok(())
     }
 
-    fn note_row(&mut self, block: BlockName, row: &Row) -> Verdict {
-        self.rows_at_sink += 1;
-        let name = ClickName::of(&row.click);
-        let received = row.received_at_ms.get();
-        let may_be_forgotten = name.foreign && self.may_be_forgotten(name.impression);
-        let (minute, flags, expected) = self.expected(row);
-        let Some(outcome) = Outcome::from_number(row.outcome) else {
-            return Err(format!("{name:?} has no outcome"));
-        };
-        let Some(truth) = self.clicks.get_mut(&name) else {
-            return Err(format!("{name:?} is at the sink, and nobody made it"));
-        };
-        hold!(truth.is_sound, "{name:?} is at the sink, and no node should have taken it");
-        hold!(
-            truth.at_sink.is_empty() || may_be_forgotten || truth.is_excused,
-            "{name:?} is at the sink in {:?} and again in {block:?}",
-            truth.at_sink
-        );
-        truth.at_sink.push((block, received, outcome));
-        let is_expected = truth.is_excused || expected.contains(&(outcome, row.reason));
-        hold!(
-            (row.minute.get(), row.flags) == (minute, flags) && is_expected,
-            "{name:?}, received at {received}, has {outcome:?} {} in minute {}; expected {expected:?} in {minute}",
-            row.reason,
-            row.minute.get()
-        );
-        let key = bucket_of(row);
-        if matches!(outcome, Outcome::Accepted | Outcome::Late) {
-            self.impressions.insert((name.foreign, name.impression), received);
-        }
-        self.counted_from.entry(key).or_default().insert(block);
-        let totals = self.recount.entry(key).or_default();
-        match outcome {
-            Outcome::Accepted => {
-                totals.accepted += 1;
-                totals.cost += row.click.price_micros.get();
-            }
-            Outcome::Repeat => totals.repeat += 1,
-            Outcome::Late => totals.late += 1,
-            _ => *totals.filtered.entry(row.reason).or_default() += 1,
-        }
-        totals.suspect += u64::from(row.flags & row_flags::CLOCK_SUSPECT != 0);
-        Ok(())
-    }
-
-    /// Foreign ids are remembered for a lifetime from their first click at least, and nobody says
-    /// how much longer.
-    fn may_be_forgotten(&self, impression: u128) -> bool {
-        let (first, (_, latest)) = (self.foreign.get(&impression), self.wall.unwrap_or_default());
-        first.is_some_and(|first| latest.saturating_sub(*first) > self.limits.lifetime_ms)
-    }
-
-    /// Minute, flags, and the outcomes that a row of this click may have after those before it.
-    fn expected(&self, row: &Row) -> (u32, u8, Vec<(Outcome, u8)>) {
-        let Limits { lifetime_ms, lateness_ms, max_ahead_ms } = self.limits;
-        let (click, received) = (&row.click, row.received_at_ms.get());
-        let clicked = click.clicked_at_ms.get();
-        let foreign = click.flags & click_flags::FOREIGN != 0;
-        let issued = if foreign { 0 } else { u64::from(click.impression.issued_at_s()) * 1000 };
-        let age = received.saturating_sub(clicked);
-        let suspect = clicked + 1000 < issued || clicked > received + max_ahead_ms || age > lifetime_ms;
-        let late = !suspect && age > lateness_ms;
-        let minute = if suspect || late { received } else { clicked } / MS_PER_MINUTE;
-        let filter = if click.flags & click_flags::TEST != 0 {
-            Some(Reason::TestTraffic)
-        } else if click.flags & click_flags::PREFETCH != 0 {
-            Some(Reason::Prefetch)
-        } else {
-            None
-        };
-        let outcomes = match filter {
-            Some(reason) => vec![(Outcome::Filtered, reason as u8)],
-            None if late => vec![(Outcome::Late, 0)],
-            None => match self.impressions.get(&(foreign, u128::from_le_bytes(click.impression.0))) {
-                None => vec![(Outcome::Accepted, 0)],
-                Some(_) if foreign && self.may_be_forgotten(u128::from_le_bytes(click.impression.0)) => {
-                    vec![(Outcome::Accepted, 0), (Outcome::Repeat, 0)]
-                }
-                Some(_) => vec![(Outcome::Repeat, 0)],
-            },
-        };
-        (minute as u32, u8::from(suspect) * row_flags::CLOCK_SUSPECT, outcomes)
-    }
-
     /// When all faults are over and everything is forwarded: nothing is left open.
     ///
     /// # Errors
@@ -576,70 +393,4 @@ impl Oracle {
     pub fn acked_clicks(&self) -> u64 {
         self.clicks.values().filter(|truth| truth.acked).count() as u64
     }
-}
-
-/// The bucket that counts this row.
-fn bucket_of(row: &Row) -> BucketKey {
-    BucketKey {
-        ad: row.click.ad,
-        minute: row.minute,
-        country: row.click.country,
-        device: row.click.device,
-        rules: 1.into(),
-        ..BucketKey::default()
-    }
-}
-
-/// The epoch and worker whose segment a file is.
-#[must_use]
-pub fn stream_of(path: &Path) -> Option<(u32, u16)> {
-    let id = SegmentId::parse(path.file_name()?.to_str()?)?;
-    Some((id.epoch.0, id.worker.0))
-}
-
-/// The sound blocks of a segment. What strayed into it from another stream is none of them.
-fn blocks_of(path: &Path, bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
-    let mut blocks = blocks_in(bytes);
-    blocks.retain(|((epoch, worker, _), _)| stream_of(path) == Some((*epoch, *worker)));
-    blocks
-}
-
-/// The sound blocks in bytes of a segment, wherever they begin.
-#[must_use]
-pub fn blocks_in(bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
-    places_in(bytes).into_iter().map(|(_, name, rows)| (name, rows)).collect()
-}
-
-/// The sound blocks in bytes of a segment, and which bytes they take.
-#[must_use]
-pub fn places_in(bytes: &[u8]) -> Vec<(std::ops::Range<usize>, BlockName, Vec<Row>)> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at + BLOCK_HEADER_LEN <= bytes.len() {
-        if bytes[at..at + 4] != BLOCK_MAGIC {
-            at += 1;
-            continue;
-        }
-        match block_at(&bytes[at..]) {
-            Some((name, rows, len)) => {
-                found.push((at..at + len, name, rows));
-                at += len;
-            }
-            None => at += 1,
-        }
-    }
-    found
-}
-
-fn block_at(bytes: &[u8]) -> Option<(BlockName, Vec<Row>, usize)> {
-    let (header, rest) = BlockHeader::ref_from_prefix(bytes).ok()?;
-    if crc32c::crc32c(&bytes[..HEADER_CRC_OFFSET]) != header.header_crc.get() {
-        return None;
-    }
-    let body = rest.get(..header.body_len.get() as usize)?;
-    if crc32c::crc32c(body) != header.body_crc.get() {
-        return None;
-    }
-    let name = (header.epoch.get(), header.worker.get(), header.sequence.get());
-    Some((name, Rows::new(body).map(|(row, _)| *row).collect(), BLOCK_HEADER_LEN + body.len()))
 }

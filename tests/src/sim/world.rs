@@ -1,5 +1,8 @@
 //! The run of one seed: step by step chance picks what happens next, and the oracle looks on.
 
+mod carrying_out;
+mod ending;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,21 +10,18 @@ use std::rc::Rc;
 
 use weir::forward;
 use weir::journal::Finding;
-use weir::journal::disk::create_segment;
-use weir::uring::{Completion, Write};
 use weir::worker::clock::Now;
-use weir::worker::host::Creation;
 use weir_common::id::Shard;
 use weir_common::time::UnixMs;
 use weir_common::wire::Datagram;
 
 use super::chance::Chance;
 use super::damage;
-use super::disk::{Disk, FileNo, Trouble};
-use super::host::{Clocks, Packet, Request, Station};
+use super::disk::Disk;
+use super::host::{Clocks, Packet};
 use super::medium::FaultyMedium;
 use super::node::Node;
-use super::oracle::{BlockName, Oracle, Verdict};
+use super::oracle::{Loss, Oracle, Verdict};
 use super::plan::Plan;
 use super::senders::Source;
 use super::sink::{Fate, Store};
@@ -31,12 +31,6 @@ use super::{Canary, Run};
 const START_MS: u64 = 1_800_000_000_000;
 /// Packets on their way; more are lost, as on a real network.
 const PACKETS: usize = 512;
-/// Rounds of 10 ms that may pass from the end of all faults to the end of all work: the longest
-/// a sender waits before it sends again, many times over.
-const ROUNDS_TO_REST: u64 = 20_000;
-/// Rounds of 1 ms a drain may take: what the daemon allows.
-const ROUNDS_TO_DRAIN: u64 = 30_000;
-
 /// A packet on its way.
 struct Flying {
     to_node: bool,
@@ -280,98 +274,6 @@ impl World {
         if is_dead { self.crash("a call of a worker") } else { books }
     }
 
-    /// The disk does one thing that a worker asked for.
-    fn serve(&mut self, worker: usize) -> Verdict {
-        let Some(node) = &self.node else { return Ok(()) };
-        let station = Rc::clone(&node.stations[worker]);
-        let waiting = station.borrow().requests.len() as u64;
-        if waiting == 0 {
-            return Ok(());
-        }
-        let request = station.borrow_mut().requests.swap_remove(self.chance.below(waiting) as usize);
-        match request {
-            Request::Write(file, write) => {
-                let ended = self.write(file, write)?;
-                station.borrow_mut().ended.push(ended);
-            }
-            Request::Sync(file, tag) => {
-                let result = self.sync(file)?;
-                station.borrow_mut().ended.push(Completion::Synced { tag, result });
-            }
-            Request::Create(creation) => return self.create(creation, &station),
-            Request::Remove(path) => {
-                if self.trouble().is_none() && !self.chance.per_mille(self.plan.remove_fails) {
-                    let _never_there = self.disk.borrow_mut().remove(&path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn create(&mut self, creation: Creation, station: &RefCell<Station>) -> Verdict {
-        let Creation { segment, path, bytes, header } = creation;
-        let (result, calls_left) = {
-            let mut medium = FaultyMedium {
-                trouble: self.trouble(),
-                share: self.plan.create_fails,
-                calls_left: station.borrow().calls_left,
-                disk: &mut self.disk.borrow_mut(),
-                chance: &mut self.chance,
-            };
-            (create_segment(&mut medium, &path, bytes, &header), medium.calls_left)
-        };
-        self.tell(|| format!("create {path:?}: {result:?}"));
-        station.borrow_mut().calls_left = calls_left;
-        station.borrow_mut().created.push_back((segment, result));
-        if calls_left == Some(0) { self.crash("a call of a creation") } else { Ok(()) }
-    }
-
-    /// What every change of the disk fails with now.
-    const fn trouble(&self) -> Option<Trouble> {
-        match (self.disk_is_read_only, self.disk_is_full) {
-            (true, _) => Some(Trouble::ReadOnly),
-            (false, true) => Some(Trouble::Full),
-            (false, false) => None,
-        }
-    }
-
-    fn write(&mut self, file: FileNo, write: Write) -> Result<Completion<usize>, String> {
-        let Write { offset, buffer, from, tag } = write;
-        let len = buffer.len() - from;
-        let mut written = len;
-        let mut error = None;
-        if self.disk_is_read_only {
-            (written, error) = (0, Some(Trouble::ReadOnly));
-        } else if self.chance.per_mille(self.plan.write_fails) {
-            // What is allocated can be written on a full disk; some file systems want more.
-            let trouble = if self.disk_is_full { Trouble::Full } else { Trouble::Broken };
-            (written, error) = (self.chance.below(len as u64 + 1) as usize, Some(trouble));
-        } else if self.chance.per_mille(self.plan.write_is_short) {
-            written = self.chance.below(len as u64 + 1) as usize;
-        }
-        let bytes = &buffer[from..from + written];
-        self.disk.borrow_mut().write(file, offset as usize, bytes).map_err(|error| error.to_string())?;
-        self.tell(|| format!("write {file:?} at {offset}: {written} of {len} {error:?}"));
-        let result = error.map_or(Ok(written), |error| Err(error.error()));
-        Ok(Completion::Written { tag, offset, buffer, result })
-    }
-
-    fn sync(&mut self, file: FileNo) -> Result<std::io::Result<()>, String> {
-        let text = |error: std::io::Error| error.to_string();
-        if self.disk_is_read_only || self.chance.per_mille(self.plan.sync_fails) {
-            self.tell(|| format!("sync {file:?} FAILS"));
-            self.disk.borrow_mut().fail_sync(file, &mut self.chance).map_err(text)?;
-            let trouble = if self.disk_is_read_only { Trouble::ReadOnly } else { Trouble::Broken };
-            return Ok(Err(trouble.error()));
-        }
-        self.tell(|| format!("sync {file:?}"));
-        let synced = self.disk.borrow_mut().sync(file).map_err(text)?;
-        if let Some(synced) = synced {
-            self.oracle.durable(&synced.bytes)?;
-        }
-        Ok(Ok(()))
-    }
-
     /// The forwarder's thread runs once.
     fn forward(&mut self) -> Verdict {
         let now_ms = self.now_ms();
@@ -425,7 +327,7 @@ impl World {
                     committed
                         .blocks
                         .iter()
-                        .flat_map(|block| super::oracle::blocks_in(block))
+                        .flat_map(|block| super::segments::blocks_in(block))
                         .map(|(name, _)| name)
                         .collect::<Vec<_>>(),
                     committed.batch.buckets.len()
@@ -570,142 +472,10 @@ impl World {
         self.node = Some(node);
         Ok(())
     }
-
-    /// The node is asked to end, and ends in order, if the disk and the sink let it.
-    fn drain(&mut self) -> Verdict {
-        self.tell(|| "drain".to_owned());
-        self.tally.drains += 1;
-        let epoch = self.tally.crashes;
-        let Some(node) = &self.node else { return Ok(()) };
-        let phase = std::sync::Arc::clone(&node.phase);
-        phase.drain();
-        for _ in 0..ROUNDS_TO_DRAIN {
-            self.round(1_000_000)?;
-            if self.tally.crashes != epoch {
-                return Ok(());
-            }
-            if phase.all_settled() {
-                break;
-            }
-        }
-        if phase.all_settled() {
-            for _ in 0..2 {
-                self.last_flush()?;
-                if self.tally.crashes != epoch {
-                    return Ok(());
-                }
-            }
-        }
-        // What was not written when the process ended is not lost with it, as with the power.
-        self.node = None;
-        self.start()
-    }
-
-    fn last_flush(&mut self) -> Verdict {
-        let Some(node) = &mut self.node else { return Ok(()) };
-        let now_ms = self.clocks.get().monotonic_ns / 1_000_000;
-        let now = forward::Now { ms: now_ms - node.started_ms, wall: self.clocks.get().wall };
-        node.forwarder.begin_flush(now);
-        let crashes = self.tally.crashes;
-        for _ in 0..2000 {
-            self.round(5_000_000)?;
-            let is_idle = self.node.as_ref().is_none_or(|node| node.forwarder.is_idle());
-            if is_idle || self.tally.crashes != crashes {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything gets its turn once.
-    fn round(&mut self, ns: u64) -> Verdict {
-        self.pass(ns);
-        let crashes = self.tally.crashes;
-        let workers = self.node.as_ref().map_or(0, |node| node.workers.len());
-        for worker in 0..workers {
-            self.turn(worker)?;
-            if self.tally.crashes != crashes {
-                return Ok(());
-            }
-            for _ in 0..8 {
-                self.serve(worker)?;
-                if self.tally.crashes != crashes {
-                    return Ok(());
-                }
-            }
-        }
-        self.forward()
-    }
-
-    /// All faults are over: everything that was begun must end.
-    fn come_to_rest(&mut self) -> Verdict {
-        let was_damaged = self.plan.damage > 0;
-        self.plan = self.plan.healed();
-        self.disk_is_full = false;
-        self.tell(|| "all faults are over".to_owned());
-        if self.chance.one_in(2) || self.disk_is_read_only || was_damaged || self.needs_operator() {
-            self.crash("the end of all faults")?;
-        }
-        let mut rounds = 0;
-        while self.sources.iter().any(|source| !source.is_idle()) || !self.is_forwarded() {
-            rounds += 1;
-            if rounds > ROUNDS_TO_REST {
-                return Err(self.unrest());
-            }
-            for source in 0..self.sources.len() {
-                self.sources[source].flush();
-                self.tick(source)?;
-            }
-            while !self.network.is_empty() {
-                self.deliver()?;
-            }
-            self.round(10_000_000)?;
-            if rounds % 2000 == 0 {
-                // A full journal gets room when what is in it is old enough to go.
-                self.pass(2 * self.plan.limits.lifetime_ms * 1_000_000);
-            }
-        }
-        self.drain()?;
-        self.oracle.closed()
-    }
-
-    fn is_forwarded(&self) -> bool {
-        let Some(node) = &self.node else { return false };
-        let store = self.store.borrow();
-        node.workers.iter().enumerate().all(|(number, worker)| {
-            let worker_id = weir_common::id::WorkerId(number as u16);
-            let committed = store.checkpoint().committed(weir_common::id::Epoch(node.epoch), worker_id);
-            worker.desk().is_settled()
-                && committed == worker.desk().book.sealed()
-                && worker.desk().book.open_rows().0 == 0
-        }) && node.forwarder.is_idle()
-    }
-
-    fn unrest(&self) -> String {
-        let busy = self.sources.iter().filter(|source| !source.is_idle()).count();
-        let Some(node) = &self.node else { return "no rest: the node is gone".to_owned() };
-        let states: Vec<_> = node
-            .workers
-            .iter()
-            .zip(&node.stations)
-            .map(|(worker, station)| {
-                let (desk, station) = (worker.desk(), station.borrow());
-                let (book, requests) = (&desk.book, station.requests.len());
-                let (room, open, state) = (book.has_room(), book.open_rows().0, book.state());
-                let (sealed, durable) = (book.sealed().0, book.durable().0);
-                format!(
-                    "{} wait, {sealed} sealed, {durable} durable, {open} open, room {room}, {state:?}, {requests} requests",
-                    desk.waiting()
-                )
-            })
-            .collect();
-        let (is_idle, error) = (node.forwarder.is_idle(), node.forwarder.last_error());
-        format!("no rest: {busy} senders wait; workers {states:?}; forwarder idle {is_idle}, {error:?}")
-    }
 }
 
 /// What findings say is lost, and which streams they say are damaged.
-fn losses(findings: &[Finding]) -> (Vec<(BlockName, u64)>, BTreeSet<(u32, u16)>) {
+fn losses(findings: &[Finding]) -> (Vec<Loss>, BTreeSet<(u32, u16)>) {
     let (mut lost, mut damaged) = (Vec::new(), BTreeSet::new());
     for finding in findings {
         match finding {

@@ -7,6 +7,9 @@ use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_
 use weir_common::row::{Row, Rows};
 use zerocopy::FromBytes;
 
+/// Bytes in which no block begins, looked for at once.
+const ZEROS: [u8; 512] = [0; 512];
+
 /// Epoch, worker and sequence of a block.
 pub type BlockName = (u32, u16, u64);
 /// The bytes a block takes, its name and its rows.
@@ -39,6 +42,11 @@ pub fn places_in(bytes: &[u8]) -> Vec<Place> {
     let mut found = Vec::new();
     let mut at = 0;
     while at + BLOCK_HEADER_LEN <= bytes.len() {
+        // Most of a segment is empty.
+        if bytes[at..].starts_with(&ZEROS) {
+            at += ZEROS.len();
+            continue;
+        }
         if bytes[at..at + 4] != BLOCK_MAGIC {
             at += 1;
             continue;

@@ -26,6 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::BlockSeq;
 use weir_common::reason::Reason;
 
@@ -106,6 +107,9 @@ pub struct Worker<H: Host> {
     flush: PendingFlush,
     /// The last block that a flush covered.
     flushed: BlockSeq,
+    /// What the refold left. It goes first and alone: its rows are durable, so it has to wait for
+    /// nothing, and until all workers have sent it a bucket would go out with the shares of some.
+    first_share: Option<Vec<(BucketKey, BucketTotals)>>,
     unflushed: Unflushed,
     drain: Drain,
     phase: Arc<Phase>,
@@ -120,7 +124,7 @@ impl<H: Host> Worker<H> {
         host: H,
         parts: Parts,
         flushes: Mailbox,
-        unflushed: Unflushed,
+        mut unflushed: Unflushed,
         phase: Arc<Phase>,
     ) -> Self {
         parts.port.bell().hang(host.bell());
@@ -139,6 +143,7 @@ impl<H: Host> Worker<H> {
             flushes,
             flush: None,
             flushed: BlockSeq(0),
+            first_share: Some(unflushed.drain()),
             unflushed,
             drain: Drain::default(),
             phase,
@@ -321,6 +326,12 @@ impl<H: Host> Worker<H> {
     }
 
     fn begin_flush(&mut self, flush: FlushNo) {
+        if let Some(changed) = self.first_share.take() {
+            let worker = self.desk.worker();
+            let (upto, oldest_received_at, held_back) = (BlockSeq(0), None, None);
+            self.flush = Some(Share { worker, flush, upto, changed, oldest_received_at, held_back });
+            return;
+        }
         self.desk.book.seal();
         let (rows, _) = self.desk.book.open_rows();
         if rows > 0 {

@@ -51,6 +51,11 @@ impl Unflushed {
         self.totals.drain().collect()
     }
 
+    /// Everything held.
+    pub fn drain(&mut self) -> Vec<(BucketKey, BucketTotals)> {
+        self.totals.drain().collect()
+    }
+
     /// What a flush took and did not carry comes back; what has changed since is newer.
     pub fn put_back(&mut self, changed: Vec<(BucketKey, BucketTotals)>) {
         for (key, totals) in changed {

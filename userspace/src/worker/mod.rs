@@ -327,9 +327,8 @@ impl<H: Host> Worker<H> {
 
     fn begin_flush(&mut self, flush: FlushNo) {
         if let Some(changed) = self.first_share.take() {
-            let worker = self.desk.worker();
-            let (upto, oldest_received_at, held_back) = (BlockSeq(0), None, None);
-            self.flush = Some(Share { worker, flush, upto, changed, oldest_received_at, held_back });
+            // What changed since the start goes with the next flush; its minutes stay open till then.
+            self.flush = Some(Share { changed, ..self.nothing_new(flush) });
             return;
         }
         self.desk.book.seal();

@@ -246,7 +246,7 @@ node     1 in local local
   journal  commit every 2ms, at most 64GiB
   forward  embedded every 2s
   metrics  127.0.0.1:9464
-  memory   at most about 2537MiB: dedupe 2289MiB, buckets 184MiB, receive buffers 65MiB
+  memory   at most about 3300MiB: dedupe 3052MiB, buckets 184MiB, receive buffers 65MiB
 "
         );
     }

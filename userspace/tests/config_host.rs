@@ -100,12 +100,12 @@ fn a_config_that_cannot_be_used_is_named_with_every_problem() {
 fn the_memory_estimate_grows_with_each_bound() {
     let config = Config::default();
     let at_default = MemoryEstimate::of(&config, 2);
-    assert_eq!(at_default.dedupe_bytes, 2_400_000_000);
+    assert_eq!(at_default.dedupe_bytes, 3_200_000_000);
     let mut larger = config.clone();
     larger.dedupe.capacity *= 2;
     larger.udp.buffers_per_worker *= 2;
     let more = MemoryEstimate::of(&larger, 2);
-    assert_eq!(more.dedupe_bytes, 4_800_000_000);
+    assert_eq!(more.dedupe_bytes, 6_400_000_000);
     assert!(more.receive_bytes > at_default.receive_bytes);
     assert_eq!(host().worker_cores(&config), [0, 1]);
     larger.workers.cores = Cores::These(vec![1]);

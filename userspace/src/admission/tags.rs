@@ -3,9 +3,9 @@
 use weir_common::siphash::{SipKey, siphash24_lanes};
 use weir_common::wire::{Click, SIGNED_WORDS};
 
-/// Clicks whose tags are computed together: eight 64-bit words fill the widest register there
-/// is today.
-pub(super) const LANES: usize = 8;
+/// Clicks whose tags are computed together: eight 64-bit words fill the widest register there is
+/// today, and while one register waits for its last step another can take its next.
+pub(super) const LANES: usize = 16;
 
 /// The signed words of up to [`LANES`] clicks and their keys, word by word.
 #[derive(Clone, Copy, Debug)]

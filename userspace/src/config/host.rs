@@ -91,8 +91,9 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Bytes for one live impression with a foreign id: the bar the dedupe table is held to.
-    const IMPRESSION_BYTES: u64 = 24;
+    /// Bytes for one impression of the capacity: 24 in the hash table, where any id has a place, and
+    /// 8 of lines for issued ids in sequence.
+    const IMPRESSION_BYTES: u64 = 32;
     /// Bytes for one bucket: key, totals, revision and its share of the index.
     const BUCKET_BYTES: u64 = 192;
     /// Bytes of one receive buffer: a 1,500-byte MTU with the ring's header, as a power of two.

@@ -39,7 +39,12 @@ pub fn settle<M: Medium>(medium: &mut M, folder: &Folder) -> Result<(), FolderEr
     }
     for id in streams.values().flat_map(|stream| stream.iter().rev().take(UNSETTLED_MAX)) {
         let path = folder.segments().join(id.file_name());
-        let file = medium.open(&path).map_err(failed("open", &path))?;
+        let file = match medium.open(&path) {
+            Ok(file) => file,
+            // Nothing of ours: recovery says what it is.
+            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => continue,
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
         if let Err(error) = medium.sync_all(&file) {
             tracing::warn!(path = %path.display(), %error, "a segment cannot be synced; what the disk has of it counts");
         }

@@ -88,6 +88,22 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Whether a fault on this file waits to be told: what comes for it meanwhile is not tried.
+    fn has_failed(&self, file: u64) -> bool {
+        self.answered.iter().any(|answer| match answer {
+            Completion::Written { tag, result: Err(_), .. } | Completion::Synced { tag, result: Err(_) } => {
+                *tag == file
+            }
+            _ => false,
+        })
+    }
+}
+
+fn cancelled() -> io::Error {
+    io::Error::from_raw_os_error(rustix::io::Errno::CANCELED.raw_os_error())
+}
+
 impl Host for Kernel {
     type Buffer = BufferId;
     type File = Arc<File>;
@@ -148,6 +164,11 @@ impl Host for Kernel {
 
     fn write(&mut self, file: &Arc<File>, write: Write) {
         let Write { offset, ref buffer, from, tag } = write;
+        if self.has_failed(tag) {
+            let result = Err(cancelled());
+            self.answered.push(Completion::Written { tag, offset, buffer: write.buffer, result });
+            return;
+        }
         match self.faults.write(SegmentNo(tag as u32), file, offset, &buffer[from..]) {
             Injected::Over(result) => {
                 self.answered.push(Completion::Written { tag, offset, buffer: write.buffer, result });
@@ -157,6 +178,10 @@ impl Host for Kernel {
     }
 
     fn sync_data(&mut self, file: &Arc<File>, tag: u64) {
+        if self.has_failed(tag) {
+            self.answered.push(Completion::Synced { tag, result: Err(cancelled()) });
+            return;
+        }
         match self.faults.sync(SegmentNo(tag as u32), file) {
             Injected::No => self.uring.sync_data(file, tag),
             Injected::Over(result) => self.answered.push(Completion::Synced { tag, result }),

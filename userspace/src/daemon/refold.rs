@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use weir_common::block::BlockHeader;
 use weir_common::id::{BlockSeq, Epoch, WorkerId};
-use weir_common::reason::Outcome;
 use weir_common::row::Row;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 
@@ -258,16 +257,7 @@ impl<'a> Fold<'a> {
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         let owed = &self.owed;
         unflushed.take_each_minute(UnixMs(row.received_at_ms.get()), ledger, |minute| owed.contains(&minute));
-        let mut agreement = ledger.restore(row);
-        if agreement == Agreement::NotCounted {
-            // An old minute stands in the way of the row's, because a row of it came late from
-            // another worker: once taken it can close. The running worker took it with a flush.
-            unflushed.take(ledger, |minute| owed.contains(&minute));
-            agreement = match ledger.restore(row) {
-                Agreement::Differs(Outcome::Duplicate) => Agreement::Same, // of itself
-                again => again,
-            };
-        }
+        let agreement = unflushed.restore(row, ledger, |minute| owed.contains(&minute));
         self.compared += u64::from(is_comparable);
         self.differing += u64::from(is_comparable && agreement != Agreement::Same);
         self.rows += 1;

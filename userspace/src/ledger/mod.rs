@@ -267,6 +267,12 @@ impl Ledger {
         if judged == outcome { Agreement::Same } else { Agreement::Differs(judged) }
     }
 
+    /// The bucket that counts a row.
+    #[must_use]
+    pub fn bucket_of_row(&self, row: &Row) -> BucketKey {
+        self.dimensions.key(row.minute.get(), &row.click, self.rules_version)
+    }
+
     /// Appends the totals so far of every bucket that changed since the last call, in no
     /// particular order. Minutes that no click can belong to any more are dropped after it.
     pub fn take_changed(&mut self, out: &mut Vec<(BucketKey, BucketTotals)>) {

@@ -8,9 +8,11 @@
 use std::collections::HashMap;
 
 use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::reason::Outcome;
+use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Agreement, Ledger};
 
 /// What one worker owes the forwarder.
 #[derive(Debug, Default)]
@@ -36,6 +38,31 @@ impl Unflushed {
         ledger.take_changed(&mut self.scratch);
         let wanted = self.scratch.drain(..).filter(|(key, _)| wanted(Minute(key.minute.get())));
         self.totals.extend(wanted);
+    }
+
+    /// Replays a row and counts it, also in a minute that is closed here by now.
+    ///
+    /// The running worker closed minutes with its flushes, and a click that waited in a hand-off
+    /// ring counts in the order of its receive time only for the worker that read it. So a row
+    /// can come after its minute was closed: all of that minute was taken then, and if it is
+    /// `wanted`, is held here.
+    pub fn restore(&mut self, row: &Row, ledger: &mut Ledger, wanted: impl Fn(Minute) -> bool) -> Agreement {
+        let agreement = ledger.restore(row);
+        if agreement != Agreement::NotCounted {
+            return agreement;
+        }
+        // An old minute may stand in the way of the row's: once taken it can close.
+        self.take(ledger, &wanted);
+        match ledger.restore(row) {
+            Agreement::Differs(Outcome::Duplicate) => Agreement::Same, // of itself
+            Agreement::NotCounted => {
+                if wanted(Minute(row.minute.get())) {
+                    self.totals.entry(ledger.bucket_of_row(row)).or_default().count(row);
+                }
+                Agreement::Same
+            }
+            again => again,
+        }
     }
 
     /// Everything that changed since the last flush.
@@ -85,16 +112,50 @@ impl Unflushed {
 #[cfg(test)]
 mod tests {
     use weir_common::id::ImpressionId;
-    use weir_common::reason::{Outcome, Reason};
+    use weir_common::reason::Reason;
     use weir_common::siphash::SipKey;
     use weir_common::wire::{Click, click_flags};
-    use zerocopy::byteorder::little_endian::U64;
+    use zerocopy::byteorder::little_endian::{U32, U64};
 
     use super::*;
     use crate::admission::Admitted;
     use crate::ledger::{Entry, Settings};
 
     const START_MS: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn a_row_of_a_minute_that_is_closed_by_now_is_counted_where_its_minute_is_held() {
+        let mut ledger = Ledger::new(&Settings::new(SipKey { k0: 1, k1: 2 }));
+        let mut unflushed = Unflushed::default();
+        let old = UnixMs(START_MS);
+        let row = |n: u128, received_at: UnixMs| Row {
+            received_at_ms: U64::new(received_at.0),
+            minute: U32::new(received_at.minute().0),
+            outcome: Outcome::Accepted as u8,
+            reason: 0,
+            flags: 0,
+            reserved: 0,
+            click: Click {
+                impression: ImpressionId(n.to_le_bytes()),
+                ad: U64::new(7),
+                flags: click_flags::FOREIGN,
+                ..Click::zeroed()
+            },
+        };
+        // Two rows of the first minute, and between them an hour in which it was closed.
+        let later = |minutes: u64| UnixMs(START_MS + minutes * 60_000);
+        for (n, at) in [(1, old), (2, later(60)), (3, later(61)), (4, old)] {
+            unflushed.take_each_minute(at, &mut ledger, |_| true);
+            assert_eq!(unflushed.restore(&row(n, at), &mut ledger, |_| true), Agreement::Same);
+        }
+        assert!(ledger.closed_before() > old.minute());
+        let owed = unflushed.flush(later(61), &mut ledger);
+        let of_old = owed.iter().find(|(key, _)| key.minute.get() == old.minute().0).unwrap().1;
+        assert_eq!((of_old.accepted.get(), owed.len()), (2, 3));
+        // A minute that nobody waits for is not sent with one row alone.
+        assert_eq!(unflushed.restore(&row(5, old), &mut ledger, |_| false), Agreement::Same);
+        assert!(unflushed.flush(old, &mut ledger).is_empty());
+    }
 
     #[test]
     fn an_hour_without_a_flush_loses_no_bucket_and_refuses_no_click() {

@@ -43,6 +43,7 @@ const LEVELS: [(&str, &[&str]); 5] = [
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.setup)?;
+    setup::ensure_kafka(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally, args.soak)?;

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 mod books;
 mod command;
 mod demo;
+mod kafka;
 mod lab;
 mod levels;
 mod promises;
@@ -42,6 +43,8 @@ enum Task {
     Setup(setup::Args),
     /// Check what no compiler checks: sizes, names, paths in documents
     Tidy,
+    /// Run a real Apache Kafka on loopback until Ctrl-C
+    Kafka(kafka::Args),
     /// Watch a running daemon (`weir top`)
     Top {
         /// Passed to `weir top`
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => levels::run(&args),
         Task::Setup(args) => setup::run(&args),
+        Task::Kafka(args) => kafka::run(&args),
         Task::Tidy => tidy::run(&root()),
         Task::Top { arguments } => run_binary("weir", "top", &arguments),
         Task::Sim { arguments } => sim::run(&arguments),

@@ -7,8 +7,10 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::command;
+use weir_kafka_lab::{Distribution, VERSION};
+
 use crate::toolchain;
+use crate::{command, target};
 
 /// A `bpf-linker` release that reads the bitcode of LLVM 22, the LLVM of Debian 12's newest rustc.
 const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -22,14 +24,14 @@ pub(crate) struct Args {
     pub(crate) no_install: bool,
 }
 
-/// A program that tests or the demo call, and the package it comes in.
+/// A program or header that a build, a test or the demo needs, and the package it comes in.
 struct Tool {
     program: &'static str,
     package: &'static str,
     why: &'static str,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 6] = [
     Tool { program: "cc", package: "gcc", why: "Rust links with it" },
     Tool { program: "ip", package: "iproute2", why: "the demo and the tests build networks of namespaces" },
     Tool {
@@ -37,6 +39,19 @@ const TOOLS: [Tool; 3] = [
         package: "ethtool",
         why: "veth leaves checksums unfinished, which XDP cannot steer",
     },
+    Tool { program: "make", package: "make", why: "librdkafka, the Kafka client, is built with it" },
+    Tool { program: "pkg-config", package: "pkg-config", why: "it finds OpenSSL for librdkafka" },
+    Tool { program: "/usr/include/openssl/ssl.h", package: "libssl-dev", why: "TLS and SCRAM to Kafka" },
+];
+
+/// What a broker of Apache Kafka needs.
+const KAFKA_TOOLS: [Tool; 2] = [
+    Tool {
+        program: "java",
+        package: "openjdk-17-jre-headless",
+        why: "Apache Kafka, which tests need, runs on it",
+    },
+    Tool { program: "mvn", package: "maven", why: "it fetches Apache Kafka from Maven Central" },
 ];
 
 /// What the eBPF program is built and linted with where rustup has no nightly.
@@ -52,17 +67,39 @@ const EBPF_PACKAGES: [&str; 7] = [
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(args)?;
+    ensure_kafka(args)?;
     println!("set-up: all there");
     Ok(())
 }
 
-/// Sees to it that everything is there.
-pub(crate) fn ensure(args: &Args) -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !command::has(tool.program)).collect();
-    for tool in &missing {
-        println!("set-up: {} is missing ({})", tool.program, tool.why);
+/// Sees to it that a broker can be started: a JRE, and Apache Kafka under the target folder. A
+/// cluster that `WEIR_TEST_KAFKA` names needs neither.
+pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
+    if std::env::var_os("WEIR_TEST_KAFKA").is_some()
+        || Distribution::find(&target()).is_some() && command::has("java")
+    {
+        return Ok(());
     }
-    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let mut commands = apt(&missing(&KAFKA_TOOLS));
+    if args.no_install && !commands.is_empty() {
+        return refuse(&commands);
+    }
+    commands.iter_mut().try_for_each(command::run)?;
+    // Under the target folder, as the crates that cargo fetches: no installation.
+    println!("set-up: fetching Apache Kafka {VERSION} from Maven Central, the broker of the tests");
+    Distribution::fetch(&target()).map(drop)
+}
+
+/// The packages of the tools that are not there.
+fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    let missing = tools.iter().filter(|tool| !command::has(tool.program));
+    let say = |tool: &Tool| println!("set-up: {} is missing ({})", tool.program, tool.why);
+    missing.inspect(|tool| say(tool)).map(|tool| tool.package).collect()
+}
+
+/// Sees to it that everything is there that building and testing need, a broker apart.
+pub(crate) fn ensure(args: &Args) -> Result<()> {
+    let packages = missing(&TOOLS);
     let mut commands = apt(&packages);
     if let Some(misses) = ebpf_misses() {
         println!("set-up: {misses}");
@@ -75,13 +112,18 @@ pub(crate) fn ensure(args: &Args) -> Result<()> {
         return Ok(());
     }
     if args.no_install {
-        println!("set-up: --no-install was given; these commands install it, as root:");
-        for command in &commands {
-            println!("  {}", command::typed(command));
-        }
-        bail!("set-up is not complete");
+        return refuse(&commands);
     }
     install(commands)
+}
+
+/// Prints what would have to be done, and does not do it.
+fn refuse(commands: &[Command]) -> Result<()> {
+    println!("set-up: --no-install was given; these commands install it, as root:");
+    for command in commands {
+        println!("  {}", command::typed(command));
+    }
+    bail!("set-up is not complete");
 }
 
 fn install(mut commands: Vec<Command>) -> Result<()> {

@@ -8,9 +8,11 @@ pub mod clicks;
 mod disk;
 mod faults;
 mod generator;
+pub mod kafka;
 mod node;
 mod process;
 pub mod sim;
+pub mod topics;
 
 pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};

@@ -1,7 +1,7 @@
 //! One broker as a process that cannot outlive its owner.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,9 +23,14 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 
 /// Runs the broker and ends it when the owner closes the pipe, which the kernel does for an owner
-/// that was killed: nothing is left behind, on any way out.
-const KEEPER: &str =
-    r#"exec 3<&0; "$@" </dev/null & echo $!; cat <&3 >/dev/null; kill -KILL $! 2>/dev/null; wait"#;
+/// that was killed. Unless the owner said to keep it, the cluster's folder goes too: nothing is left
+/// behind, on any way out.
+const KEEPER: &str = r#"folder=$1; shift; exec 3<&0
+"$@" </dev/null & echo $!
+read -r word <&3; kill -KILL $! 2>/dev/null; wait
+[ "$word" = keep ] || rm -rf "$folder""#;
+/// Keeps the folder.
+const KEEP: &[u8] = b"keep\n";
 
 /// One broker: running, frozen or stopped.
 #[derive(Debug)]
@@ -65,7 +70,8 @@ impl Broker {
         let log = File::options().create(true).append(true).open(log_of(&self.folder))?;
         self.log_start = log.metadata()?.len();
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "kafka-lab"]).args(&self.java);
+        let cluster = self.folder.parent().context("a broker's folder stands in its cluster's")?;
+        command.args(["-c", KEEPER, "kafka-lab"]).arg(cluster).args(&self.java);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut keeper = command.spawn().context("cannot start sh")?;
         let mut line = String::new();
@@ -114,7 +120,9 @@ impl Broker {
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         if let Some((mut keeper, _)) = self.running.take() {
-            drop(keeper.stdin.take());
+            if let Some(mut pipe) = keeper.stdin.take() {
+                let _ = pipe.write_all(KEEP);
+            }
             // The keeper kills and waits for the broker before it ends.
             let _ = keeper.wait();
         }

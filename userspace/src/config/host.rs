@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Problems};
 use super::quantity::size_text;
-use super::{Config, Cores, Key, Secret};
+use super::{Config, Cores, Kafka, Key, Secret, Sink};
 
 /// Bits of a file's mode that let anybody read or write it.
 const MODE_OTHERS: u32 = 0o007;
-/// A key file holds 32 digits and a newline; one much longer is the wrong file.
-const KEY_FILE_BYTES_MAX: u64 = 256;
+/// A key file holds 32 digits and a newline, a password little more; one much longer is the wrong file.
+const SECRET_FILE_BYTES_MAX: u64 = 256;
 
 /// The machine a config is checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ impl Host {
                 Err(reason) => note(key_problem(key, &reason)),
             }
         }
+        if config.forward.sink == Sink::Kafka {
+            complete_kafka(&mut config.kafka, folder, &mut note);
+        }
         if problems.0.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -58,20 +61,54 @@ impl Host {
     }
 }
 
+/// Reads the password, and sees that the files which librdkafka will open can be opened.
+fn complete_kafka(kafka: &mut Kafka, folder: &Path, note: &mut impl FnMut(String)) {
+    if let Some(tls) = &mut kafka.cluster.tls {
+        let files = [
+            ("ca_file", &mut tls.ca_file),
+            ("certificate_file", &mut tls.certificate_file),
+            ("key_file", &mut tls.key_file),
+        ];
+        for (key, file) in files {
+            let Some(file) = file else { continue };
+            *file = folder.join(&*file);
+            if let Err(error) = fs::File::open(&*file) {
+                note(format!("kafka.tls.{key}: {} cannot be read: {error}", file.display()));
+            }
+        }
+    }
+    if let (Some(sasl), Some(file)) = (&mut kafka.cluster.sasl, &mut kafka.password_file) {
+        *file = folder.join(&*file);
+        match read_private(file, "is longer than any password") {
+            Ok(text) if text.trim().is_empty() => {
+                note(format!("kafka.sasl.password_file: {} is empty", file.display()));
+            }
+            Ok(text) => text.trim().clone_into(&mut sasl.password),
+            Err(reason) => note(format!("kafka.sasl.password_file: {} {reason}", file.display())),
+        }
+    }
+}
+
 fn key_problem(key: &Key, reason: &str) -> String {
     let file: &PathBuf = &key.file;
     format!("keys.file: {} of issuer {} key {}: {reason}", file.display(), key.issuer, key.key)
 }
 
-fn read_secret(file: &Path) -> Result<Secret, String> {
+/// The text of a small file that must not be everybody's to read; `too_long` says what a long one
+/// is not.
+fn read_private(file: &Path, too_long: &str) -> Result<String, String> {
     let metadata = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?;
     if metadata.permissions().mode() & MODE_OTHERS != 0 {
         return Err(format!("anybody may read it; run `chmod 600 {}`", file.display()));
     }
-    if metadata.len() > KEY_FILE_BYTES_MAX {
-        return Err("is no key file; a key is 32 hex digits".to_owned());
+    if metadata.len() > SECRET_FILE_BYTES_MAX {
+        return Err(too_long.to_owned());
     }
-    let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))
+}
+
+fn read_secret(file: &Path) -> Result<Secret, String> {
+    let text = read_private(file, "is no key file; a key is 32 hex digits")?;
     let digits = text.trim();
     let sound = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     let number = if sound { u128::from_str_radix(digits, 16).ok() } else { None };

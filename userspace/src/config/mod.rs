@@ -10,6 +10,7 @@
 //! Start reading at [`Config`]; `sections.rs` holds each key's default and range.
 
 mod host;
+mod kafka;
 mod problem;
 pub mod quantity;
 mod reader;
@@ -24,6 +25,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeTable;
 use weir_common::bucket::Dimensions;
+
+use crate::forward::kafka::{ClusterSettings, TopicSettings};
 
 pub use host::{Host, MemoryEstimate};
 pub use problem::{Error, Problem, Problems};
@@ -55,6 +58,8 @@ pub struct Config {
     pub journal: Journal,
     /// Where blocks and buckets go.
     pub forward: Forward,
+    /// The cluster, when they go to Kafka.
+    pub kafka: Kafka,
     /// Metrics and health over HTTP.
     pub metrics: Metrics,
     /// The log.
@@ -247,6 +252,19 @@ pub struct Forward {
 pub enum Sink {
     /// A store on this node, under [`Node::data_dir`].
     Embedded,
+    /// The cluster of [`Config::kafka`].
+    Kafka,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// The cluster, and how to log in. Without the password until [`load`] read its file.
+    pub cluster: ClusterSettings,
+    /// The topics.
+    pub topics: TopicSettings,
+    /// The file of the password of `kafka.sasl`.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[metrics]`

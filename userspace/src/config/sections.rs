@@ -10,6 +10,7 @@ use tracing::Level;
 use weir_common::bucket::Dimensions;
 use weir_common::id::SHARDS;
 
+use super::kafka;
 use super::reader::{Notes, Section, integer_in};
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
@@ -47,10 +48,12 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         buckets: buckets(root.section("buckets")),
         journal: journal(root.section("journal")),
         forward: forward(root.section("forward")),
+        kafka: kafka::read(root.section("kafka")),
         metrics: metrics(root.section("metrics")),
         log: log(root.section("log")),
     };
     check_keys(&root, &config);
+    kafka::check(&root, &config);
     root.finish();
     config
 }
@@ -278,7 +281,7 @@ fn journal(mut section: Section<'_, '_>) -> Journal {
 
 fn forward(mut section: Section<'_, '_>) -> Forward {
     let forward = Forward {
-        sink: section.choice("sink", Sink::Embedded, &[("embedded", Sink::Embedded)]),
+        sink: section.choice("sink", Sink::Embedded, &[("embedded", Sink::Embedded), ("kafka", Sink::Kafka)]),
         interval: section.duration(
             "interval",
             Duration::from_secs(2),

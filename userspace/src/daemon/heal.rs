@@ -1,4 +1,5 @@
-//! Blocks that are gone from the journal and that the store still has: read back for the refold.
+//! Blocks that are gone from the journal and that the embedded store still has: read back for the
+//! refold. With Kafka as the sink nothing is read back; they are only told of.
 //!
 //! Without their rows a node would count a resend of their clicks again, and send buckets of open
 //! minutes that are too low over those the store has. The journal's files stay as they are.
@@ -33,6 +34,11 @@ pub(super) fn lost_and_held(recovery: &Recovery, checkpoint: &Checkpoint) -> Vec
         (epoch, worker, first..=last.min(checkpoint.committed(epoch, worker).0))
     });
     held.filter(|(_, _, range)| !range.is_empty()).collect()
+}
+
+/// How many blocks these are.
+pub(super) fn count(lost: &[Lost]) -> u64 {
+    lost.iter().map(|(_, _, range)| range.end() - range.start() + 1).sum()
 }
 
 /// Blocks that were read back, with their rows in the order of their receive times.
@@ -151,6 +157,7 @@ mod tests {
         assert_eq!(lost_and_held(&recovery, &checkpoint(20)), [of(5..=9)]);
         // The tail that was cut off, as far as the sink has it.
         assert_eq!(lost_and_held(&recovery, &checkpoint(23)), [of(5..=9), of(21..=23)]);
+        assert_eq!(count(&lost_and_held(&recovery, &checkpoint(23))), 8);
         assert_eq!(lost_and_held(&recovery, &checkpoint(7)), [of(5..=7)]);
         assert_eq!(lost_and_held(&recovery, &Checkpoint::default()), []);
     }

@@ -2,7 +2,7 @@
 //! apart again.
 //!
 //! The order of a start: lock the journal folder, settle what the last process left, open the
-//! status socket, open the store, open the sockets, refold the ledgers, steer, start workers and
+//! status socket, open the sockets, open the sink, refold the ledgers, steer, start workers and
 //! forwarder. Clicks are read only when dedupe knows everything it knew; those that come before
 //! wait in the sockets' buffers. The order of a drain stands at
 //! [`crate::worker::phase`].
@@ -16,6 +16,7 @@ mod recall;
 pub mod refold;
 mod settings;
 mod shape;
+mod sinks;
 mod threads;
 
 use std::io;
@@ -31,12 +32,12 @@ use crate::control::{
     self, AtomicState, Control, ControlHandle, Drain, Identity, RecoveryStatus, Sources, State,
 };
 use crate::digest::{Digester, Digests, Shelf};
-use crate::forward::embedded::{Store, StoreError};
+use crate::forward::embedded::StoreError;
 use crate::forward::forwarder::StartError;
-use crate::forward::{Checkpoint, Forwarder, Reopening, SinkError, mailboxes};
-use crate::journal::disk::{System, create_folder};
+use crate::forward::{Checkpoint, Forwarder, mailboxes};
+use crate::journal::disk::System;
 use crate::journal::settle::settle;
-use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
+use crate::journal::{DiskBudget, Folder, FolderError};
 use crate::ledger;
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
@@ -47,6 +48,7 @@ use crate::worker::shard_map::ShardMap;
 
 use frames::SharedSteering;
 use heal::Healed;
+use sinks::Opened;
 use threads::{ForwarderThread, WorkerThreads};
 
 /// How long the workers may take to finish what waits. Longer than any healthy disk needs;
@@ -189,23 +191,22 @@ impl Node {
     }
 
     fn start(&self, config: &Config) -> Result<Running, DaemonError> {
-        let store = open_store(config, &self.folder)?;
-        let checkpoint = store.checkpoint_of(self.folder.incarnation())?;
+        // Bound before all that may take long, so that what comes meanwhile waits in the kernel or
+        // is counted.
+        let sockets = threads::open_sockets(config, self.cores.len())?;
+        let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let admission = settings::admission(config, checkpoint.final_before)?;
         let told = settings::ledger(config, self.cores.len());
-        // Bound before the refold, so that what comes meanwhile waits in the kernel or is counted.
-        let sockets = threads::open_sockets(config, self.cores.len())?;
         let refold::Refolded { ledgers, recovery, shelf, past, latest } =
-            self.refold(&told, &store, &checkpoint)?;
+            self.refold(&told, &sink, &checkpoint)?;
         let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
-        settle_orphans(&store, &self.folder, &recovery)?;
+        let sink = sink.settled(config, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
-        let store = reopening(store, config, &self.folder);
         let (boxes, forward_end) = mailboxes(self.cores.len() as u16);
         let shared = (Arc::clone(&budget), Arc::clone(&self.forward));
         let mut forwarder =
-            Forwarder::new(settings::forwarder(config), &self.folder, &recovery, store, forward_end, shared)?;
+            Forwarder::new(settings::forwarder(config), &self.folder, &recovery, sink, forward_end, shared)?;
         if let Some(past) = past {
             forwarder.await_past(past.start(&self.cores)?);
         }
@@ -231,11 +232,12 @@ impl Node {
 }
 
 impl Node {
-    /// Refolds the journal; once more, with their rows, when it has lost blocks that the store has.
+    /// Refolds the journal; once more, with their rows, when it has lost blocks that the embedded
+    /// store has. From Kafka nothing is read back.
     fn refold(
         &self,
         told: &ledger::Settings,
-        store: &Store,
+        sink: &Opened,
         checkpoint: &Checkpoint,
     ) -> Result<refold::Refolded, DaemonError> {
         let refolded = refold::refold(&self.folder, &self.shards, told, checkpoint)?;
@@ -243,6 +245,13 @@ impl Node {
         if lost.is_empty() {
             return Ok(refolded);
         }
+        let Opened::Embedded(store) = sink else {
+            tracing::error!(
+                blocks = heal::count(&lost),
+                "blocks are gone from the journal that Kafka has, and nothing is read back from there: a resend of their clicks would be counted again, and buckets of their minutes that are not final yet are sent without them; recount those from the clicks topic"
+            );
+            return Ok(refolded);
+        };
         tracing::warn!("blocks are gone from the journal that the store has: they are read back from there");
         drop(refolded);
         let healed = Healed::read_back(store, self.folder.incarnation(), &lost)?;
@@ -257,35 +266,6 @@ impl Node {
         let lifetime_ms = config.admission.lifetime.as_millis() as u64;
         Ok(Digests::new(place, shelf, lifetime_ms, written).by(digester))
     }
-}
-
-fn open_store(config: &Config, folder: &Folder) -> Result<Store, DaemonError> {
-    let path = store_path(config);
-    create_folder(&path).map_err(|source| DaemonError::StoreFolder { path: path.clone(), source })?;
-    Ok(Store::open(&path, folder.incarnation())?)
-}
-
-/// The store as the forwarder has it: opened again after a failure, without a restart.
-fn reopening(store: Store, config: &Config, folder: &Folder) -> Reopening<Store> {
-    let (path, incarnation) = (store_path(config), folder.incarnation());
-    let open = move || Store::reopen(&path, incarnation).map_err(|error| SinkError::Fatal(error.to_string()));
-    Reopening::new(store, Box::new(open))
-}
-
-/// Removes raw batches that a crash left without a transaction, where the journal has the blocks.
-fn settle_orphans(store: &Store, folder: &Folder, recovery: &Recovery) -> Result<(), DaemonError> {
-    let orphans = store.resolve_orphans(|incarnation, epoch, worker, sequence| {
-        incarnation == folder.incarnation() && recovery.has_block(epoch, worker, sequence)
-    })?;
-    for orphan in orphans {
-        let kept = if orphan.removed {
-            "removed; the journal has its blocks"
-        } else {
-            "kept: it may be the only copy"
-        };
-        tracing::warn!(id = ?orphan.id, kept, "a raw batch that no transaction names");
-    }
-    Ok(())
 }
 
 /// Where the embedded store of a node is.

@@ -14,8 +14,7 @@ use weir_common::time::UnixMs;
 use super::{DaemonError, settings};
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::forward::embedded::Store;
-use crate::forward::{Forwarder, Mailbox, Reopening};
+use crate::forward::{Forwarder, Mailbox, Sink};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
 use crate::rx::udp::{SocketError, open_group};
@@ -164,16 +163,19 @@ fn journal(
     Journal::new(journal, Arc::clone(budget))
 }
 
+/// The sink that the config names.
+pub(super) type AnySink = Box<dyn Sink + Send>;
+
 /// The running forwarder.
 pub(super) struct ForwarderThread {
-    thread: JoinHandle<Forwarder<Reopening<Store>>>,
+    thread: JoinHandle<Forwarder<AnySink>>,
     stop: Arc<AtomicBool>,
 }
 
 const FORWARDER: &str = "weir-forward";
 
 impl ForwarderThread {
-    pub(super) fn start(forwarder: Forwarder<Reopening<Store>>) -> Result<Self, DaemonError> {
+    pub(super) fn start(forwarder: Forwarder<AnySink>) -> Result<Self, DaemonError> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let spawned =

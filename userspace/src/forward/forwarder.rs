@@ -67,9 +67,23 @@ pub enum StartError {
 
 #[derive(Debug)]
 enum State {
-    Idle { until_ms: u64 },
-    Gathering { since: Now, shares: Vec<Option<Share>> },
-    Committing { asked: Asked, part: u32, batch: Option<Planned>, retry: Retry },
+    /// The sink is away, and what it holds is not known yet: nothing is asked of the workers.
+    Opening {
+        retry: Retry,
+    },
+    Idle {
+        until_ms: u64,
+    },
+    Gathering {
+        since: Now,
+        shares: Vec<Option<Share>>,
+    },
+    Committing {
+        asked: Asked,
+        part: u32,
+        batch: Option<Planned>,
+        retry: Retry,
+    },
 }
 
 /// What is known of a flush when all shares are there.
@@ -94,6 +108,15 @@ impl Asked {
 struct Retry {
     at_ms: u64,
     backoff_ms: u64,
+}
+
+impl Retry {
+    /// After a failure at `now`: waits, and the next time longer.
+    const fn again(&mut self, now: Now) {
+        self.at_ms = now.ms + self.backoff_ms;
+        let doubled = self.backoff_ms * 2;
+        self.backoff_ms = if doubled < BACKOFF_MS.1 { doubled } else { BACKOFF_MS.1 };
+    }
 }
 
 /// A part of a flush, ready to be committed as often as it takes.
@@ -135,10 +158,11 @@ pub struct Forwarder<S> {
 
 impl<S: Sink> Forwarder<S> {
     /// A forwarder that goes on after the sink's checkpoint. What `recovery` found of earlier
-    /// epochs is forwarded with the first flush.
+    /// epochs is forwarded with the first flush. A sink that is away is asked again until it
+    /// answers; the journal keeps everything meanwhile.
     ///
     /// # Errors
-    /// When the checkpoint cannot be read, or is ahead of the journal.
+    /// When the checkpoint will never be readable, or is ahead of the journal.
     pub fn new(
         config: ForwarderConfig,
         folder: &Folder,
@@ -147,21 +171,13 @@ impl<S: Sink> Forwarder<S> {
         mailboxes: Mailboxes,
         (budget, stats): (Arc<DiskBudget>, Arc<ForwardStats>),
     ) -> Result<Self, StartError> {
-        let mut checkpoint = sink.checkpoint()?;
-        if let Some((&(epoch, _), _)) = checkpoint.positions.last_key_value()
-            && epoch >= folder.epoch()
-        {
-            return Err(StartError::Behind { sink: epoch.0, journal: folder.epoch().0 });
-        }
-        // Streams without a segment are done with; their positions would pile up.
-        checkpoint.positions.retain(|writer, _| recovery.ends.contains_key(writer));
-        checkpoint.counted.retain(|writer, _| recovery.ends.contains_key(writer));
+        let found = sink.checkpoint();
         let upto = recovery.ends.iter().map(|(&writer, end)| (writer, end.last)).collect();
-        Ok(Self {
-            merge: Merge::new(checkpoint.final_before),
+        let mut forwarder = Self {
+            merge: Merge::default(),
             clock: SteadyClock::default(),
-            flush: checkpoint.flush,
-            checkpoint,
+            flush: FlushNo::default(),
+            checkpoint: Checkpoint::default(),
             config,
             sink,
             mailboxes,
@@ -176,9 +192,77 @@ impl<S: Sink> Forwarder<S> {
             retention: Retention::new(recovery.segments.clone(), folder.epoch()),
             trim_at_ms: 0,
             past: None,
-            state: State::Idle { until_ms: 0 },
+            state: State::Opening { retry: Retry { at_ms: BACKOFF_MS.0, backoff_ms: BACKOFF_MS.0 } },
             last_error: None,
-        })
+        };
+        match found {
+            Ok(checkpoint) => forwarder.resume(checkpoint)?,
+            Err(SinkError::Retry(why)) => forwarder.note_error(SinkError::Retry(why).to_string()),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(forwarder)
+    }
+
+    /// Goes on after what the sink holds.
+    fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<(), StartError> {
+        if let Some((&(epoch, _), _)) = checkpoint.positions.last_key_value()
+            && epoch >= self.epoch
+        {
+            return Err(StartError::Behind { sink: epoch.0, journal: self.epoch.0 });
+        }
+        // Streams without a segment are done with; their positions would pile up.
+        checkpoint.positions.retain(|writer, _| self.upto.contains_key(writer));
+        checkpoint.counted.retain(|writer, _| self.upto.contains_key(writer));
+        self.merge = Merge::new(checkpoint.final_before);
+        self.flush = checkpoint.flush;
+        self.checkpoint = checkpoint;
+        self.state = State::Idle { until_ms: 0 };
+        Ok(())
+    }
+
+    /// Asks a sink that was away once more.
+    fn open(&mut self, now: Now) {
+        let found = self.sink.checkpoint();
+        match found.map_err(StartError::from).and_then(|checkpoint| self.resume(checkpoint)) {
+            Ok(()) => {
+                self.recovered();
+                self.tell_closed_minutes(now);
+            }
+            Err(error) => {
+                self.note_error(error.to_string());
+                if let State::Opening { retry } = &mut self.state {
+                    retry.again(now);
+                }
+            }
+        }
+    }
+
+    /// While the sink was away admission did not know which minutes are final there. None that it
+    /// takes clicks for is, unless the clock was ahead when they were made final. Final they stay.
+    fn tell_closed_minutes(&self, now: Now) {
+        let final_before = self.checkpoint.final_before;
+        if final_before > UnixMs(now.wall.0.saturating_sub(self.config.close_after_ms)).minute() {
+            tracing::error!(
+                final_before = final_before.0,
+                "the sink has minutes as final that are not over long enough by this clock: clicks that were taken for them since this start are in the raw batches and may be in no bucket; see that the clock is right"
+            );
+        }
+    }
+
+    /// Keeps, and says once, what stands between the forwarder and its work.
+    fn note_error(&mut self, why: String) {
+        if self.last_error.as_ref() != Some(&why) {
+            tracing::error!(why, "forwarding does not go on; the journal keeps what it holds");
+        }
+        self.stats.last_error.set(Some(why.clone()));
+        self.last_error = Some(why);
+    }
+
+    fn recovered(&mut self) {
+        if self.last_error.take().is_some() {
+            self.stats.last_error.set(None);
+            tracing::info!("flushes reach the sink again");
+        }
     }
 
     /// Waits with the first flush for the totals of rows that no worker has in its ledger.
@@ -229,7 +313,10 @@ impl<S: Sink> Forwarder<S> {
 
     /// Begins a flush now, unless one is in work or the past is not known yet.
     pub fn begin_flush(&mut self, now: Now) {
-        self.take_past();
+        // Not before the sink is open: it decides which minutes of the past are wanted.
+        if self.is_idle() {
+            self.take_past();
+        }
         if self.is_idle() && self.past.is_none() {
             let now = self.clock.steady(now);
             self.flush.0 += 1;
@@ -245,6 +332,11 @@ impl<S: Sink> Forwarder<S> {
         // In every state: a worker may wait for the space, and a flush for that worker.
         self.trim_now_and_then(now);
         match &mut self.state {
+            State::Opening { retry } if now.ms < retry.at_ms => retry.at_ms - now.ms,
+            State::Opening { .. } => {
+                self.open(now);
+                0
+            }
             State::Idle { until_ms } if now.ms < *until_ms => *until_ms - now.ms,
             State::Idle { .. } => {
                 self.begin_flush(now);
@@ -353,23 +445,14 @@ impl<S: Sink> Forwarder<S> {
 
     fn failed(&mut self, now: Now, planned: Option<Planned>, error: &SinkError) {
         self.stats.flush_failures.add(1);
-        if self.last_error.is_none() {
-            tracing::error!(%error, "a flush failed; it is tried again, and the journal keeps what it holds");
-        }
         self.note_error(error.to_string());
         if let State::Committing { batch, retry, .. } = &mut self.state {
             *batch = planned;
             if matches!(error, SinkError::Fatal(_)) {
                 retry.backoff_ms = BACKOFF_MS.1;
             }
-            retry.at_ms = now.ms + retry.backoff_ms;
-            retry.backoff_ms = (retry.backoff_ms * 2).min(BACKOFF_MS.1);
+            retry.again(now);
         }
-    }
-
-    fn note_error(&mut self, why: String) {
-        self.stats.last_error.set(Some(why.clone()));
-        self.last_error = Some(why);
     }
 
     fn committed(&mut self, planned: &Planned) {
@@ -384,10 +467,7 @@ impl<S: Sink> Forwarder<S> {
 
     fn finish(&mut self, now: Now, asked: Asked) {
         let since = asked.since;
-        if self.last_error.take().is_some() {
-            self.stats.last_error.set(None);
-            tracing::info!("flushes reach the sink again");
-        }
+        self.recovered();
         self.merge.settle(asked.minute_before(self.config.close_after_ms));
         if let Some(oldest) = asked.oldest {
             let waited_ms = (since.wall.0 + (now.ms - since.ms)).saturating_sub(oldest.0);
@@ -466,11 +546,7 @@ impl<S: Sink> Forwarder<S> {
         }
         self.trim_at_ms = now.ms + self.config.trim_every_ms;
         if let Err(error) = self.trim(now.wall) {
-            let why = format!("deleting forwarded segments failed: {error}; the disk may fill up");
-            if self.last_error.is_none() {
-                tracing::error!("{why}");
-            }
-            self.note_error(why);
+            self.note_error(format!("deleting forwarded segments failed: {error}; the disk may fill up"));
         }
     }
 

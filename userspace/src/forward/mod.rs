@@ -20,6 +20,7 @@
 pub mod batch;
 pub mod embedded;
 pub mod forwarder;
+pub mod kafka;
 pub mod mailbox;
 pub mod merge;
 pub mod pace;

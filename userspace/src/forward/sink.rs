@@ -24,7 +24,8 @@ pub trait Sink {
     /// reads here stays true.
     ///
     /// # Errors
-    /// When it cannot be read; there is no forwarding without it.
+    /// When it cannot be read; there is no forwarding without it. After [`SinkError::Retry`] it is
+    /// asked for again, while the node takes clicks.
     fn checkpoint(&mut self) -> Result<Checkpoint, SinkError>;
 
     /// Commits the blocks, the buckets and the checkpoint, durably and all at once.
@@ -32,4 +33,14 @@ pub trait Sink {
     /// # Errors
     /// Nothing is committed, or it is not known.
     fn commit(&mut self, batch: &Batch, blocks: &mut BatchBlocks) -> Result<(), SinkError>;
+}
+
+impl Sink for Box<dyn Sink + Send> {
+    fn checkpoint(&mut self) -> Result<Checkpoint, SinkError> {
+        (**self).checkpoint()
+    }
+
+    fn commit(&mut self, batch: &Batch, blocks: &mut BatchBlocks) -> Result<(), SinkError> {
+        (**self).commit(batch, blocks)
+    }
 }

@@ -1,0 +1,173 @@
+//! Reads topics to their end, without a group and without committing offsets.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::KafkaError;
+use super::client::{
+    ClusterSettings, Context, Isolation, REQUEST_TIMEOUT, Said, TRANSACTION_TIMEOUT, create,
+};
+
+/// How long a reader waits for transactions of others that hide the end of a topic: the broker
+/// ends one by itself after this.
+const HIDDEN_MAX: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(15));
+/// How long a topic may give nothing before its reader gives up.
+const SILENT_MAX: Duration = Duration::from_secs(20);
+/// From one look at the end of the visible part to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Where reading ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the end as it is now, when all transactions before it are over.
+    Settled,
+    /// At what can be seen now, which may hide what was committed after an open transaction.
+    Visible,
+}
+
+/// Reads topics of one cluster with `read_committed`.
+pub struct Reader {
+    settings: ClusterSettings,
+    committed: BaseConsumer<Context>,
+    /// Sees the true end: the other one is told the end of what is visible.
+    uncommitted: BaseConsumer<Context>,
+    said: Said,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("brokers", &self.settings.brokers).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader; connects when it is used.
+    ///
+    /// # Errors
+    /// When the settings do not make a client.
+    pub fn new(settings: &ClusterSettings, client_id: &str) -> Result<Self, KafkaError> {
+        let context = Context::default();
+        let said = context.said.clone();
+        let consumer = |isolation| create(&settings.consumer(client_id, isolation), context.clone());
+        Ok(Self {
+            settings: settings.clone(),
+            committed: consumer(Isolation::Committed)?,
+            uncommitted: consumer(Isolation::Uncommitted)?,
+            said,
+        })
+    }
+
+    fn away(&self, what: &'static str, error: &dyn std::fmt::Display) -> KafkaError {
+        self.settings.away(what, error, &self.said)
+    }
+
+    /// The number of partitions of a topic; 0 when there is no such topic.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
+        // Queued events say why no broker answers.
+        while self.committed.poll(Duration::ZERO).is_some() {}
+        let metadata = self.committed.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|error| {
+            while self.committed.poll(Duration::ZERO).is_some() {}
+            self.away("describe its topics", &error)
+        })?;
+        Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
+    }
+
+    /// Calls `each` with every committed record of a topic, partition by partition in order.
+    ///
+    /// # Errors
+    /// When the topic is not there or cannot be read to its end; or what `each` returns.
+    pub fn read(
+        &self,
+        topic: &str,
+        end: End,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<(), KafkaError>,
+    ) -> Result<(), KafkaError> {
+        let partitions = self.partitions(topic)?;
+        if partitions == 0 {
+            let problem = "is not there".to_owned();
+            return Err(KafkaError::Topic { topic: topic.to_owned(), problem });
+        }
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..partitions as i32 {
+            if self.has_records(topic, partition, end)? {
+                let added = assignment.add_partition_offset(topic, partition, Offset::Beginning);
+                added.map_err(|error| self.away("give a partition", &error))?;
+            }
+        }
+        let read = self.to_the_end(&assignment, &mut each);
+        // What was fetched ahead belongs to this reading alone.
+        let _ = self.committed.unassign();
+        read
+    }
+
+    /// Whether there is anything to read in a partition; waits until what is to be read is visible.
+    fn has_records(&self, topic: &str, partition: i32, end: End) -> Result<bool, KafkaError> {
+        let watermarks =
+            |consumer: &BaseConsumer<Context>| consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+        let high =
+            watermarks(&self.uncommitted).map_err(|error| self.away("say where a topic ends", &error))?.1;
+        let deadline = Instant::now() + HIDDEN_MAX;
+        loop {
+            let (low, visible) =
+                watermarks(&self.committed).map_err(|error| self.away("say where a topic ends", &error))?;
+            if visible >= high || end == End::Visible {
+                return Ok(visible > low);
+            }
+            if Instant::now() >= deadline {
+                return Err(self.away("end an open transaction in time", &topic));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn to_the_end(
+        &self,
+        assignment: &TopicPartitionList,
+        each: &mut impl FnMut(&BorrowedMessage<'_>) -> Result<(), KafkaError>,
+    ) -> Result<(), KafkaError> {
+        let mut left = assignment.count();
+        if left == 0 {
+            return Ok(());
+        }
+        self.committed.assign(assignment).map_err(|error| self.away("give a partition", &error))?;
+        let mut deadline = Instant::now() + SILENT_MAX;
+        while left > 0 {
+            match self.committed.poll(POLL) {
+                Some(Ok(message)) => each(&message)?,
+                Some(Err(ClientError::PartitionEOF(_))) => left -= 1,
+                Some(Err(error)) if is_passing(&error) => continue,
+                Some(Err(error)) => return Err(self.away("let a topic be read", &error)),
+                None if Instant::now() >= deadline => {
+                    return Err(self.away("send a topic's records", &"no answer in time"));
+                }
+                None => continue,
+            }
+            deadline = Instant::now() + SILENT_MAX;
+        }
+        Ok(())
+    }
+}
+
+/// What librdkafka reports and gets over by itself.
+fn is_passing(error: &ClientError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::NotLeaderForPartition
+        )
+    )
+}

@@ -1,0 +1,107 @@
+//! The records of a batch, as bytes: pure functions of what the batch holds, so that a batch
+//! that is sent again is the same to the byte. `docs/kafka.md` lays them down.
+
+use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::id::{Incarnation, NodeId};
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::super::batch::{Bucket, FlushNo};
+use crate::journal::BlockIdentity;
+
+/// The header of a raw record that has the block's 128 header bytes.
+pub const BLOCK_HEADER: &str = "block";
+/// The header that has the node's number, as decimal digits.
+pub const NODE_HEADER: &str = "node";
+/// The header that has the number of rows, as decimal digits.
+pub const ROWS_HEADER: &str = "rows";
+
+/// A block's identity as the key of its record: incarnation, epoch, worker, sequence.
+#[must_use]
+pub fn block_key(header: &BlockHeader) -> String {
+    let of = BlockIdentity::of(header);
+    format!("{:016x}-{}-{}-{}", of.incarnation.0, of.epoch.0, of.worker.0, of.sequence.0)
+}
+
+/// A block as header and rows, when it is long enough to have a header.
+#[must_use]
+pub fn split_block(block: &[u8]) -> Option<(&BlockHeader, &[u8])> {
+    let (header, rows) = block.split_at_checked(BLOCK_HEADER_LEN)?;
+    Some((BlockHeader::ref_from_bytes(header).ok()?, rows))
+}
+
+/// An ad's id as the key of its buckets: big-endian, as Kafka's `LongSerializer` writes it.
+#[must_use]
+pub fn ad_key(ad: u64) -> [u8; 8] {
+    ad.to_be_bytes()
+}
+
+/// The value of a bucket's record: one row of ClickHouse `RowBinary`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct BucketRecord {
+    /// The node, as the operator numbers it.
+    pub node: U32,
+    /// The life of its journal folder.
+    pub incarnation: U64,
+    /// The flush that wrote it: the highest one of a key is the truth.
+    pub revision: U64,
+    /// What it counts.
+    pub key: BucketKey,
+    /// The totals so far.
+    pub totals: BucketTotals,
+}
+
+/// Bytes of a bucket's value.
+pub const BUCKET_RECORD_LEN: usize = size_of::<BucketRecord>();
+const _: () = assert!(BUCKET_RECORD_LEN == 156);
+
+impl BucketRecord {
+    /// The record of a bucket.
+    #[must_use]
+    pub fn new(node: NodeId, incarnation: Incarnation, revision: FlushNo, bucket: &Bucket) -> Self {
+        Self {
+            node: node.0.into(),
+            incarnation: incarnation.0.into(),
+            revision: revision.0.into(),
+            key: bucket.key,
+            totals: bucket.totals,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_its_columns_in_order() {
+        let key = BucketKey { ad: U64::new(7), minute: U32::new(9), ..BucketKey::default() };
+        let totals = BucketTotals { accepted: U64::new(5), ..BucketTotals::default() };
+        let record = BucketRecord::new(NodeId(3), Incarnation(0x0102), FlushNo(11), &Bucket { key, totals });
+        let bytes = record.as_bytes();
+        assert_eq!(bytes[..4], 3_u32.to_le_bytes());
+        assert_eq!(bytes[4..12], 0x0102_u64.to_le_bytes());
+        assert_eq!(bytes[12..20], 11_u64.to_le_bytes());
+        assert_eq!(bytes[20..28], 7_u64.to_le_bytes());
+        assert_eq!(bytes[28..32], 9_u32.to_le_bytes());
+        assert_eq!(bytes[52..60], 5_u64.to_le_bytes());
+        assert_eq!(BucketRecord::read_from_bytes(bytes), Ok(record));
+    }
+
+    #[test]
+    fn a_blocks_key_is_its_identity() {
+        let header = BlockHeader {
+            incarnation: U64::new(0xab),
+            epoch: U32::new(2),
+            worker: 3.into(),
+            sequence: U64::new(4),
+            ..BlockHeader::read_from_bytes(&[0; BLOCK_HEADER_LEN]).unwrap()
+        };
+        assert_eq!(block_key(&header), "00000000000000ab-2-3-4");
+        let block = [header.as_bytes(), b"rows"].concat();
+        assert_eq!(split_block(&block), Some((&header, &b"rows"[..])));
+        assert_eq!(split_block(&block[..100]), None);
+    }
+}

@@ -8,6 +8,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 use weir_kafka_lab::{Cluster, Distribution, Settings};
 
 /// Names a cluster to be used instead of one of our own.
@@ -66,4 +70,53 @@ pub fn config(bootstrap: &str, prefix: &str) -> String {
         "[forward]\nsink = \"kafka\"\ninterval = \"200ms\"\n\
          [kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\npartitions = 3\n"
     )
+}
+
+/// Changes topics behind a node's back.
+pub struct Operator {
+    admin: AdminClient<DefaultClientContext>,
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operator").finish_non_exhaustive()
+    }
+}
+
+impl Operator {
+    /// One of this cluster.
+    ///
+    /// # Errors
+    /// When there is no client to be made.
+    pub fn of(bootstrap: &str) -> Result<Self> {
+        Ok(Self { admin: ClientConfig::new().set("bootstrap.servers", bootstrap).create()? })
+    }
+
+    /// Sets one configuration of a topic; its others go back to their defaults.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub fn configure(&self, topic: &str, configs: &[(&str, &str)]) -> Result<()> {
+        let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let alter = configs.iter().fold(alter, |alter, (key, value)| alter.set(key, value));
+        let answers = wait(self.admin.alter_configs(&[alter], &AdminOptions::new()))?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|(_, code)| code))?;
+        Ok(())
+    }
+
+    /// Deletes a topic and all it holds.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub fn delete(&self, topic: &str) -> Result<()> {
+        let answers = wait(self.admin.delete_topics(&[topic], &AdminOptions::new()))?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|(_, code)| code))?;
+        Ok(())
+    }
+}
+
+/// Waits for an answer of the admin client, which times out by itself.
+fn wait<T>(answer: impl Future<Output = KafkaResult<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(runtime.block_on(answer)?)
 }

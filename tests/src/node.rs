@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::process::{Process, binary};
 
-/// A node is ready within this, however large its journal in these labs.
-const READY_MAX: Duration = Duration::from_secs(30);
+/// A node is ready within this, and whatever a lab waits for is so.
+const READY_MAX: Duration = Duration::from_secs(60);
 /// A drain ends within this.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -76,6 +76,17 @@ impl NodeFolder {
         Ok(made)
     }
 
+    /// Writes a file beside the config that only its owner may read.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn write_private(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path().join(name);
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        Ok(file.write_all(text.as_bytes())?)
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -129,7 +140,9 @@ impl NodeFolder {
         self.path().join("key")
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its config file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
         self.path().join("weir.toml")
     }
 
@@ -255,6 +268,16 @@ impl Node<'_> {
         let output =
             Command::new(binary("weir")).args(["status", "--json", "--socket"]).arg(socket).output()?;
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Its resident memory, in KiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// Whether it ended by itself.

@@ -168,11 +168,11 @@ impl Broker {
         Ok(text)
     }
 
-    /// The end of its log.
+    /// The end of its log, without the places in its code.
     #[must_use]
     pub fn log_tail(&self) -> String {
         let log = self.log().unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
+        let lines: Vec<_> = log.lines().filter(|line| !line.starts_with("\tat ")).collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 }

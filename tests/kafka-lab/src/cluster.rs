@@ -13,6 +13,11 @@ use crate::distribution::Distribution;
 /// Any 16 bytes in base64 are a cluster's id; clusters of one machine never meet.
 const CLUSTER_ID: &str = "V2VpckxhYkNsdXN0ZXJJZA";
 
+/// Lets clients in by SCRAM-SHA-512 alone.
+const LOG_IN: &str = "sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+    listener.name.clients.scram-sha-512.sasl.jaas.config=\
+    org.apache.kafka.common.security.scram.ScramLoginModule required;\n";
+
 /// What cluster to start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,7 +27,7 @@ pub struct Settings {
     pub heap_mib: u32,
     /// More lines for each broker's `server.properties`.
     pub properties: String,
-    /// Users for SASL/SCRAM, as `StorageTool format --add-scram` takes them. With any, clients
+    /// Users for SASL/SCRAM-SHA-512, as `StorageTool format --add-scram` takes them. With any, clients
     /// must log in.
     pub users: Vec<String>,
 }
@@ -37,6 +42,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Cluster {
     folder: PathBuf,
+    peers: Vec<u16>,
     /// The brokers, to be stopped, frozen and started again one by one.
     pub brokers: Vec<Broker>,
 }
@@ -48,8 +54,8 @@ impl Cluster {
     /// When a broker does not come up; with the end of its log.
     pub fn start(distribution: &Distribution, parent: &Path, settings: &Settings) -> Result<Self> {
         let folder = fresh(parent)?;
-        let mut cluster = Self { folder, brokers: Vec::new() };
         let ports = Ports::choose(settings.brokers)?;
+        let mut cluster = Self { folder, peers: ports.peers.clone(), brokers: Vec::new() };
         let class_path = distribution.class_path();
         let mut formats = Vec::new();
         for (index, &port) in ports.clients.iter().enumerate() {
@@ -67,6 +73,12 @@ impl Cluster {
         cluster.brokers.iter_mut().try_for_each(Broker::start)?;
         cluster.brokers.iter_mut().try_for_each(Broker::wait_until_up)?;
         Ok(cluster)
+    }
+
+    /// As [`Cluster::bootstrap`], by the door that the brokers themselves use: it asks for no log-in.
+    #[must_use]
+    pub fn back_door(&self) -> String {
+        self.peers.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
     /// What clients are given as `bootstrap.servers`.
@@ -129,8 +141,7 @@ fn properties(index: usize, folder: &Path, ports: &Ports, settings: &Settings) -
     let (peer, controller) = (ports.peers[index], ports.controllers[index]);
     let (replicas, in_sync) = (ports.clients.len().min(3), ports.clients.len().min(2));
     let clients = if settings.users.is_empty() { "PLAINTEXT" } else { "SASL_PLAINTEXT" };
-    let sasl =
-        if settings.users.is_empty() { "" } else { "sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512\n" };
+    let sasl = if settings.users.is_empty() { "" } else { LOG_IN };
     format!(
         "process.roles=broker,controller\n\
          node.id={id}\n\

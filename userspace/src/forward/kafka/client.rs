@@ -17,10 +17,10 @@ use super::topics::Compression;
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a record may be on its way. Less than [`TRANSACTION_TIMEOUT`], so that a record is
 /// given up before its transaction is.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long any one request may take. Less than [`MESSAGE_TIMEOUT`], so that one lost answer is
 /// asked for again.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const _: () = assert!(MESSAGE_TIMEOUT.as_secs() < TRANSACTION_TIMEOUT.as_secs());
 const _: () = assert!(REQUEST_TIMEOUT.as_secs() * 2 < MESSAGE_TIMEOUT.as_secs());
 /// Records waiting in librdkafka: a pipe, and not a buffer. A part goes through it.

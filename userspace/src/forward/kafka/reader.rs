@@ -20,6 +20,8 @@ const HIDDEN_MAX: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_s
 const SILENT_MAX: Duration = Duration::from_secs(20);
 /// From one look at the end of the visible part to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// More words of a client than come of one request that failed.
+const EVENTS_MAX: usize = 64;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Where reading ends.
@@ -72,11 +74,12 @@ impl Reader {
     /// # Errors
     /// When no broker answers.
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
-        // Queued events say why no broker answers.
-        while self.committed.poll(Duration::ZERO).is_some() {}
         let metadata = self.committed.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
         let metadata = metadata.map_err(|error| {
-            while self.committed.poll(Duration::ZERO).is_some() {}
+            // Why no broker answers waits in the queue, one word a call.
+            for _ in 0..EVENTS_MAX {
+                let _ = self.committed.poll(Duration::ZERO);
+            }
             self.away("describe its topics", &error)
         })?;
         Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))

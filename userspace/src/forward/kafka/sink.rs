@@ -126,7 +126,16 @@ impl KafkaSink {
         let Some(last) = &self.last else { return Ok(found.unwrap_or_default()) };
         match found {
             Some(found) if found == *last || self.in_doubt.as_ref() == Some(&found) => Ok(found),
+            // Nothing was committed before, so nothing can be missing.
             None if *last == Checkpoint::default() => Ok(Checkpoint::default()),
+            None if self.in_doubt.is_none() => {
+                let topic = &self.names.checkpoints;
+                tracing::error!(
+                    topic,
+                    "this node's checkpoint is gone from Kafka; it is written anew with the next batch"
+                );
+                Ok(last.clone())
+            }
             _ => Err(KafkaError::Foreign { topic: self.names.checkpoints.clone() }),
         }
     }
@@ -168,6 +177,7 @@ impl KafkaSink {
         owner.begin()?;
         let key = claim_key(self.identity.node);
         self.send_json(owner, &key, &self.claim)?;
+        owner.flush()?;
         owner.commit()
     }
 
@@ -198,7 +208,8 @@ impl KafkaSink {
         let Identity { region, pop, .. } = &self.identity;
         let value = CheckpointValue::new((batch.node, batch.incarnation), (region, pop), &batch.checkpoint);
         let key = checkpoint_key(batch.node, batch.incarnation);
-        self.send_json(owner, &key, &value).map_err(sink_error)
+        self.send_json(owner, &key, &value).map_err(sink_error)?;
+        owner.flush().map_err(sink_error)
     }
 
     fn send_block(&self, owner: &Owner, block: &[u8]) -> Result<(), SinkError> {

@@ -15,6 +15,8 @@ use super::topics::Compression;
 const FENCE_MAX: Duration = Duration::from_secs(30);
 /// How long the end of a transaction may take when all its records are written.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
+/// Longer than a record may be on its way, so that the record that failed is what is said.
+const FLUSH_MAX: Duration = MESSAGE_TIMEOUT.saturating_add(Duration::from_secs(2));
 /// From one look for room in the queue to the next.
 const ROOM: Duration = Duration::from_millis(50);
 
@@ -86,13 +88,15 @@ impl Owner {
         Ok(())
     }
 
-    /// Commits. After an error it is not known whether the transaction is in the log.
+    /// Waits until all records are written. After an error the transaction is not in the log, and
+    /// never will be.
+    pub(super) fn flush(&self) -> Result<(), KafkaError> {
+        self.producer.flush(FLUSH_MAX).map_err(|error| self.why("write a batch in time", &error))?;
+        self.refusal()
+    }
+
+    /// Commits what was flushed. After an error it is not known whether it is in the log.
     pub(super) fn commit(&self) -> Result<(), KafkaError> {
-        // All records first: which of them was refused says more than that the commit was.
-        self.producer
-            .flush(MESSAGE_TIMEOUT + ROOM)
-            .map_err(|error| self.why("write a batch in time", &error))?;
-        self.refusal()?;
         self.producer.commit_transaction(COMMIT_MAX).map_err(|error| self.why("commit a transaction", &error))
     }
 

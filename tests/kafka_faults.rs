@@ -1,0 +1,144 @@
+//! Kafka's bad days: away and back, a topic deleted, records refused, a password refused. A node
+//! takes clicks meanwhile, says what is wrong, and goes on by itself when it is mended.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use weir_kafka_lab::Settings;
+use weir_labs::topics::Recount;
+use weir_labs::{Generator, Load, NodeFolder, kafka};
+
+fn load(seconds: u64, seed: u64) -> Load {
+    Load { profile: "demo", rate: 4000, duration: Duration::from_secs(seconds), seed }
+}
+
+fn trouble(status: &Value) -> &str {
+    status["forward"]["last_error"].as_str().unwrap_or_default()
+}
+
+fn rows(status: &Value) -> u64 {
+    status["forward"]["rows"].as_u64().unwrap_or_default()
+}
+
+/// Waits until the node has an error for its operator that says this.
+fn wait_for_trouble(node: &mut weir_labs::Node<'_>, words: &str) {
+    let says = |status: &Value| trouble(status).to_lowercase().contains(words);
+    node.wait_until("in trouble", says).unwrap_or_else(|error| panic!("{words}: {error}"));
+}
+
+/// Drains the node; then every acknowledged click must be in Kafka once.
+fn drain_and_check(node: weir_labs::Node<'_>, bootstrap: &str, prefix: &str, acked: &std::path::Path) {
+    node.drain().expect("drain");
+    let recount = Recount::of(bootstrap, prefix).expect("recount");
+    println!("{recount}");
+    recount.check().expect("sound topics");
+    let (missing, named) = recount.missing(acked).expect("acked log");
+    assert!(named > 0);
+    assert_eq!((missing, recount.rows), (0, named));
+}
+
+#[test]
+fn a_broker_that_stops_and_comes_back_costs_no_click_no_memory_and_no_restart() {
+    let Some(mut cluster) = kafka::start(&Settings::default()).expect("Kafka comes up") else { return };
+    let (bootstrap, prefix) = (cluster.bootstrap(), kafka::fresh_prefix());
+    let folder = NodeFolder::new(&kafka::config(&bootstrap, &prefix)).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let mut generator = Generator::start(&folder, load(25, 21)).expect("generator");
+    node.wait_until("forwarding", |status| rows(status) > 5000).expect("forwards");
+    cluster.brokers[0].kill();
+    let (status, resident) = (node.status().expect("status"), node.resident_kib().expect("memory"));
+    wait_for_trouble(&mut node, "did not");
+    let received = |status: &Value| status["clicks"]["received"].as_u64();
+    node.wait_until("counting on", |now| received(now) > received(&status).map(|n| n + 20_000))
+        .expect("counts");
+    let grown = node.resident_kib().expect("memory").saturating_sub(resident);
+    assert!(grown < 64 << 10, "20,000 clicks that wait are on the disk, not in {grown} KiB of memory");
+    assert!(generator.is_running().expect("look"), "the outage outlasted the load");
+    cluster.brokers[0].start().expect("start");
+    cluster.brokers[0].wait_until_up().expect("up");
+    node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    drain_and_check(node, &bootstrap, &prefix, &acked);
+}
+
+#[test]
+fn a_topic_that_refuses_a_batch_holds_it_back_until_it_takes_it() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let operator = kafka::Operator::of(bootstrap).expect("operator");
+    let topic = format!("{prefix}clicks.v1");
+    let sound = ("message.timestamp.type", "LogAppendTime");
+    operator.configure(&topic, &[sound, ("max.message.bytes", "200")]).expect("configure");
+    let generator = Generator::start(&folder, load(2, 22)).expect("generator");
+    wait_for_trouble(&mut node, "max.message.bytes is 200 and must be");
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    assert_eq!(Recount::of(bootstrap, &prefix).expect("recount").rows, 0, "a batch is whole or not there");
+    operator.configure(&topic, &[sound]).expect("configure");
+    node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
+    drain_and_check(node, bootstrap, &prefix, &acked);
+}
+
+#[test]
+fn a_deleted_topic_is_made_anew_and_later_clicks_reach_it_without_a_restart() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let generator = Generator::start(&folder, load(1, 23)).expect("generator");
+    generator.finish(Duration::from_secs(90)).expect("generator");
+    let forwarded_all = |status: &Value| rows(status) > 0 && Some(rows(status)) == counted(status);
+    node.wait_until("forwarded", forwarded_all).expect("forwards");
+    let before = rows(&node.status().expect("status"));
+    let operator = kafka::Operator::of(bootstrap).expect("operator");
+    for topic in ["clicks", "buckets", "checkpoints"] {
+        operator.delete(&format!("{prefix}{topic}.v1")).expect("delete");
+    }
+    let generator = Generator::start(&folder, load(2, 24)).expect("generator");
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    node.wait_until("forwarded", |status| rows(status) > before && forwarded_all(status)).expect("forwards");
+    node.drain().expect("drain");
+    let recount = Recount::of(bootstrap, &prefix).expect("recount");
+    println!("{recount}");
+    assert_eq!((recount.blocks_twice, recount.clicks_twice), (0, 0));
+    assert_eq!(recount.missing(&acked).expect("acked log").0, 0, "of what came after");
+
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    node.drain().expect("drain");
+    let again = Recount::of(bootstrap, &prefix).expect("recount");
+    assert_eq!(again.rows, recount.rows, "the new topic has the checkpoint too");
+}
+
+/// The clicks that have a row.
+fn counted(status: &Value) -> Option<u64> {
+    let outcomes = &status["clicks"]["outcomes"];
+    ["accepted", "repeat", "late", "filtered"].iter().map(|name| outcomes[name].as_u64()).sum()
+}
+
+#[test]
+fn a_refused_password_is_said_and_the_right_one_brings_everything() {
+    let users = vec!["SCRAM-SHA-512=[name=weir,password=right]".to_owned()];
+    let settings = Settings { users, ..Settings::default() };
+    let Some(cluster) = kafka::start(&settings).expect("Kafka comes up") else { return };
+    let (bootstrap, prefix) = (cluster.bootstrap(), kafka::fresh_prefix());
+    let config = kafka::config(&bootstrap, &prefix)
+        + "[kafka.sasl]\nmechanism = \"scram-sha-512\"\nuser = \"weir\"\npassword_file = \"password\"\n";
+    let folder = NodeFolder::new(&config).expect("folder");
+    folder.write_private("password", "wrong\n").expect("password");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("a node takes clicks without Kafka");
+    let generator = Generator::start(&folder, load(1, 25)).expect("generator");
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    wait_for_trouble(&mut node, "authentication failed");
+    assert!(!folder.log_text().contains("wrong"), "a password is never logged");
+    node.kill().expect("kill");
+    folder.write_private("password", "right\n").expect("password");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    drain_and_check(node, &cluster.back_door(), &prefix, &acked);
+}

@@ -78,7 +78,7 @@ fn a_start_waits_until_no_transaction_of_another_node_hides_its_checkpoint() {
     other.begin_transaction().expect("begin");
     let topic = format!("{prefix}checkpoints.v1");
     for partition in 0..4 {
-        let record = BaseRecord::to(&topic).key("checkpoint/2/0").payload("{}").partition(partition);
+        let record = BaseRecord::to(&topic).key("checkpoint:2:0").payload("{}").partition(partition);
         other.send(record).map_err(|(error, _)| error).expect("send");
     }
     other.flush(Duration::from_secs(10)).expect("flush");

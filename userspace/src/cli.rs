@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Host, MemoryEstimate};
+use crate::config::{self, Config, Host, Kafka, MemoryEstimate};
+use crate::forward::kafka;
 use crate::{control, top};
 
 /// Where the packages put the config.
@@ -61,6 +62,8 @@ pub enum Command {
     Top(TopArgs),
     /// Recount the store's raw batches and compare them with its buckets, while the daemon is stopped
     Audit(AuditArgs),
+    /// Print what a topic of the config's Kafka holds, as JSON, one record a line
+    ReadTopic(ReadTopicArgs),
 }
 
 /// Which config.
@@ -86,6 +89,33 @@ pub struct AuditArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `weir read-topic`.
+#[derive(Clone, Debug, Args)]
+pub struct ReadTopicArgs {
+    /// Which topic
+    pub topic: TopicKind,
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print at most N records
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    pub limit: u64,
+    /// With clicks: print each block's rows too
+    #[arg(long)]
+    pub rows: bool,
+}
+
+/// The topics that `weir read-topic` reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TopicKind {
+    /// Raw batches
+    Clicks,
+    /// Bucket revisions
+    Buckets,
+    /// Checkpoints, claims and gaps
+    Checkpoints,
 }
 
 /// Arguments of `weir status`.
@@ -136,6 +166,7 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
         }),
         Command::Status(args) => Ok(status(&args)),
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
+        Command::ReadTopic(args) => Ok(read_topic(&args)),
         other @ (Command::Run(_) | Command::Audit(_)) => Err(other),
     }
 }
@@ -154,6 +185,17 @@ fn check_config(file: &std::path::Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, 2),
+    }
+}
+
+fn read_topic(args: &ReadTopicArgs) -> ExitCode {
+    let config = match config::load(&args.config.config, &Host::this()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    match kafka::command::run(&config, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
     }
 }
 
@@ -186,15 +228,28 @@ fn resolved(config: &Config, host: &Host) -> String {
                 size_text(config.journal.max_bytes)
             ),
         ),
-        (
-            "forward",
-            format!("{:?} every {}", config.forward.sink, duration_text(config.forward.interval))
-                .to_lowercase(),
-        ),
+        ("forward", format!("{} every {}", sink_text(config), duration_text(config.forward.interval))),
         ("metrics", listen),
         ("memory", memory.to_string()),
     ];
     lines.iter().map(|(name, value)| format!("  {name:<8} {value}\n")).collect()
+}
+
+fn sink_text(config: &Config) -> String {
+    match config.forward.sink {
+        config::Sink::Embedded => "embedded".to_owned(),
+        config::Sink::Kafka => {
+            let Kafka { cluster, topics, .. } = &config.kafka;
+            let log_in = cluster.sasl.as_ref().map(|sasl| format!(" as {}", sasl.user));
+            let tls = if cluster.tls.is_some() { " over TLS" } else { "" };
+            format!(
+                "kafka {}{tls}{}, topics {}*",
+                cluster.bootstrap(),
+                log_in.unwrap_or_default(),
+                topics.prefix
+            )
+        }
+    }
 }
 
 const fn taken(allowed: bool) -> &'static str {

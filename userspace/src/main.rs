@@ -8,7 +8,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use weir::audit;
 use weir::cli::{AuditArgs, Cli, Command, ConfigArgs, answer, fail};
-use weir::config::{self, Host};
+use weir::config::{self, Host, Sink};
 use weir::daemon;
 
 pub(crate) fn main() -> ExitCode {
@@ -23,6 +23,10 @@ pub(crate) fn main() -> ExitCode {
 
 fn recount(args: &AuditArgs) -> ExitCode {
     let found = match config::load(&args.config.config, &Host::this()) {
+        Ok(config) if config.forward.sink == Sink::Kafka => {
+            let why = "the sink is Kafka, and this recounts the embedded store; `weir read-topic` shows what Kafka holds";
+            return fail(&why, 2);
+        }
         Ok(config) => audit::command::run(&config, args),
         Err(error) => return fail(&error, 2),
     };

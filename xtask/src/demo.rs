@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use weir_kafka_lab::{Broker, Cluster, VERSION};
 
 use crate::books::Books;
 use crate::command::{self, Interrupt, Running};
 use crate::lab::{self, Lab, POP_INTERFACE, POP_V4, POP_V6, SDK_INTERFACE};
 use crate::status::{fetch, grouped, number, numbers};
-use crate::{setup, target};
+use crate::{kafka, setup, target};
 
 /// The click port.
 const PORT: u16 = 4500;
@@ -29,6 +30,8 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// What the generator may take beyond its duration: resends of what was not acknowledged.
 const GENERATOR_GRACE: Duration = Duration::from_secs(60);
+/// What the names of the topics begin with, as the default config has it.
+const TOPIC_PREFIX: &str = "weir.";
 /// How many ads the audit shows.
 const BUSIEST_ADS: &str = "5";
 
@@ -40,6 +43,9 @@ pub(crate) struct Args {
     /// Clicks a second that it sends
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     rate: u32,
+    /// Forward to a real Apache Kafka, started for the demo, instead of the embedded store
+    #[arg(long)]
+    kafka: bool,
     #[command(flatten)]
     setup: setup::Args,
     /// Keep the node's data too, not only the reports
@@ -63,11 +69,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     println!("[1/6] set-up");
     setup::ensure(&args.setup)?;
+    if args.kafka {
+        setup::ensure_kafka(&args.setup)?;
+    }
     let binaries = binaries(args)?;
     interrupt.check()?;
     println!("[3/6] lab: namespaces pop ({POP_V4}, {POP_V6}) and sdk, a veth between them");
     let folder = Folder::make(binaries)?;
     let lab = Lab::build()?;
+    let kafka = args.kafka.then(|| start_kafka(&lab)).transpose()?;
+    folder.write_config(kafka.as_ref())?;
     println!("[4/6] node: weir run --config {}", folder.config().display());
     let mut daemon = folder.start_daemon(&lab)?;
     folder.wait_until_ready(&mut daemon, &interrupt)?;
@@ -75,8 +86,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     generate(args, &folder, &lab, &mut daemon, &interrupt)?;
     println!("[6/6] drain, audit, close the books");
     drain(&folder, &mut daemon, &interrupt)?;
-    drop(lab);
-    let verdict = judge(&folder);
+    let audited = match &kafka {
+        None => audit(&folder),
+        Some(kafka) => recount(&folder, &lab, kafka),
+    };
+    drop((kafka, lab));
+    let verdict = judge(&folder, audited);
     folder.tell(args.keep);
     verdict
 }
@@ -88,14 +103,12 @@ fn binaries(args: &Args) -> Result<PathBuf> {
         return fs::canonicalize(folder).with_context(|| format!("cannot find {}", folder.display()));
     }
     println!("[2/6] build weir and weir-bench (release)");
-    command::run(command::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "weir",
-        "--package",
-        "weir-bench",
-    ]))?;
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--package", "weir", "--package", "weir-bench"]);
+    if args.kafka {
+        build.args(["--package", "weir-labs", "--bins"]);
+    }
+    command::run(&mut build)?;
     Ok(target().join("release"))
 }
 
@@ -115,7 +128,6 @@ impl Folder {
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         folder.write_key()?;
-        fs::write(folder.config(), folder.config_text()).context("cannot write the demo config")?;
         Ok(folder)
     }
 
@@ -150,6 +162,15 @@ impl Folder {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.key());
         writeln!(file.context("cannot write the demo key")?, "{digits}").context("cannot write the demo key")
+    }
+
+    fn write_config(&self, kafka: Option<&Cluster>) -> Result<()> {
+        let mut text = self.config_text();
+        if let Some(kafka) = kafka {
+            let brokers: Vec<_> = kafka.brokers.iter().map(Broker::address).collect();
+            text += &format!("\n[forward]\nsink = \"kafka\"\n\n[kafka]\nbrokers = {brokers:?}\n");
+        }
+        fs::write(self.config(), text).context("cannot write the demo config")
     }
 
     fn config_text(&self) -> String {
@@ -303,15 +324,35 @@ fn drain(folder: &Folder, daemon: &mut Running, interrupt: &Interrupt) -> Result
     Ok(())
 }
 
-/// Audits the journal, closes the books, and says so.
-fn judge(folder: &Folder) -> Result<()> {
+/// A broker that the node reaches on its own loopback.
+fn start_kafka(lab: &Lab) -> Result<Cluster> {
+    let kafka = kafka::start(1, lab.pop.within())?;
+    println!("      Apache Kafka {VERSION} beside the node, at {}", kafka.bootstrap());
+    Ok(kafka)
+}
+
+/// Recounts the store.
+fn audit(folder: &Folder) -> Result<()> {
     let mut audit = Command::new(folder.binaries.join("weir"));
     audit.arg("audit").arg("--config").arg(folder.config()).args(["--busiest", BUSIEST_ADS]);
-    audit.arg("--acked").arg(folder.acked());
+    shown(audit.arg("--acked").arg(folder.acked()))
+}
+
+/// Recounts the topics, with a consumer that is no part of the node.
+fn recount(folder: &Folder, lab: &Lab, kafka: &Cluster) -> Result<()> {
+    let mut recount = lab.pop.command(&folder.binaries.join("recount-topics"));
+    shown(recount.args([&kafka.bootstrap(), TOPIC_PREFIX]).arg(folder.acked()))
+}
+
+/// Runs a command whose own words are part of what is shown.
+fn shown(command: &mut Command) -> Result<()> {
     println!();
-    // Its own words are part of what is shown; the books are closed before it is judged.
     std::io::stdout().flush()?;
-    let audited = command::run(&mut audit);
+    command::run(command)
+}
+
+/// Closes the books and says so; they are closed before the audit is judged.
+fn judge(folder: &Folder, audited: Result<()>) -> Result<()> {
     let report = read_json(&folder.report())?;
     let status = read_json(&folder.final_status())?;
     let books = Books::close(&report, &status)?;

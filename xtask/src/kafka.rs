@@ -20,7 +20,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     setup::ensure_kafka(&args.setup)?;
-    let cluster = start(args.brokers)?;
+    let cluster = start(args.brokers, Vec::new())?;
     println!("bootstrap.servers: {}", cluster.bootstrap());
     println!("Ctrl-C ends it and removes all it holds");
     while interrupt.check().is_ok() {
@@ -29,9 +29,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A fresh cluster under the target folder.
-pub(crate) fn start(brokers: u16) -> Result<Cluster> {
+/// A fresh cluster under the target folder, each broker run by `within`.
+pub(crate) fn start(brokers: u16, within: Vec<String>) -> Result<Cluster> {
     let distribution = Distribution::fetch(&target())?;
-    let settings = Settings { brokers, ..Settings::default() };
+    let settings = Settings { brokers, within, ..Settings::default() };
     Cluster::start(&distribution, &target().join("kafka"), &settings)
 }

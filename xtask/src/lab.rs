@@ -66,10 +66,16 @@ impl Namespace {
         Ok(Self { name })
     }
 
+    /// What runs a program inside, by becoming it.
+    pub(crate) fn within(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
+    }
+
     /// A program inside.
     pub(crate) fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
+        let within = self.within();
+        let mut command = Command::new(&within[0]);
+        command.args(&within[1..]).arg(program);
         command
     }
 

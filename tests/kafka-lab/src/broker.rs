@@ -1,5 +1,6 @@
 //! One broker as a process that cannot outlive its owner.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::cluster::Settings;
 
 /// A JVM that compiles no more than it must: brokers of a lab live for seconds.
 const JVM: [&str; 3] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
@@ -37,7 +40,7 @@ const KEEP: &[u8] = b"keep\n";
 pub struct Broker {
     folder: PathBuf,
     port: u16,
-    java: Vec<std::ffi::OsString>,
+    java: Vec<OsString>,
     running: Option<(Child, u32)>,
     /// Bytes of the log before this run.
     log_start: u64,
@@ -45,8 +48,9 @@ pub struct Broker {
 
 impl Broker {
     /// A broker with its config and a formatted log folder in `folder`.
-    pub(crate) fn new(folder: PathBuf, port: u16, class_path: &std::ffi::OsStr, heap_mib: u32) -> Self {
-        let mut java: Vec<std::ffi::OsString> = vec!["java".into(), format!("-Xmx{heap_mib}m").into()];
+    pub(crate) fn new(folder: PathBuf, port: u16, class_path: &OsStr, settings: &Settings) -> Self {
+        let mut java: Vec<OsString> = settings.within.iter().map(Into::into).collect();
+        java.extend(["java".into(), format!("-Xmx{}m", settings.heap_mib).into()]);
         java.extend(JVM.iter().chain(&LOG).map(Into::into));
         java.extend(["-cp".into(), class_path.to_owned(), "kafka.Kafka".into()]);
         java.push(config_of(&folder).into());
@@ -196,12 +200,7 @@ fn log_of(folder: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the tool fails; with what it said.
-pub(crate) fn format(
-    folder: &Path,
-    class_path: &std::ffi::OsStr,
-    cluster_id: &str,
-    users: &[String],
-) -> Result<()> {
+pub(crate) fn format(folder: &Path, class_path: &OsStr, cluster_id: &str, users: &[String]) -> Result<()> {
     let mut tool = Command::new("java");
     tool.args(JVM).args(LOG).arg("-cp").arg(class_path).arg("kafka.tools.StorageTool");
     tool.args(["format", "--cluster-id", cluster_id, "--config"]).arg(config_of(folder));

@@ -30,11 +30,14 @@ pub struct Settings {
     /// Users for SASL/SCRAM-SHA-512, as `StorageTool format --add-scram` takes them. With any, clients
     /// must log in.
     pub users: Vec<String>,
+    /// What each broker is run by, such as `ip netns exec NAME`; itself if empty. It must become
+    /// the broker, not start it.
+    pub within: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { brokers: 1, heap_mib: 256, properties: String::new(), users: Vec::new() }
+        Self { brokers: 1, heap_mib: 256, properties: String::new(), users: Vec::new(), within: Vec::new() }
     }
 }
 
@@ -65,7 +68,7 @@ impl Cluster {
             fs::write(broker::config_of(&folder), text)?;
             let (path, users, at) = (class_path.clone(), settings.users.clone(), folder.clone());
             formats.push(thread::spawn(move || broker::format(&at, &path, CLUSTER_ID, &users)));
-            cluster.brokers.push(Broker::new(folder, port, &class_path, settings.heap_mib));
+            cluster.brokers.push(Broker::new(folder, port, &class_path, settings));
         }
         for format in formats {
             format.join().map_err(|_| anyhow::anyhow!("the format thread panicked"))??;

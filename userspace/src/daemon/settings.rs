@@ -4,8 +4,8 @@ use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute};
 
 use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
-use crate::config::Config;
-use crate::forward::ForwarderConfig;
+use crate::config::{Config, Sink};
+use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
 use crate::uring;
 
@@ -65,6 +65,10 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
         close_after_ms: ms(admission.lateness) + ms(admission.max_ahead) + 5 * 60_000,
         minutes_ahead: ms(admission.max_ahead).div_ceil(MS_PER_MINUTE) as u32,
         horizon_ms: ms(admission.lifetime) + 3_600_000, // slices of an hour expire whole
+        part_bytes_max: match config.forward.sink {
+            Sink::Embedded => ForwarderConfig::default().part_bytes_max,
+            Sink::Kafka => kafka::PART_BYTES_MAX,
+        },
         ..ForwarderConfig::default()
     }
 }

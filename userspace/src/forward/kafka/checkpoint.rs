@@ -13,19 +13,19 @@ use crate::journal::{Position, SegmentNo};
 /// The key of a node's checkpoint for one life of its journal.
 #[must_use]
 pub fn checkpoint_key(node: NodeId, incarnation: Incarnation) -> String {
-    format!("checkpoint/{}/{:016x}", node.0, incarnation.0)
+    format!("checkpoint:{}:{:016x}", node.0, incarnation.0)
 }
 
 /// The key of the claim to a node's transactional id.
 #[must_use]
 pub fn claim_key(node: NodeId) -> String {
-    format!("claim/{}", node.0)
+    format!("claim:{}", node.0)
 }
 
 /// The key of a gap.
 #[must_use]
 pub fn gap_key(node: NodeId, incarnation: Incarnation, gap: &Gap) -> String {
-    format!("gap/{}/{:016x}/{}/{}/{}", node.0, incarnation.0, gap.epoch.0, gap.worker.0, gap.first.0)
+    format!("gap:{}:{:016x}:{}:{}:{}", node.0, incarnation.0, gap.epoch.0, gap.worker.0, gap.first.0)
 }
 
 /// The value of a checkpoint.
@@ -158,6 +158,6 @@ mod tests {
         let json = serde_json::to_string(&value).unwrap();
         let read: CheckpointValue = serde_json::from_str(&json).unwrap();
         assert_eq!((read.checkpoint(), &read), (checkpoint, &value));
-        assert_eq!(checkpoint_key(of.0, of.1), "checkpoint/1/000000000000feed");
+        assert_eq!(checkpoint_key(of.0, of.1), "checkpoint:1:000000000000feed");
     }
 }

@@ -12,8 +12,10 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use super::KafkaError;
 use super::topics::Compression;
 
-/// How long the broker keeps a transaction that nobody ends. A part of a batch must fit: 16 MiB
-/// in this are 0.3 MB/s.
+/// Blocks of one transaction: small enough for a line of 0.3 MB/s to bring them within
+/// [`TRANSACTION_TIMEOUT`].
+pub const PART_BYTES_MAX: u64 = 16 << 20;
+/// How long the broker keeps a transaction that nobody ends.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a record may be on its way. Less than [`TRANSACTION_TIMEOUT`], so that a record is
 /// given up before its transaction is.
@@ -22,6 +24,7 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(12);
 /// asked for again.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const _: () = assert!(MESSAGE_TIMEOUT.as_secs() < TRANSACTION_TIMEOUT.as_secs());
+const _: () = assert!(PART_BYTES_MAX / TRANSACTION_TIMEOUT.as_secs() < 300_000);
 const _: () = assert!(REQUEST_TIMEOUT.as_secs() * 2 < MESSAGE_TIMEOUT.as_secs());
 /// Records waiting in librdkafka: a pipe, and not a buffer. A part goes through it.
 const QUEUE_KBYTES_MAX: u32 = 16 << 10;

@@ -16,13 +16,14 @@
 
 pub mod checkpoint;
 pub mod client;
+pub mod command;
 pub mod reader;
 pub mod record;
 mod sink;
 pub mod topics;
 mod transaction;
 
-pub use client::{ClusterSettings, Sasl, SaslMechanism, Tls};
+pub use client::{ClusterSettings, PART_BYTES_MAX, Sasl, SaslMechanism, Tls};
 pub use sink::{Identity, KafkaSink};
 pub use topics::{Compression, TopicNames, TopicSettings};
 

@@ -1,0 +1,197 @@
+//! `weir read-topic`: prints a topic's committed records as JSON, one a line.
+
+use std::io::Write;
+
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers};
+use serde_json::{Map, Value, json};
+use weir_common::block::BlockHeader;
+use weir_common::bucket::BucketTotals;
+use weir_common::reason::{Outcome, Reason};
+use weir_common::row::{Row, Rows};
+use zerocopy::FromBytes;
+
+use super::KafkaError;
+use super::reader::{End, Reader};
+use super::record::{BLOCK_HEADER, BucketRecord};
+use super::topics::TopicNames;
+use crate::cli::{ReadTopicArgs, TopicKind};
+use crate::config::Config;
+
+/// The name the reader gives the brokers.
+const CLIENT_ID: &str = "weir-read-topic";
+
+/// Why a topic cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadTopicError {
+    /// The config names no cluster.
+    #[error("kafka.brokers names none; this reads the topics of the config's cluster")]
+    NoBrokers,
+    /// Kafka, or what stands there.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// Standard output.
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+}
+
+/// Prints what a topic of the config's cluster holds now, partition by partition.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> {
+    if config.kafka.cluster.brokers.is_empty() {
+        return Err(ReadTopicError::NoBrokers);
+    }
+    let names = TopicNames::new(&config.kafka.topics.prefix);
+    let topic = match args.topic {
+        TopicKind::Clicks => names.clicks,
+        TopicKind::Buckets => names.buckets,
+        TopicKind::Checkpoints => names.checkpoints,
+    };
+    let reader = Reader::new(&config.kafka.cluster, CLIENT_ID)?;
+    let mut out = std::io::stdout().lock();
+    let (mut left, mut printed) = (args.limit, Ok(()));
+    reader.read(&topic, End::Visible, |message| {
+        if left > 0 && printed.is_ok() {
+            printed = writeln!(out, "{}", record(args, message));
+            left -= 1;
+        }
+        Ok(())
+    })?;
+    Ok(printed?)
+}
+
+/// One record as JSON.
+fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
+    let value = message.payload().unwrap_or_default();
+    let mut fields = Map::new();
+    fields.insert("partition".to_owned(), message.partition().into());
+    fields.insert("offset".to_owned(), message.offset().into());
+    let key = message.key().unwrap_or_default();
+    let (key, named) = match args.topic {
+        TopicKind::Clicks => {
+            (json!(String::from_utf8_lossy(key)), ("block", block(block_header(message), value, args.rows)))
+        }
+        TopicKind::Buckets => (json!(key.try_into().map(u64::from_be_bytes).ok()), ("bucket", bucket(value))),
+        TopicKind::Checkpoints => {
+            let value = serde_json::from_slice(value).unwrap_or(Value::Null);
+            (json!(String::from_utf8_lossy(key)), ("value", value))
+        }
+    };
+    fields.insert("key".to_owned(), key);
+    fields.insert(named.0.to_owned(), named.1);
+    Value::Object(fields)
+}
+
+fn block_header(message: &BorrowedMessage<'_>) -> Option<BlockHeader> {
+    let bytes = message.headers()?.iter().find(|header| header.key == BLOCK_HEADER)?.value?;
+    BlockHeader::read_from_bytes(bytes).ok()
+}
+
+fn block(header: Option<BlockHeader>, body: &[u8], with_rows: bool) -> Value {
+    let Some(header) = header else { return Value::Null };
+    let outcomes = header.outcomes.iter().enumerate().filter_map(|(number, count)| {
+        let outcome = Outcome::from_number(u8::try_from(number).ok()?)?;
+        Some((outcome.name().to_owned(), Value::from(count.get())))
+    });
+    let mut block = json!({
+        "node": header.node.get(),
+        "incarnation": format!("{:016x}", header.incarnation.get()),
+        "epoch": header.epoch.get(),
+        "worker": header.worker.get(),
+        "sequence": header.sequence.get(),
+        "received_at_ms": header.received_at_ms.get(),
+        "rows": header.rows.get(),
+        "octets": body.len(),
+        "sound": crc32c::crc32c(body) == header.body_crc.get(),
+        "outcomes": outcomes.collect::<Map<_, _>>(),
+    });
+    if with_rows {
+        block["clicks"] = Rows::new(body).map(|(row, _)| click(row)).collect();
+    }
+    block
+}
+
+fn click(row: &Row) -> Value {
+    let click = &row.click;
+    json!({
+        "received_at_ms": row.received_at_ms.get(),
+        "minute": row.minute.get(),
+        "outcome": Outcome::from_number(row.outcome).map(Outcome::name),
+        "reason": Reason::from_number(row.reason).filter(|_| row.reason != 0).map(Reason::name),
+        "impression": format!("{:032x}", u128::from_be_bytes(click.impression.0)),
+        "ordinal": click.ordinal,
+        "ad": click.ad.get(),
+        "campaign": click.campaign.get(),
+        "publisher": click.publisher.get(),
+        "placement": click.placement.get(),
+        "creative": click.creative.get(),
+        "price_micros": click.price_micros.get(),
+        "country": letters(click.country),
+        "device": click.device,
+        "os": click.os,
+        "clicked_at_ms": click.clicked_at_ms.get(),
+    })
+}
+
+/// Two letters; none for two zero bytes.
+fn letters(country: [u8; 2]) -> Option<String> {
+    (country != [0, 0]).then(|| String::from_utf8_lossy(&country).into_owned())
+}
+
+fn bucket(value: &[u8]) -> Value {
+    let Ok(record) = BucketRecord::ref_from_bytes(value) else { return Value::Null };
+    let BucketRecord { key, totals, .. } = record;
+    json!({
+        "node": record.node.get(),
+        "incarnation": format!("{:016x}", record.incarnation.get()),
+        "revision": record.revision.get(),
+        "ad": key.ad.get(),
+        "minute": key.minute.get(),
+        "publisher": key.publisher.get(),
+        "placement": key.placement.get(),
+        "creative": key.creative.get(),
+        "country": letters(key.country),
+        "device": key.device,
+        "os": key.os,
+        "rules": key.rules.get(),
+        "totals": totals_json(totals),
+    })
+}
+
+fn totals_json(totals: &BucketTotals) -> Value {
+    json!({
+        "gross": totals.gross(),
+        "accepted": totals.accepted.get(),
+        "repeat": totals.repeat.get(),
+        "late": totals.late.get(),
+        "clock_suspect": totals.clock_suspect.get(),
+        "cost_micros": totals.cost_micros.get(),
+        "filtered": totals.filtered.iter().map(|count| count.get()).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::{Incarnation, NodeId};
+    use zerocopy::IntoBytes;
+
+    use super::super::super::batch::{Bucket, FlushNo};
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_printed_with_its_names_and_damage_as_null() {
+        let mut found = Bucket { key: Default::default(), totals: BucketTotals::default() };
+        found.key.ad = 7.into();
+        found.key.country = *b"PL";
+        found.totals.accepted = 5.into();
+        found.totals.repeat = 2.into();
+        let record = BucketRecord::new(NodeId(3), Incarnation(0xab), FlushNo(9), &found);
+        let printed = bucket(record.as_bytes());
+        assert_eq!((&printed["ad"], &printed["country"]), (&json!(7), &json!("PL")));
+        assert_eq!((&printed["revision"], &printed["totals"]["gross"]), (&json!(9), &json!(7)));
+        assert_eq!(printed["incarnation"], "00000000000000ab");
+        assert_eq!(bucket(&record.as_bytes()[1..]), Value::Null);
+    }
+}

@@ -32,6 +32,8 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 const GENERATOR_GRACE: Duration = Duration::from_secs(60);
 /// What the names of the topics begin with, as the default config has it.
 const TOPIC_PREFIX: &str = "weir.";
+/// How far the generator may fall behind its plan beside a broker.
+const KAFKA_LATE_BOUND: &str = "250ms";
 /// How many ads the audit shows.
 const BUSIEST_ADS: &str = "5";
 
@@ -255,6 +257,10 @@ fn generate(
     command.args(["--target", &format!("{POP_V4}:{PORT}"), "--target6", &format!("[{POP_V6}]:{PORT}")]);
     command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
     command.args(["--group-bits", "3", "--seed", &std::process::id().to_string()]);
+    if args.kafka {
+        // A broker shares the cores with the generator.
+        command.args(["--late-bound", KAFKA_LATE_BOUND]);
+    }
     command.arg("--key-file").arg(folder.key());
     command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
     let log = folder.path.join("generator.log");

@@ -7,11 +7,13 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use weir_labs::topics::Recount;
+use weir_labs::topics::{Recount, check_resent};
 use weir_labs::{Generator, Load, NodeFolder, kafka};
 
 /// Kills in one run. `WEIR_KILLS` asks for more.
 const KILLS: u32 = 6;
+/// Kills in the long form, which `WEIR_SOAK` asks for.
+const KILLS_SOAK: u32 = 200;
 /// A life goes on at most this long after it forwarded its first batch: a few flushes.
 const LIFE_MS_MAX: u64 = 700;
 /// What a life may take with its start, on a slow machine: the load must outlast all of them.
@@ -24,7 +26,8 @@ fn load(duration: Duration, seed: u64) -> Load {
 #[test]
 fn a_node_killed_inside_and_outside_transactions_is_in_kafka_once() {
     let Some(bootstrap) = kafka::shared() else { return };
-    let kills = std::env::var("WEIR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let usual = if std::env::var_os("WEIR_SOAK").is_some() { KILLS_SOAK } else { KILLS };
+    let kills = std::env::var("WEIR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let seed =
         std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
     println!("seed {seed}: repeat with WEIR_SEED={seed}");
@@ -58,8 +61,40 @@ fn a_node_killed_inside_and_outside_transactions_is_in_kafka_once() {
     recount.check().expect("sound topics");
     let (missing, acknowledged) = recount.missing(&acked).expect("acked log");
     assert!(acknowledged > 0);
+    let again = check_resent(bootstrap, &prefix, false).expect("the same octets");
+    println!("{again} blocks were sent again after a kill inside a transaction");
     // Every click of the generator was acknowledged in the end, so there is no other row.
     assert_eq!((missing, recount.rows), (0, acknowledged));
+}
+
+#[test]
+fn a_copied_folder_does_not_take_the_identity_from_a_node_that_went_on() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let config = kafka::config(bootstrap, &prefix);
+    let folder = NodeFolder::new(&config).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    node.drain().expect("drain");
+    let copy = NodeFolder::new(&config).expect("folder");
+    copy.copy_data(&folder).expect("copy");
+
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let send = |seed| {
+        let generator = Generator::start(&folder, load(Duration::from_secs(1), seed)).expect("generator");
+        generator.finish(Duration::from_secs(60)).expect("generator").1
+    };
+    send(31);
+    node.wait_until("forwarding", |status| status["forward"]["rows"].as_u64() > Some(0)).expect("forwards");
+    let mut other = copy.start().expect("start");
+    let error = other.wait_until_ready().expect_err("it is a copy").to_string();
+    assert!(error.contains("start with an empty folder instead"), "{error}");
+    let acked = send(32);
+    node.drain().expect("the node that went on forwards to its end");
+    let recount = Recount::of(bootstrap, &prefix).expect("recount");
+    recount.check().expect("sound topics");
+    assert_eq!(recount.missing(&acked).expect("acked log").0, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use weir_kafka_lab::Settings;
-use weir_labs::topics::Recount;
+use weir_labs::topics::{Recount, check_resent};
 use weir_labs::{Generator, Load, NodeFolder, kafka};
 
 fn load(seconds: u64, seed: u64) -> Load {
@@ -60,6 +60,7 @@ fn a_broker_that_stops_and_comes_back_costs_no_click_no_memory_and_no_restart() 
     node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
     let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
     drain_and_check(node, &bootstrap, &prefix, &acked);
+    check_resent(&bootstrap, &prefix, true).expect("the same octets");
 }
 
 #[test]
@@ -80,6 +81,9 @@ fn a_topic_that_refuses_a_batch_holds_it_back_until_it_takes_it() {
     operator.configure(&topic, &[sound]).expect("configure");
     node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
     drain_and_check(node, bootstrap, &prefix, &acked);
+    // Its buckets were written before its blocks were refused, and aborted with them.
+    let again = check_resent(bootstrap, &prefix, true).expect("the same octets");
+    assert!(again > 0, "a batch was sent again");
 }
 
 #[test]

@@ -76,6 +76,16 @@ impl NodeFolder {
         Ok(made)
     }
 
+    /// Copies another node's data here, as one who restores a backup does.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn copy_data(&self, of: &Self) -> Result<()> {
+        let copied = Command::new("cp").arg("-a").arg(of.path().join("data")).arg(self.path()).status()?;
+        anyhow::ensure!(copied.success(), "cp failed: {copied}");
+        Ok(())
+    }
+
     /// Writes a file beside the config that only its owner may read.
     ///
     /// # Errors

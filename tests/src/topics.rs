@@ -265,6 +265,43 @@ impl std::fmt::Display for Recount {
     }
 }
 
+/// Holds what was sent again against what was sent first, whether it was committed or not: a block
+/// is the same octets in every record of its key, and so is a bucket of one revision when
+/// `buckets` says that no restart came between. Gives how many records came again.
+///
+/// # Errors
+/// When they differ, or cannot be read.
+pub fn check_resent(bootstrap: &str, prefix: &str, buckets: bool) -> Result<u64> {
+    let mut first: HashMap<Vec<u8>, Record> = HashMap::new();
+    let mut again = 0;
+    let mut records = read(bootstrap, &format!("{prefix}clicks.v1"), Isolation::Uncommitted)?;
+    if buckets {
+        records.extend(read(bootstrap, &format!("{prefix}buckets.v1"), Isolation::Uncommitted)?);
+    }
+    for record in records {
+        let name = match BucketColumns::ref_from_bytes(&record.value) {
+            // Node, incarnation, revision and key.
+            Ok(_) if record.headers.is_empty() => record.value[..BUCKET_NAME_LEN].to_vec(),
+            _ => record.key.clone(),
+        };
+        match first.get(&name) {
+            None => drop(first.insert(name, record)),
+            Some(before) => {
+                ensure!(
+                    (&before.key, &before.value, &before.headers)
+                        == (&record.key, &record.value, &record.headers),
+                    "a record came again with other octets: {before:?}, {record:?}"
+                );
+                again += 1;
+            }
+        }
+    }
+    Ok(again)
+}
+
+/// Octets of a bucket's value before its totals.
+const BUCKET_NAME_LEN: usize = std::mem::offset_of!(BucketColumns, totals);
+
 /// The version of the traffic rules that the daemon judges by.
 const RULES: u32 = 1;
 

@@ -77,6 +77,7 @@ fn kafka(config: &Config, folder: &Folder) -> KafkaSink {
     let identity = Identity {
         node: NodeId(config.node.id),
         incarnation: folder.incarnation(),
+        epoch: folder.epoch(),
         region: config.node.region.clone(),
         pop: config.node.pop.clone(),
     };

@@ -57,6 +57,13 @@ pub enum KafkaError {
         /// Host and process that claimed it.
         owner: String,
     },
+    /// Kafka holds blocks of epoch {kafka}, but this journal is only at epoch {journal}; the folder is a copy or was restored from one, so start with an empty folder instead
+    Behind {
+        /// What Kafka knows.
+        kafka: u32,
+        /// Where the journal is.
+        journal: u32,
+    },
     /// a record of {topic} cannot be read: {why}
     Record {
         /// The topic.

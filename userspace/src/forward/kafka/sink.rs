@@ -2,7 +2,7 @@
 
 use rdkafka::Message;
 use rdkafka::message::{Header, OwnedHeaders};
-use weir_common::id::{Incarnation, NodeId};
+use weir_common::id::{Epoch, Incarnation, NodeId};
 use zerocopy::IntoBytes;
 
 use super::super::batch::{Batch, BatchBlocks, Checkpoint};
@@ -23,6 +23,8 @@ pub struct Identity {
     pub node: NodeId,
     /// The life of its journal folder.
     pub incarnation: Incarnation,
+    /// The start of the daemon.
+    pub epoch: Epoch,
     /// Its region.
     pub region: String,
     /// Its POP.
@@ -103,9 +105,12 @@ impl KafkaSink {
         let id = self.transactional_id();
         let reader = Reader::new(&self.cluster, &id)?;
         ensure(&self.cluster, &reader, &self.topics)?;
+        // To fence first and look then would take the id from an owner who may keep it.
+        let found = self.find(&reader, End::Visible)?;
         if self.claimed {
-            // To fence first and look then would take the id from its new owner.
-            self.check_claim(&self.find(&reader, End::Visible)?)?;
+            self.check_claim(&found)?;
+        } else {
+            self.check_epoch(&found)?;
         }
         let owner = Owner::fence(&self.cluster, &id, self.topics.compression)?;
         let found = self.find(&reader, End::Settled)?;
@@ -169,6 +174,17 @@ impl KafkaSink {
                 since: format!("{} s ago", wall_clock().0.saturating_sub(other.claimed_at_ms) / 1000),
                 owner: format!("process {} on host {}", other.pid, other.host),
             }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A journal that is behind the log is a copy of one that went on.
+    fn check_epoch(&self, found: &Found) -> Result<(), KafkaError> {
+        let last = found.checkpoint.as_ref().and_then(|found| found.positions.last_key_value());
+        match last {
+            Some((&(epoch, _), _)) if epoch >= self.identity.epoch => {
+                Err(KafkaError::Behind { kafka: epoch.0, journal: self.identity.epoch.0 })
+            }
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_kafka_lab::Settings;
+use weir_kafka_lab::{Settings, TlsFiles};
 use weir_labs::topics::{Recount, check_resent};
 use weir_labs::{Generator, Load, NodeFolder, kafka};
 
@@ -71,7 +71,7 @@ fn a_topic_that_refuses_a_batch_holds_it_back_until_it_takes_it() {
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
     let operator = kafka::Operator::of(bootstrap).expect("operator");
-    let topic = format!("{prefix}clicks.v1");
+    let topic = format!("{prefix}buckets.v1");
     let sound = ("message.timestamp.type", "LogAppendTime");
     operator.configure(&topic, &[sound, ("max.message.bytes", "200")]).expect("configure");
     let generator = Generator::start(&folder, load(2, 22)).expect("generator");
@@ -81,7 +81,7 @@ fn a_topic_that_refuses_a_batch_holds_it_back_until_it_takes_it() {
     operator.configure(&topic, &[sound]).expect("configure");
     node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
     drain_and_check(node, bootstrap, &prefix, &acked);
-    // Its buckets were written before its blocks were refused, and aborted with them.
+    // Its blocks were written before its buckets were refused, and aborted with them.
     let again = check_resent(bootstrap, &prefix, true).expect("the same octets");
     assert!(again > 0, "a batch was sent again");
 }
@@ -142,6 +142,57 @@ fn a_refused_password_is_said_and_the_right_one_brings_everything() {
     assert!(!folder.log_text().contains("wrong"), "a password is never logged");
     node.kill().expect("kill");
     folder.write_private("password", "right\n").expect("password");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    drain_and_check(node, &cluster.back_door(), &prefix, &acked);
+}
+
+/// Runs openssl in a folder; it must succeed.
+fn openssl(folder: &std::path::Path, arguments: &str) {
+    let output = std::process::Command::new("openssl")
+        .current_dir(folder)
+        .args(arguments.split(' '))
+        .output()
+        .expect("openssl is there");
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A certificate authority, and keys and certificates of a broker on loopback and of a node.
+fn make_certificates(folder: &std::path::Path) {
+    let key = "-newkey rsa:2048 -nodes";
+    openssl(folder, &format!("req -x509 {key} -days 2 -subj /CN=lab-ca -keyout ca.key -out ca.pem"));
+    std::fs::write(folder.join("san"), "subjectAltName=IP:127.0.0.1\n").expect("write");
+    for name in ["broker", "node"] {
+        openssl(folder, &format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        let by = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san";
+        openssl(folder, &format!("x509 -req -in {name}.csr {by} -out {name}.pem"));
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("read");
+    let keystore = read("broker.key") + &read("broker.pem");
+    std::fs::write(folder.join("keystore.pem"), keystore).expect("write");
+}
+
+#[test]
+fn a_node_with_a_certificate_reaches_brokers_that_ask_for_one_and_one_without_says_so() {
+    let certificates = tempfile::tempdir().expect("folder");
+    make_certificates(certificates.path());
+    let at = |name: &str| certificates.path().join(name);
+    let tls = TlsFiles { keystore: at("keystore.pem"), truststore: at("ca.pem") };
+    let settings = Settings { tls: Some(tls), ..Settings::default() };
+    let Some(cluster) = kafka::start(&settings).expect("Kafka comes up") else { return };
+    let (bootstrap, prefix) = (cluster.bootstrap(), kafka::fresh_prefix());
+    let trusting = kafka::config(&bootstrap, &prefix)
+        + &format!("[kafka.tls]\nenabled = true\nca_file = {:?}\n", at("ca.pem"));
+    let folder = NodeFolder::new(&trusting).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("a node takes clicks without Kafka");
+    let generator = Generator::start(&folder, load(1, 26)).expect("generator");
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    wait_for_trouble(&mut node, "ssl");
+    node.kill().expect("kill");
+    let config = std::fs::read_to_string(folder.config()).expect("config");
+    let both = format!("{config}certificate_file = {:?}\nkey_file = {:?}\n", at("node.pem"), at("node.key"));
+    std::fs::write(folder.config(), both).expect("config");
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
     drain_and_check(node, &cluster.back_door(), &prefix, &acked);

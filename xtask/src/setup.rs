@@ -45,13 +45,14 @@ const TOOLS: [Tool; 6] = [
 ];
 
 /// What a broker of Apache Kafka needs.
-const KAFKA_TOOLS: [Tool; 2] = [
+const KAFKA_TOOLS: [Tool; 3] = [
     Tool {
         program: "java",
         package: "openjdk-17-jre-headless",
         why: "Apache Kafka, which tests need, runs on it",
     },
     Tool { program: "mvn", package: "maven", why: "it fetches Apache Kafka from Maven Central" },
+    Tool { program: "openssl", package: "openssl", why: "it makes the certificates of the labs" },
 ];
 
 /// What the eBPF program is built and linted with where rustup has no nightly.
@@ -75,8 +76,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Sees to it that a broker can be started: a JRE, and Apache Kafka under the target folder. A
 /// cluster that `WEIR_TEST_KAFKA` names needs neither.
 pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
-    if std::env::var_os("WEIR_TEST_KAFKA").is_some()
-        || Distribution::find(&target()).is_some() && command::has("java")
+    let is_there = || KAFKA_TOOLS.iter().all(|tool| command::has(tool.program));
+    if std::env::var_os("WEIR_TEST_KAFKA").is_some() || Distribution::find(&target()).is_some() && is_there()
     {
         return Ok(());
     }

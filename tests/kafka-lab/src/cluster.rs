@@ -30,14 +30,42 @@ pub struct Settings {
     /// Users for SASL/SCRAM-SHA-512, as `StorageTool format --add-scram` takes them. With any, clients
     /// must log in.
     pub users: Vec<String>,
+    /// TLS for clients, who must show a certificate; not together with `users`.
+    pub tls: Option<TlsFiles>,
     /// What each broker is run by, such as `ip netns exec NAME`; itself if empty. It must become
     /// the broker, not start it.
     pub within: Vec<String>,
 }
 
+/// PEM files of a broker's TLS.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Its key (PKCS#8) and certificate, in one file.
+    pub keystore: PathBuf,
+    /// Who signs clients' certificates.
+    pub truststore: PathBuf,
+}
+
+impl TlsFiles {
+    fn properties(&self) -> String {
+        let (keys, trust) = (self.keystore.display(), self.truststore.display());
+        format!(
+            "ssl.keystore.type=PEM\nssl.keystore.location={keys}\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={trust}\nssl.client.auth=required\n"
+        )
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { brokers: 1, heap_mib: 256, properties: String::new(), users: Vec::new(), within: Vec::new() }
+        Self {
+            brokers: 1,
+            heap_mib: 256,
+            properties: String::new(),
+            users: Vec::new(),
+            tls: None,
+            within: Vec::new(),
+        }
     }
 }
 
@@ -143,8 +171,11 @@ fn properties(index: usize, folder: &Path, ports: &Ports, settings: &Settings) -
     let (id, port) = (index + 1, ports.clients[index]);
     let (peer, controller) = (ports.peers[index], ports.controllers[index]);
     let (replicas, in_sync) = (ports.clients.len().min(3), ports.clients.len().min(2));
-    let clients = if settings.users.is_empty() { "PLAINTEXT" } else { "SASL_PLAINTEXT" };
-    let sasl = if settings.users.is_empty() { "" } else { LOG_IN };
+    let (clients, door) = match &settings.tls {
+        Some(files) => ("SSL", files.properties()),
+        None if settings.users.is_empty() => ("PLAINTEXT", String::new()),
+        None => ("SASL_PLAINTEXT", LOG_IN.to_owned()),
+    };
     format!(
         "process.roles=broker,controller\n\
          node.id={id}\n\
@@ -163,7 +194,7 @@ fn properties(index: usize, folder: &Path, ports: &Ports, settings: &Settings) -
          offsets.topic.num.partitions=4\n\
          min.insync.replicas={in_sync}\n\
          group.initial.rebalance.delay.ms=0\n\
-         {sasl}{more}\n",
+         {door}{more}\n",
         voters = voters.join(","),
         logs = folder.join("log").display(),
         more = settings.properties,

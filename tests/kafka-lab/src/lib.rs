@@ -10,5 +10,5 @@ mod cluster;
 mod distribution;
 
 pub use broker::Broker;
-pub use cluster::{Cluster, Settings};
+pub use cluster::{Cluster, Settings, TlsFiles};
 pub use distribution::{Distribution, VERSION};

@@ -2,6 +2,8 @@
 //! answer flushes, and sinks to forward to.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod steps;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

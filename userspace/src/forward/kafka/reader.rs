@@ -115,14 +115,11 @@ impl Reader {
 
     /// Whether there is anything to read in a partition; waits until what is to be read is visible.
     fn has_records(&self, topic: &str, partition: i32, end: End) -> Result<bool, KafkaError> {
-        let watermarks =
-            |consumer: &BaseConsumer<Context>| consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
-        let high =
-            watermarks(&self.uncommitted).map_err(|error| self.away("say where a topic ends", &error))?.1;
+        let watermarks = |consumer| self.watermarks(consumer, topic, partition);
+        let high = watermarks(&self.uncommitted)?.1;
         let deadline = Instant::now() + HIDDEN_MAX;
         loop {
-            let (low, visible) =
-                watermarks(&self.committed).map_err(|error| self.away("say where a topic ends", &error))?;
+            let (low, visible) = watermarks(&self.committed)?;
             if visible >= high || end == End::Visible {
                 return Ok(visible > low);
             }
@@ -130,6 +127,26 @@ impl Reader {
                 return Err(self.away("end an open transaction in time", &topic));
             }
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Where a partition begins and ends for this consumer. A topic that was made just now may be
+    /// without a leader for a moment.
+    fn watermarks(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        topic: &str,
+        partition: i32,
+    ) -> Result<(i64, i64), KafkaError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            match consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT) {
+                Ok(found) => return Ok(found),
+                Err(error) if is_passing(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(error) => return Err(self.away("say where a topic ends", &error)),
+            }
         }
     }
 

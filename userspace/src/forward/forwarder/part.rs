@@ -1,0 +1,151 @@
+//! The parts of a flush: reads the blocks of one ahead, fixes what it holds, and commits it as often
+//! as it takes.
+
+use std::time::Instant;
+
+use super::super::batch::{Batch, BatchBlocks, BlocksError, read_block, rows_of, unreadable};
+use super::super::pace::Now;
+use super::super::sink::{Sink, SinkError};
+use super::{Asked, BACKOFF_MS, BUCKET_BYTES, Forwarder, Retry, State};
+use crate::journal::{BlockStream, Position};
+use weir_common::id::{Epoch, WorkerId};
+
+/// A part of a flush, ready to be committed as often as it takes.
+#[derive(Debug)]
+pub(super) struct Planned {
+    batch: Batch,
+    is_last: bool,
+    blocks: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl<S: Sink> Forwarder<S> {
+    /// Plans the next part, if it is not planned yet, and commits it.
+    pub(super) fn commit_part(&mut self, now: Now) {
+        let State::Committing { asked, part, batch, .. } = &mut self.state else { return };
+        let (asked, part, planned) = (*asked, *part, batch.take());
+        let planned = match planned.map_or_else(|| self.plan(part, asked), Ok) {
+            Ok(planned) => planned,
+            Err(error) => {
+                // Begin again from the checkpoint, should the trouble be over by then.
+                self.ahead.clear();
+                self.failed(now, None, &SinkError::Blocks(error));
+                return;
+            }
+        };
+        if planned.is_empty() {
+            self.finish(now, Asked { oldest: None, ..asked });
+            return;
+        }
+        let mut blocks = self.blocks_of(&planned.batch);
+        let started = Instant::now();
+        if let Err(error) = self.sink.commit(&planned.batch, &mut blocks) {
+            self.failed(now, Some(planned), &error);
+            return;
+        }
+        let took = started.elapsed();
+        self.stats.flush_latency.record(took.as_nanos() as u64, 1);
+        self.committed(&planned);
+        if planned.is_last {
+            self.stats.flushes.add(1);
+            self.finish(now.after(took), asked);
+        } else {
+            // At once, by the caller's clock: what is decided here rests on no other.
+            let retry = Retry { at_ms: now.ms, backoff_ms: BACKOFF_MS.0 };
+            self.state = State::Committing { asked, part: part + 1, batch: None, retry };
+        }
+    }
+
+    fn failed(&mut self, now: Now, planned: Option<Planned>, error: &SinkError) {
+        self.stats.flush_failures.add(1);
+        self.note_error(error.to_string());
+        if let State::Committing { batch, retry, .. } = &mut self.state {
+            *batch = planned;
+            if matches!(error, SinkError::Fatal(_)) {
+                retry.backoff_ms = BACKOFF_MS.1;
+            }
+            retry.again(now);
+        }
+    }
+
+    fn committed(&mut self, planned: &Planned) {
+        self.checkpoint = planned.batch.checkpoint.clone();
+        let buckets = planned.batch.buckets.len() as u64;
+        self.stats.blocks.add(planned.blocks);
+        self.stats.rows.add(planned.rows);
+        self.stats.raw_bytes.add(planned.bytes);
+        self.stats.buckets.add(buckets);
+        self.stats.bucket_bytes.add(buckets * BUCKET_BYTES);
+    }
+
+    fn stream(&self, writer: (Epoch, WorkerId), from: Position) -> BlockStream {
+        BlockStream::new(&self.folder, self.node, self.incarnation, writer, from)
+    }
+
+    /// Reads ahead, up to the bound of a part, and fixes what the part holds.
+    fn plan(&mut self, part: u32, asked: Asked) -> Result<Planned, BlocksError> {
+        let mut checkpoint = self.checkpoint.clone();
+        let (mut blocks, mut rows, mut bytes) = (0, 0, 0);
+        let mut gaps = Vec::new();
+        let mut is_last = true;
+        let targets: Vec<_> = self.upto.iter().map(|(&writer, &upto)| (writer, upto)).collect();
+        for (writer, upto) in targets {
+            let from = self.checkpoint.positions.get(&writer).copied().unwrap_or_default();
+            if from.last >= upto {
+                continue;
+            }
+            let mut stream = self.ahead.remove(&writer).unwrap_or_else(|| self.stream(writer, from));
+            while stream.position().last < upto && bytes < self.config.part_bytes_max {
+                if let Some(gap) = read_block(&mut stream, upto)? {
+                    // In this epoch nothing can be missing: the worker knows it as durable, and
+                    // its buckets count it. Only a refold at the next start can leave it out.
+                    if writer.0 == self.epoch {
+                        return Err(unreadable(&mut stream, gap.first));
+                    }
+                    gaps.push(gap);
+                }
+                blocks += 1;
+                bytes += stream.block().len() as u64;
+                rows += rows_of(stream.block());
+            }
+            is_last &= stream.position().last >= upto;
+            checkpoint.positions.insert(writer, stream.position());
+            self.retention.note(writer, &mut stream);
+            self.ahead.insert(writer, stream);
+        }
+        checkpoint.flush = self.flush;
+        if is_last {
+            checkpoint.counted.clone_from(&checkpoint.positions);
+        }
+        // What a worker that is gone still owed, the next start has to be able to send.
+        if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {
+            let closed = asked.minute_before(self.config.close_after_ms);
+            checkpoint.final_before = checkpoint.final_before.max(closed);
+        }
+        let buckets = if is_last { self.merge.changed() } else { Vec::new() };
+        let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
+        let batch = Batch { node, incarnation, flush, part, buckets, gaps, checkpoint };
+        Ok(Planned { batch, is_last, blocks, rows, bytes })
+    }
+
+    /// The blocks between the committed checkpoint and the batch's.
+    fn blocks_of(&self, batch: &Batch) -> BatchBlocks {
+        let from = |writer| self.checkpoint.positions.get(&writer).copied().unwrap_or_default();
+        let streams = batch
+            .checkpoint
+            .positions
+            .iter()
+            .map(|(&writer, position)| (self.stream(writer, from(writer)), position.last));
+        BatchBlocks::new(
+            streams.filter(|(stream, last)| stream.position().last < *last).collect(),
+            batch.gaps.clone(),
+        )
+    }
+}
+
+impl Planned {
+    fn is_empty(&self) -> bool {
+        self.blocks == 0 && self.batch.buckets.is_empty() && self.batch.gaps.is_empty()
+    }
+}

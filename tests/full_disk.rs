@@ -83,6 +83,9 @@ fn a_node_on_a_full_tmpfs_refuses_with_retry_and_goes_on_by_itself() {
     fill_and_free(&SmallDisk::tmpfs(DISK_BYTES).expect("disk"));
 }
 
+/// Rounds of filling and freeing that any machine gets through while clicks come.
+const ROUNDS_MIN: u64 = 3;
+
 #[test]
 fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
     if let Some(why) = SmallDisk::unavailable() {
@@ -99,14 +102,19 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
     node.wait_until_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
-    let load = Load { rate: 1000, duration: Duration::from_secs(2 * rounds), ..LOAD };
-    let generator = Generator::start(&folder, load).expect("generator");
+    let load = Load { rate: 1000, duration: Duration::from_secs(4 * rounds), ..LOAD };
+    let mut generator = Generator::start(&folder, load).expect("generator");
     node.wait_until_counting().expect("clicks");
     for round in 0..rounds {
         let ballast = disk.fill().expect("ballast");
         // Raw batches, database and segments meet the full disk at other places each time.
-        node.wait_until("failing to forward", |status| status["forward"]["last_error"].is_string())
-            .expect("a failed flush");
+        let failing =
+            node.wait_until("failing to forward", |status| status["forward"]["last_error"].is_string());
+        // Without clicks nothing is forwarded: a slow machine gets through fewer rounds.
+        if failing.is_err() && round >= ROUNDS_MIN && !generator.is_running().expect("generator") {
+            break;
+        }
+        failing.expect("a failed flush");
         std::thread::sleep(Duration::from_millis(random.random_range(0..1000)));
         drop(ballast);
         let is_well = |status: &Value| status["forward"]["last_error"].is_null();

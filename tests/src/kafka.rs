@@ -72,6 +72,13 @@ pub fn config(bootstrap: &str, prefix: &str) -> String {
     )
 }
 
+/// What sends buckets to a cluster of their own, to follow [`config`].
+#[must_use]
+pub fn config_of_buckets(bootstrap: &str) -> String {
+    let brokers: Vec<_> = bootstrap.split(',').collect();
+    format!("[kafka.buckets]\nbrokers = {brokers:?}\n")
+}
+
 /// Changes topics behind a node's back.
 pub struct Operator {
     admin: AdminClient<DefaultClientContext>,

@@ -148,6 +148,14 @@ impl Recount {
     /// # Errors
     /// When they cannot be read, or hold what is no block, row or bucket.
     pub fn of(bootstrap: &str, prefix: &str) -> Result<Self> {
+        Self::of_two(bootstrap, bootstrap, prefix)
+    }
+
+    /// As [`Recount::of`], with the buckets of another cluster.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_two(bootstrap: &str, of_buckets: &str, prefix: &str) -> Result<Self> {
         let mut recount = Self::default();
         let mut truth: HashMap<BucketName, BucketTotals> = HashMap::new();
         let mut streams: BTreeMap<StreamName, BTreeMap<u64, u32>> = BTreeMap::new();
@@ -165,7 +173,7 @@ impl Recount {
             recount.gaps += last - stream.len() as u64;
         }
         recount.clicks_twice = recount.clicks.values().filter(|&&times| times > 1).count() as u64;
-        recount.compare_buckets(bootstrap, prefix, truth)?;
+        recount.compare_buckets(of_buckets, prefix, truth)?;
         Ok(recount)
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Host, Kafka, MemoryEstimate};
+use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
 use crate::{control, top};
 
@@ -116,6 +116,8 @@ pub enum TopicKind {
     Buckets,
     /// Checkpoints, claims and gaps
     Checkpoints,
+    /// The same in the cluster of kafka.buckets
+    BucketCheckpoints,
 }
 
 /// Arguments of `weir status`.
@@ -239,17 +241,22 @@ fn sink_text(config: &Config) -> String {
     match config.forward.sink {
         config::Sink::Embedded => "embedded".to_owned(),
         config::Sink::Kafka => {
-            let Kafka { cluster, topics, .. } = &config.kafka;
-            let log_in = cluster.sasl.as_ref().map(|sasl| format!(" as {}", sasl.user));
-            let tls = if cluster.tls.is_some() { " over TLS" } else { "" };
+            let Kafka { cluster, buckets, topics } = &config.kafka;
+            let buckets = buckets.as_ref().map(|buckets| format!(", buckets {}", cluster_text(buckets)));
             format!(
-                "kafka {}{tls}{}, topics {}*",
-                cluster.bootstrap(),
-                log_in.unwrap_or_default(),
+                "kafka {}{}, topics {}*",
+                cluster_text(cluster),
+                buckets.unwrap_or_default(),
                 topics.prefix
             )
         }
     }
+}
+
+fn cluster_text(Cluster { settings, .. }: &Cluster) -> String {
+    let log_in = settings.sasl.as_ref().map(|sasl| format!(" as {}", sasl.user));
+    let tls = if settings.tls.is_some() { " over TLS" } else { "" };
+    format!("{}{tls}{}", settings.bootstrap(), log_in.unwrap_or_default())
 }
 
 const fn taken(allowed: bool) -> &'static str {

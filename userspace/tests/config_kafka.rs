@@ -20,11 +20,11 @@ fn a_cluster_is_read_as_it_is_written() {
                 compression = \"lz4\"\ntopic_prefix = \"ads.\"\n[kafka.tls]\nenabled = true\n";
     let config = Config::parse(text).unwrap();
     assert_eq!(config.forward.sink, Sink::Kafka);
-    assert_eq!(config.kafka.cluster.brokers, ["k1:9092", "[::1]:9093"]);
+    assert_eq!(config.kafka.cluster.settings.brokers, ["k1:9092", "[::1]:9093"]);
     let topics = &config.kafka.topics;
     assert_eq!((topics.replication, topics.compression), (Some(2), Compression::Lz4));
     assert_eq!((topics.prefix.as_str(), topics.create, topics.partitions), ("ads.", true, 12));
-    assert!(config.kafka.cluster.tls.is_some() && config.kafka.cluster.sasl.is_none());
+    assert!(config.kafka.cluster.settings.tls.is_some() && config.kafka.cluster.settings.sasl.is_none());
     assert_eq!(Config::default().kafka.topics.replication, None, "as many as there are, up to three");
 }
 
@@ -42,6 +42,20 @@ fn what_cannot_work_is_refused_with_what_would() {
     refused("[kafka.tls]\nenabled = true\nkey_file = \"k.pem\"", "a certificate and its key belong together");
     let plain = "[kafka.sasl]\nmechanism = \"plain\"\nuser = \"a\"\npassword_file = \"b\"\n";
     refused(plain, "sends the password readable without tls.enabled");
+}
+
+#[test]
+fn buckets_have_a_cluster_of_their_own_where_one_is_named() {
+    assert_eq!(Config::parse("[kafka.buckets]\nbrokers = []\n").unwrap().kafka.buckets, None);
+    let text = "[kafka]\nbrokers = [\"k:1\"]\n[kafka.buckets]\nbrokers = [\"c:2\"]\ntls.enabled = true\n";
+    let kafka = Config::parse(text).unwrap().kafka;
+    let buckets = kafka.buckets.unwrap().settings;
+    assert_eq!((buckets.brokers, buckets.tls.is_some()), (vec!["c:2".to_owned()], true));
+    assert_eq!((kafka.cluster.settings.brokers, kafka.cluster.settings.tls), (vec!["k:1".to_owned()], None));
+    refused("[kafka.buckets]\ntls.enabled = true", "for a cluster that has no brokers");
+    refused("[kafka]\nbrokers = [\"k:1\"]\nbuckets.brokers = [\"k:1\"]", "leave the section out");
+    let plain = "brokers = [\"c:2\"]\nsasl = {mechanism = \"plain\", user = \"a\", password_file = \"b\"}\n";
+    refused(&format!("[kafka.buckets]\n{plain}"), "kafka.buckets: sasl.mechanism \"plain\" sends");
 }
 
 fn loaded(folder: &Path, more: &str) -> Result<Config, String> {
@@ -62,9 +76,13 @@ fn a_password_comes_from_a_file_that_only_its_owner_reads() {
     assert!(loaded(folder.path(), sasl).unwrap_err().contains("anybody may read it"));
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
     let config = loaded(folder.path(), sasl).unwrap();
-    let found = config.kafka.cluster.sasl.clone().unwrap();
+    let found = config.kafka.cluster.settings.sasl.clone().unwrap();
     assert_eq!((found.mechanism, found.password.as_str()), (SaslMechanism::ScramSha256, "secret"));
     assert!(!format!("{config:?}").contains("secret"), "a password is never printed");
-    let tls = "[kafka.tls]\nenabled = true\nca_file = \"ca.pem\"\n";
-    assert!(loaded(folder.path(), tls).unwrap_err().contains("kafka.tls.ca_file"));
+    for section in ["kafka", "kafka.buckets"] {
+        let tls = format!(
+            "[kafka.buckets]\nbrokers = [\"c:2\"]\n[{section}.tls]\nenabled = true\nca_file = \"ca.pem\"\n"
+        );
+        assert!(loaded(folder.path(), &tls).unwrap_err().contains(&format!("{section}.tls.ca_file")));
+    }
 }

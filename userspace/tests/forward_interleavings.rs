@@ -9,6 +9,7 @@ use forward_fixture::{Fault, MemorySink, Node, store, store_path};
 use journal_fixture::number;
 use proptest::prelude::*;
 use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
+use weir::forward::Split;
 use weir::forward::embedded::Store;
 use weir_common::id::Incarnation;
 
@@ -42,6 +43,41 @@ proptest! {
             Node::start(dir.path(), workers, |_| sink)
         });
         node.unwrap().forwarder.sink().check(clicks(0..written));
+    }
+}
+
+type Two = Split<MemorySink, MemorySink>;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn of_two_sinks_one_has_each_click_once_and_the_other_its_recount(
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let two = Split::new(MemorySink::default(), MemorySink::default());
+        let mut node = Some(Node::start(dir.path(), 2, |_| two));
+        let mut fails_raw = false;
+        let fail = |node: &mut Node<Two>, answer_lost| {
+            let fault = if answer_lost { Fault::LoseAnswer } else { Fault::Refuse };
+            fails_raw = !fails_raw;
+            let (raw, buckets) = node.forwarder.sink().sinks();
+            let sink = if fails_raw { raw } else { buckets };
+            sink.faults.borrow_mut().push(fault);
+        };
+        let written = run(&mut node, steps, fail, |node, workers| {
+            let Node { forwarder, folder, workers: old, .. } = node;
+            drop((folder, old));
+            let (raw, buckets) = forwarder.into_sink().into_sinks();
+            // Nothing is known any more but what the two say.
+            Node::start(dir.path(), workers, |_| Split::new(raw, buckets))
+        });
+        let node = node.unwrap();
+        let (raw, buckets) = node.forwarder.sink().sinks();
+        raw.check_rows(clicks(0..written));
+        prop_assert_eq!(buckets.buckets(), raw.recount());
+        prop_assert!(raw.buckets().is_empty() && buckets.rows().is_empty());
     }
 }
 

@@ -9,7 +9,7 @@ use forward_fixture::Node;
 use forward_fixture::steps::{run, step};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use weir::forward::kafka::{ClusterSettings, Compression, Identity, KafkaSink, TopicSettings};
+use weir::forward::kafka::{ClusterSettings, Compression, Identity, KafkaSink, Takes, TopicSettings};
 use weir::journal::Folder;
 use weir_labs::kafka;
 use weir_labs::topics::Recount;
@@ -38,7 +38,7 @@ fn sink(bootstrap: &str, prefix: &str) -> impl FnOnce(&Folder) -> KafkaSink {
             region: "local".to_owned(),
             pop: "local".to_owned(),
         };
-        KafkaSink::new(cluster, topics, identity)
+        KafkaSink::new(cluster, topics, Takes::All, identity)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Problems};
 use super::quantity::size_text;
-use super::{Config, Cores, Kafka, Key, Secret, Sink};
+use super::{Cluster, Config, Cores, Kafka, Key, Secret, Sink};
 
 /// Bits of a file's mode that let anybody read or write it.
 const MODE_OTHERS: u32 = 0o007;
@@ -46,7 +46,11 @@ impl Host {
             }
         }
         if config.forward.sink == Sink::Kafka {
-            complete_kafka(&mut config.kafka, folder, &mut note);
+            let Kafka { cluster, buckets, .. } = &mut config.kafka;
+            complete_cluster("kafka", cluster, folder, &mut note);
+            if let Some(buckets) = buckets {
+                complete_cluster("kafka.buckets", buckets, folder, &mut note);
+            }
         }
         if problems.0.is_empty() { Ok(()) } else { Err(problems) }
     }
@@ -62,29 +66,29 @@ impl Host {
 }
 
 /// Reads the password, and sees that the files which librdkafka will open can be opened.
-fn complete_kafka(kafka: &mut Kafka, folder: &Path, note: &mut impl FnMut(String)) {
-    if let Some(tls) = &mut kafka.cluster.tls {
+fn complete_cluster(key: &str, cluster: &mut Cluster, folder: &Path, note: &mut impl FnMut(String)) {
+    if let Some(tls) = &mut cluster.settings.tls {
         let files = [
             ("ca_file", &mut tls.ca_file),
             ("certificate_file", &mut tls.certificate_file),
             ("key_file", &mut tls.key_file),
         ];
-        for (key, file) in files {
+        for (name, file) in files {
             let Some(file) = file else { continue };
             *file = folder.join(&*file);
             if let Err(error) = fs::File::open(&*file) {
-                note(format!("kafka.tls.{key}: {} cannot be read: {error}", file.display()));
+                note(format!("{key}.tls.{name}: {} cannot be read: {error}", file.display()));
             }
         }
     }
-    if let (Some(sasl), Some(file)) = (&mut kafka.cluster.sasl, &mut kafka.password_file) {
+    if let (Some(sasl), Some(file)) = (&mut cluster.settings.sasl, &mut cluster.password_file) {
         *file = folder.join(&*file);
         match read_private(file, "is longer than any password") {
             Ok(text) if text.trim().is_empty() => {
-                note(format!("kafka.sasl.password_file: {} is empty", file.display()));
+                note(format!("{key}.sasl.password_file: {} is empty", file.display()));
             }
             Ok(text) => text.trim().clone_into(&mut sasl.password),
-            Err(reason) => note(format!("kafka.sasl.password_file: {} {reason}", file.display())),
+            Err(reason) => note(format!("{key}.sasl.password_file: {} {reason}", file.display())),
         }
     }
 }

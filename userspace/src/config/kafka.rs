@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::{Config, Kafka, Sink};
+use super::{Cluster, Config, Kafka, Sink};
 use crate::forward::kafka::{ClusterSettings, Compression, Sasl, SaslMechanism, Tls, TopicSettings};
 
 /// Kafka's bound for a topic's name, less the longest of ours.
@@ -16,14 +16,11 @@ const PARTITIONS_MAX: u64 = 10_000;
 const BROKERS_MAX: usize = 64;
 
 pub(super) fn read(mut section: Section<'_, '_>) -> Kafka {
-    let (sasl, password_file) = sasl(section.section("sasl"));
-    let brokers = section.list("brokers", Vec::new(), "addresses such as \"kafka1:9092\"", broker);
-    if brokers.len() > BROKERS_MAX {
-        section.note("brokers", "more than 64; name some of them, the client learns of the others");
-    }
+    let cluster = cluster(&mut section);
     let replication = section.integer("replication", 0_u16, 0..=i16::MAX as u64);
     let kafka = Kafka {
-        cluster: ClusterSettings { brokers, tls: tls(section.section("tls")), sasl },
+        cluster,
+        buckets: buckets(section.section("buckets")),
         topics: TopicSettings {
             prefix: prefix(&mut section),
             create: section.boolean("create_topics", true),
@@ -35,10 +32,30 @@ pub(super) fn read(mut section: Section<'_, '_>) -> Kafka {
                 &[("zstd", Compression::Zstd), ("lz4", Compression::Lz4), ("none", Compression::None)],
             ),
         },
-        password_file,
     };
     section.finish();
     kafka
+}
+
+fn cluster(section: &mut Section<'_, '_>) -> Cluster {
+    let (sasl, password_file) = sasl(section.section("sasl"));
+    let brokers = section.list("brokers", Vec::new(), "addresses such as \"kafka1:9092\"", broker);
+    if brokers.len() > BROKERS_MAX {
+        section.note("brokers", "more than 64; name some of them, the client learns of the others");
+    }
+    let settings = ClusterSettings { brokers, tls: tls(section.section("tls")), sasl };
+    Cluster { settings, password_file }
+}
+
+/// The cluster of buckets, if it names a broker.
+fn buckets(mut section: Section<'_, '_>) -> Option<Cluster> {
+    let cluster = cluster(&mut section);
+    let ClusterSettings { brokers, tls, sasl } = &cluster.settings;
+    if brokers.is_empty() && (tls.is_some() || sasl.is_some()) {
+        section.note("brokers", "tls or sasl is set for a cluster that has no brokers; name some of them");
+    }
+    section.finish();
+    (!brokers.is_empty()).then_some(cluster)
 }
 
 fn broker(value: &DeValue<'_>) -> Result<String, std::borrow::Cow<'static, str>> {
@@ -109,19 +126,30 @@ fn sasl(mut section: Section<'_, '_>) -> (Option<Sasl>, Option<PathBuf>) {
 
 /// How `[kafka]` agrees with the rest.
 pub(super) fn check(root: &Section<'_, '_>, config: &Config) {
-    let Kafka { cluster, .. } = &config.kafka;
-    if config.forward.sink == Sink::Kafka && cluster.brokers.is_empty() {
+    let Kafka { cluster, buckets, .. } = &config.kafka;
+    if config.forward.sink == Sink::Kafka && cluster.settings.brokers.is_empty() {
         root.note(
             "kafka",
             "forward.sink is \"kafka\" and kafka.brokers names none; name some of its brokers",
         );
     }
-    let plain = cluster.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain);
-    if plain && cluster.tls.is_none() {
+    for (key, cluster) in [("kafka", Some(cluster)), ("kafka.buckets", buckets.as_ref())] {
+        let Some(ClusterSettings { tls, sasl, .. }) = cluster.map(|cluster| &cluster.settings) else {
+            continue;
+        };
+        let is_plain = sasl.as_ref().is_some_and(|sasl| sasl.mechanism == SaslMechanism::Plain);
+        if is_plain && tls.is_none() {
+            root.note(
+                key,
+                "sasl.mechanism \"plain\" sends the password readable without tls.enabled; turn TLS on, or \
+                 use \"scram-sha-512\"",
+            );
+        }
+    }
+    if buckets.as_ref().is_some_and(|buckets| buckets.settings.brokers == cluster.settings.brokers) {
         root.note(
-            "kafka",
-            "sasl.mechanism \"plain\" sends the password readable without tls.enabled; turn TLS on, or use \
-             \"scram-sha-512\"",
+            "kafka.buckets",
+            "it names the brokers of kafka.brokers; leave the section out to send all to one cluster",
         );
     }
 }

@@ -259,11 +259,20 @@ pub enum Sink {
 /// `[kafka]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kafka {
-    /// The cluster, and how to log in. Without the password until [`load`] read its file.
-    pub cluster: ClusterSettings,
+    /// The cluster that takes everything, or all but what the other one takes.
+    pub cluster: Cluster,
+    /// The cluster of buckets and sketches, where they go to one of their own: `[kafka.buckets]`.
+    pub buckets: Option<Cluster>,
     /// The topics.
     pub topics: TopicSettings,
-    /// The file of the password of `kafka.sasl`.
+}
+
+/// A cluster, in `[kafka]` and in `[kafka.buckets]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its brokers, and how to log in. Without the password until [`load`] read its file.
+    pub settings: ClusterSettings,
+    /// The file of the password of its `sasl`.
     pub password_file: Option<PathBuf>,
 }
 

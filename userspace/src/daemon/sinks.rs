@@ -4,11 +4,11 @@ use weir_common::id::NodeId;
 
 use super::threads::AnySink;
 use super::{DaemonError, store_path};
-use crate::config::{self, Config};
+use crate::config::{self, Cluster, Config};
 use crate::forward::embedded::Store;
 use crate::forward::forwarder::StartError;
-use crate::forward::kafka::{Identity, KafkaSink};
-use crate::forward::{Checkpoint, Reopening, Sink, SinkError};
+use crate::forward::kafka::{Identity, KafkaSink, Takes};
+use crate::forward::{Checkpoint, Reopening, Sink, SinkError, Split};
 use crate::journal::disk::create_folder;
 use crate::journal::{Folder, Recovery};
 
@@ -16,8 +16,8 @@ use crate::journal::{Folder, Recovery};
 pub(super) enum Opened {
     /// The embedded store: what the journal lost is read back from it.
     Embedded(Store),
-    /// Kafka, which may be away.
-    Kafka(Box<KafkaSink>),
+    /// Kafka, in one cluster or two, which may be away.
+    Kafka(AnySink),
 }
 
 /// The sink, and its checkpoint.
@@ -47,7 +47,7 @@ pub(super) fn open(config: &Config, folder: &Folder) -> Result<(Opened, Checkpoi
                 }
                 Err(error) => return Err(StartError::Sink(error).into()),
             };
-            Ok((Opened::Kafka(Box::new(sink)), checkpoint))
+            Ok((Opened::Kafka(sink), checkpoint))
         }
     }
 }
@@ -73,7 +73,7 @@ impl Opened {
     }
 }
 
-fn kafka(config: &Config, folder: &Folder) -> KafkaSink {
+fn kafka(config: &Config, folder: &Folder) -> AnySink {
     let identity = Identity {
         node: NodeId(config.node.id),
         incarnation: folder.incarnation(),
@@ -81,7 +81,14 @@ fn kafka(config: &Config, folder: &Folder) -> KafkaSink {
         region: config.node.region.clone(),
         pop: config.node.pop.clone(),
     };
-    KafkaSink::new(config.kafka.cluster.clone(), config.kafka.topics.clone(), identity)
+    let sink = |cluster: &Cluster, takes| {
+        KafkaSink::new(cluster.settings.clone(), config.kafka.topics.clone(), takes, identity.clone())
+    };
+    let raw = &config.kafka.cluster;
+    match &config.kafka.buckets {
+        None => Box::new(sink(raw, Takes::All)),
+        Some(buckets) => Box::new(Split::new(sink(raw, Takes::Raw), sink(buckets, Takes::Buckets))),
+    }
 }
 
 fn open_store(config: &Config, folder: &Folder) -> Result<Store, DaemonError> {

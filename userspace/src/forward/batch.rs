@@ -114,6 +114,10 @@ impl BatchBlocks {
         Self { streams, gaps, at: 0, blocks: 0, rows: 0, bytes: 0 }
     }
 
+    pub(super) const fn none() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
+
     /// The next block, header and rows; `None` after the last.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub mod pace;
 pub mod reopening;
 mod retention;
 pub mod sink;
+pub mod split;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
 pub use forwarder::{Forwarder, Past};
@@ -34,3 +35,4 @@ pub use mailbox::{Mailbox, Share, mailboxes};
 pub use pace::{ForwarderConfig, Now};
 pub use reopening::Reopening;
 pub use sink::{Sink, SinkError};
+pub use split::Split;

@@ -40,16 +40,19 @@ pub enum ReadTopicError {
 /// # Errors
 /// When it cannot be read.
 pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> {
-    if config.kafka.cluster.brokers.is_empty() {
+    let raw = &config.kafka.cluster;
+    let buckets = config.kafka.buckets.as_ref().unwrap_or(raw);
+    if raw.settings.brokers.is_empty() {
         return Err(ReadTopicError::NoBrokers);
     }
     let names = TopicNames::new(&config.kafka.topics.prefix);
-    let topic = match args.topic {
-        TopicKind::Clicks => names.clicks,
-        TopicKind::Buckets => names.buckets,
-        TopicKind::Checkpoints => names.checkpoints,
+    let (topic, cluster) = match args.topic {
+        TopicKind::Clicks => (names.clicks, raw),
+        TopicKind::Buckets => (names.buckets, buckets),
+        TopicKind::Checkpoints => (names.checkpoints, raw),
+        TopicKind::BucketCheckpoints => (names.checkpoints, buckets),
     };
-    let reader = Reader::new(&config.kafka.cluster, CLIENT_ID)?;
+    let reader = Reader::new(&cluster.settings, CLIENT_ID)?;
     let mut out = std::io::stdout().lock();
     let (mut left, mut printed) = (args.limit, Ok(()));
     reader.read(&topic, End::Visible, |message| {
@@ -74,7 +77,7 @@ fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
             (json!(String::from_utf8_lossy(key)), ("block", block(block_header(message), value, args.rows)))
         }
         TopicKind::Buckets => (json!(key.try_into().map(u64::from_be_bytes).ok()), ("bucket", bucket(value))),
-        TopicKind::Checkpoints => {
+        TopicKind::Checkpoints | TopicKind::BucketCheckpoints => {
             let value = serde_json::from_slice(value).unwrap_or(Value::Null);
             (json!(String::from_utf8_lossy(key)), ("value", value))
         }

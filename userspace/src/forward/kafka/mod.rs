@@ -25,7 +25,7 @@ mod transaction;
 
 pub use client::{ClusterSettings, PART_BYTES_MAX, Sasl, SaslMechanism, Tls};
 pub use sink::{Identity, KafkaSink};
-pub use topics::{Compression, TopicNames, TopicSettings};
+pub use topics::{Compression, Takes, TopicNames, TopicSettings};
 
 /// Why Kafka did not do what it was asked.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::checkpoint::{CheckpointValue, ClaimValue, GapValue, checkpoint_key, c
 use super::client::ClusterSettings;
 use super::reader::{End, Reader};
 use super::record::{BLOCK_HEADER, BucketRecord, NODE_HEADER, ROWS_HEADER, ad_key, block_key, split_block};
-use super::topics::{TopicNames, TopicSettings, ensure};
+use super::topics::{Takes, TopicNames, TopicSettings, ensure};
 use super::transaction::{Owner, Record};
 use crate::forward::pace::wall_clock;
 
@@ -31,11 +31,12 @@ pub struct Identity {
     pub pop: String,
 }
 
-/// A cluster of Apache Kafka as a sink.
+/// A cluster of Apache Kafka as a sink for all of a batch, or for what it takes of it.
 pub struct KafkaSink {
     cluster: ClusterSettings,
     topics: TopicSettings,
     names: TopicNames,
+    takes: Takes,
     identity: Identity,
     /// The claim this sink makes: drawn once, whatever is opened again.
     claim: ClaimValue,
@@ -69,7 +70,7 @@ struct Found {
 impl KafkaSink {
     /// A sink that is not open yet: the first [`Sink::checkpoint`] opens it.
     #[must_use]
-    pub fn new(cluster: ClusterSettings, topics: TopicSettings, identity: Identity) -> Self {
+    pub fn new(cluster: ClusterSettings, topics: TopicSettings, takes: Takes, identity: Identity) -> Self {
         let drawn = std::collections::hash_map::RandomState::new();
         let word = |of: u64| std::hash::BuildHasher::hash_one(&drawn, of);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -84,6 +85,7 @@ impl KafkaSink {
             names: TopicNames::new(&topics.prefix),
             cluster,
             topics,
+            takes,
             identity,
             claim,
             claimed: false,
@@ -104,7 +106,7 @@ impl KafkaSink {
     fn open(&mut self) -> Result<(), KafkaError> {
         let id = self.transactional_id();
         let reader = Reader::new(&self.cluster, &id)?;
-        ensure(&self.cluster, &reader, &self.topics)?;
+        ensure(&self.cluster, &reader, &self.topics, self.takes)?;
         // To fence first and look then would take the id from an owner who may keep it.
         let found = self.find(&reader, End::Visible)?;
         if self.claimed {

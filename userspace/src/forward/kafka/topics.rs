@@ -90,10 +90,40 @@ impl TopicNames {
         }
     }
 
-    /// All of them.
+    /// Those of a cluster that takes this.
     #[must_use]
-    pub fn all(&self) -> [&str; 5] {
-        [&self.clicks, &self.buckets, &self.uniques, &self.checkpoints, &self.rejects]
+    pub fn of(&self, takes: Takes) -> Vec<&str> {
+        let raw: [&str; 2] = [&self.clicks, &self.rejects];
+        let buckets: [&str; 2] = [&self.buckets, &self.uniques];
+        let mut names: Vec<&str> = vec![&self.checkpoints];
+        names.extend(raw.into_iter().filter(|_| takes.has_raw()));
+        names.extend(buckets.into_iter().filter(|_| takes.has_buckets()));
+        names
+    }
+}
+
+/// What a cluster takes of a batch. The checkpoint goes everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// All of it.
+    All,
+    /// Blocks, and which of them are lost.
+    Raw,
+    /// Buckets.
+    Buckets,
+}
+
+impl Takes {
+    /// Whether blocks are among it.
+    #[must_use]
+    pub const fn has_raw(self) -> bool {
+        matches!(self, Self::All | Self::Raw)
+    }
+
+    /// Whether buckets are among it.
+    #[must_use]
+    pub const fn has_buckets(self) -> bool {
+        matches!(self, Self::All | Self::Buckets)
     }
 }
 
@@ -104,16 +134,21 @@ const REQUIRED: [(&str, &str, &str); 1] = [(
     "else a node whose clock is wrong has its records refused, or deleted at once",
 )];
 
-/// Sees to it that all topics are there and as they must be.
+/// Sees to it that the topics for this are there and as they must be.
 ///
 /// # Errors
 /// When one is missing and may not be made, or is such that clicks would be lost in it.
-pub fn ensure(settings: &ClusterSettings, reader: &Reader, topics: &TopicSettings) -> Result<(), KafkaError> {
+pub fn ensure(
+    settings: &ClusterSettings,
+    reader: &Reader,
+    topics: &TopicSettings,
+    takes: Takes,
+) -> Result<(), KafkaError> {
     let names = TopicNames::new(&topics.prefix);
     let admin: AdminClient<Context> =
         create(&settings.consumer("weir-admin", super::client::Isolation::Committed), Context::default())?;
     let mut missing = Vec::new();
-    for topic in names.all() {
+    for topic in names.of(takes) {
         if reader.partitions(topic)? == 0 {
             missing.push(topic);
         }
@@ -128,7 +163,7 @@ pub fn ensure(settings: &ClusterSettings, reader: &Reader, topics: &TopicSetting
             wait_until_known(reader, topic)?;
         }
     }
-    check(settings, &admin, &names)
+    check(settings, &admin, &names, takes)
 }
 
 fn options() -> AdminOptions {
@@ -209,8 +244,10 @@ fn check(
     settings: &ClusterSettings,
     admin: &AdminClient<Context>,
     names: &TopicNames,
+    takes: Takes,
 ) -> Result<(), KafkaError> {
-    let resources = names.all().map(ResourceSpecifier::Topic);
+    let topics = names.of(takes);
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let said = &admin.inner().context().said;
     let answers = wait(admin.describe_configs(&resources, &options()))?
         .map_err(|error| settings.away("describe its topics", &error, said))?;
@@ -310,9 +347,18 @@ mod tests {
     }
 
     #[test]
+    fn each_topic_is_in_one_of_two_clusters_and_checkpoints_are_in_both() {
+        let names = TopicNames::new("");
+        let (raw, buckets) = (names.of(Takes::Raw), names.of(Takes::Buckets));
+        let both: Vec<_> = raw.iter().filter(|name| buckets.contains(name)).copied().collect();
+        assert_eq!(both, [names.checkpoints.as_str()]);
+        assert_eq!(raw.len() + buckets.len(), names.of(Takes::All).len() + 1);
+    }
+
+    #[test]
     fn names_carry_prefix_and_version() {
         let names = TopicNames::new("weir.");
         assert_eq!(names.clicks, "weir.clicks.v1");
-        assert_eq!(names.all().len(), 5);
+        assert_eq!(names.of(Takes::All).len(), 5);
     }
 }

@@ -110,3 +110,21 @@ fn the_past_of_a_start_without_its_sink_is_sent_as_far_as_it_is_not_final() {
     assert_eq!(minutes_sent_again(&node), [START.minute().0 + 1]);
     assert_eq!(node.forwarder.sink().inner.buckets()[&open_minute], counted);
 }
+
+#[test]
+fn nothing_is_sent_when_the_past_could_not_be_counted_and_the_status_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, |_| MemorySink::default());
+    let (sender, totals) = sync_channel(1);
+    node.forwarder.await_past(Past { totals });
+    drop(sender);
+    node.write(0, &[1]);
+    for _ in 0..20 {
+        let wait_ms = node.forwarder.poll(node.now);
+        node.workers[0].turn();
+        node.pass_ms(wait_ms);
+    }
+    assert!(node.forwarder.sink().offered.is_empty() && !node.forwarder.is_finished());
+    let told = node.stats.last_error.get().unwrap();
+    assert!(told.contains("restart the node"), "{told}");
+}

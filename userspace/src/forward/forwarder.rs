@@ -363,9 +363,8 @@ impl<S: Sink> Forwarder<S> {
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
-                if self.last_error.is_none() {
-                    self.last_error = Some("the journal's past could not be counted; see the log, and restart the node: nothing is forwarded until then".to_owned());
-                }
+                let why = "the journal's past could not be counted; see the log, and restart the node";
+                self.note_error(why.to_owned());
             }
         }
     }

@@ -3,20 +3,19 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use weir_labs::topics::Recount;
 use weir_labs::{Generator, Load, NodeFolder, kafka};
 
-const LOAD: Load = Load { profile: "demo", rate: 8000, duration: Duration::from_secs(3), seed: 11 };
-
-#[test]
-fn every_acknowledged_click_is_in_kafka_once_and_buckets_are_a_recount() {
-    let Some(bootstrap) = kafka::shared() else { return };
+/// Sends a load to a node with Kafka, and holds the topics against what was acknowledged. The final
+/// status, and the generator's report.
+fn run(bootstrap: &str, load: Load) -> (Value, Value) {
     let prefix = kafka::fresh_prefix();
     let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
-    let generator = Generator::start(&folder, LOAD).expect("generator");
-    let (report, acked) = generator.finish(Duration::from_secs(60)).expect("generator");
+    let generator = Generator::start(&folder, load).expect("generator");
+    let (report, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
     node.drain().expect("drain");
 
     let status = folder.final_status().expect("final status");
@@ -25,10 +24,50 @@ fn every_acknowledged_click_is_in_kafka_once_and_buckets_are_a_recount() {
     println!("{recount}");
     recount.check().expect("sound topics");
     let (missing, acknowledged) = recount.missing(&acked).expect("acked log");
-    assert!(acknowledged > 1000, "{acknowledged}");
+    assert!(acknowledged > 100, "{acknowledged}");
     assert_eq!((missing, recount.rows), (0, acknowledged));
     assert_eq!(status["forward"]["rows"].as_u64(), Some(recount.rows));
     assert!(status["forward"]["last_error"].is_null());
-    let accepted = report["expected"]["clicks"]["outcomes"]["accepted"].as_u64();
-    assert!(accepted.is_some_and(|accepted| accepted > 0 && accepted <= recount.rows), "{accepted:?}");
+    (status, report)
+}
+
+fn expected(report: &Value, outcome: &str) -> u64 {
+    report["expected"]["clicks"]["outcomes"][outcome].as_u64().unwrap_or_default()
+}
+
+#[test]
+fn every_acknowledged_click_is_in_kafka_once_and_buckets_are_a_recount() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let load = Load { profile: "demo", rate: 8000, duration: Duration::from_secs(3), seed: 11 };
+    let (status, report) = run(bootstrap, load);
+    let accepted = expected(&report, "accepted");
+    assert!(accepted > 1000 && accepted <= status["forward"]["rows"].as_u64().unwrap(), "{accepted}");
+}
+
+#[test]
+fn of_a_flood_of_resends_each_click_is_in_kafka_once() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let load = Load { profile: "resends", rate: 40_000, duration: Duration::from_secs(4), seed: 12 };
+    let (status, report) = run(bootstrap, load);
+    let duplicates = status["clicks"]["outcomes"]["duplicate"].as_u64().unwrap();
+    let all = status["clicks"]["received"].as_u64().unwrap();
+    assert!(duplicates > all / 100 * 97, "{duplicates} of {all}");
+    assert!(duplicates >= expected(&report, "duplicate"), "{report}");
+}
+
+#[test]
+fn an_ad_with_nine_clicks_of_ten_is_counted_to_the_unit() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let load = Load { profile: "hot-ad", rate: 20_000, duration: Duration::from_secs(4), seed: 13 };
+    let (status, report) = run(bootstrap, load);
+    assert_eq!(status["clicks"]["outcomes"]["accepted"].as_u64(), Some(expected(&report, "accepted")));
+    // Its clicks are of all shards, so no worker has much more to do than another.
+    let owned = |worker: &Value| -> i64 {
+        let of = |name: &str| worker[name].as_i64().unwrap_or_default();
+        of("clicks") - of("handed_off") + of("taken_over")
+    };
+    let owned: Vec<_> = status["workers"].as_array().expect("workers").iter().map(owned).collect();
+    let all: i64 = owned.iter().sum();
+    let even = all / owned.len() as i64;
+    assert!(owned.iter().all(|own| (own - even).abs() < all / 10), "{owned:?}");
 }

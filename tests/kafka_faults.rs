@@ -147,6 +147,45 @@ fn a_refused_password_is_said_and_the_right_one_brings_everything() {
     drain_and_check(node, &cluster.back_door(), &prefix, &acked);
 }
 
+/// What lets nobody in but the brokers themselves and these users.
+fn rights_of(users: &str) -> String {
+    format!(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS{users}\n"
+    )
+}
+
+#[test]
+fn a_node_without_rights_says_so_and_goes_on_when_it_gets_them() {
+    let users = vec!["SCRAM-SHA-512=[name=weir,password=right]".to_owned()];
+    let settings = Settings { users, properties: rights_of(""), ..Settings::default() };
+    let Some(mut cluster) = kafka::start(&settings).expect("Kafka comes up") else { return };
+    let (bootstrap, prefix) = (cluster.bootstrap(), kafka::fresh_prefix());
+    let config = kafka::config(&bootstrap, &prefix)
+        + "[kafka.sasl]\nmechanism = \"scram-sha-512\"\nuser = \"weir\"\npassword_file = \"password\"\n";
+    let folder = NodeFolder::new(&config).expect("folder");
+    folder.write_private("password", "right\n").expect("password");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("a node takes clicks without rights");
+    let generator = Generator::start(&folder, load(20, 27)).expect("generator");
+    let mut give = |users: &str| {
+        cluster.brokers[0].stop().expect("stop");
+        cluster.brokers[0].configure(&rights_of(users)).expect("configure");
+        cluster.brokers[0].start().expect("start");
+        cluster.brokers[0].wait_until_up().expect("up");
+    };
+    wait_for_trouble(&mut node, "authorization");
+    give(";User:weir");
+    node.wait_until("forwarding", |status| rows(status) > 5000).expect("goes on by itself");
+    // Taken away in the middle, and given back.
+    give("");
+    wait_for_trouble(&mut node, "authorization");
+    give(";User:weir");
+    node.wait_until("well again", |status| trouble(status).is_empty()).expect("goes on by itself");
+    let (_, acked) = generator.finish(Duration::from_secs(120)).expect("generator");
+    drain_and_check(node, &cluster.back_door(), &prefix, &acked);
+}
+
 /// Runs openssl in a folder; it must succeed.
 fn openssl(folder: &std::path::Path, arguments: &str) {
     let output = std::process::Command::new("openssl")

@@ -48,6 +48,8 @@ pub struct Identity {
     pub seed: u64,
     /// How many ads there are.
     pub ads: u32,
+    /// The share of clicks, 0 to 1, that the first of them has before Zipf's law divides the rest.
+    pub hot_share: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +99,7 @@ impl ClickSource {
             minter: minter(identity.key_id),
             unknown: minter(UNKNOWN_KEY),
             rng: SmallRng::seed_from_u64(identity.seed ^ identity.thread << 32),
-            ads: zipf_table(identity.ads),
+            ads: ad_table(identity.ads, identity.hot_share),
             recent: Vec::with_capacity(RECENT),
             recent_next: 0,
             made: 0,
@@ -270,10 +272,10 @@ impl ClickSource {
     }
 }
 
-/// Ads 0 to `ads - 1`, each as often as Zipf's law with exponent 1 says.
-fn zipf_table(ads: u32) -> Vec<u32> {
-    let total: f64 = (1..=ads).map(|rank| 1.0 / f64::from(rank)).sum();
-    let (mut ad, mut up_to) = (0, 1.0 / total);
+/// Ads 0 to `ads - 1`, each as often as Zipf's law with exponent 1 says of what the first one leaves.
+fn ad_table(ads: u32, hot_share: f64) -> Vec<u32> {
+    let total: f64 = (1..=ads).map(|rank| 1.0 / f64::from(rank)).sum::<f64>() / (1.0 - hot_share);
+    let (mut ad, mut up_to) = (0, hot_share + 1.0 / total);
     (0..AD_CELLS)
         .map(|cell| {
             let share = (cell as f64 + 0.5) / AD_CELLS as f64;
@@ -304,6 +306,7 @@ mod tests {
             threads: 2,
             seed: 5,
             ads: 100,
+            hot_share: 0.0,
         })
     }
 
@@ -358,9 +361,13 @@ mod tests {
 
     #[test]
     fn the_first_of_a_hundred_ads_gets_its_zipf_share() {
-        let table = zipf_table(100);
+        let table = ad_table(100, 0.0);
         let first = table.iter().filter(|&&ad| ad == 0).count() as f64 / AD_CELLS as f64;
         assert!((first - 1.0 / 5.187).abs() < 0.001, "{first}");
         assert_eq!(table.iter().max(), Some(&99));
+        let hot = ad_table(100, 0.9);
+        let first = hot.iter().filter(|&&ad| ad == 0).count() as f64 / AD_CELLS as f64;
+        assert!((first - 0.9 - 0.1 / 5.187).abs() < 0.001, "{first}");
+        assert_eq!(hot.iter().max(), Some(&99));
     }
 }

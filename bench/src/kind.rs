@@ -162,6 +162,10 @@ pub enum Profile {
     Clean,
     /// Half fresh, half transport retries.
     Duplicates,
+    /// One fresh, 99 transport retries.
+    Resends,
+    /// Fresh signed clicks, nine of ten on one ad.
+    HotAd,
 }
 
 /// [`Profile::Demo`], without its fresh part.
@@ -242,6 +246,12 @@ impl Means {
 }
 
 impl Profile {
+    /// The share of clicks that the first ad has for itself; the rest follows Zipf's law.
+    #[must_use]
+    pub const fn hot_share(self) -> f64 {
+        if matches!(self, Self::HotAd) { 0.9 } else { 0.0 }
+    }
+
     /// The kinds in the order they are sent, one for each slot; the same for the same seed. Kinds
     /// that the means do not allow give their share to fresh clicks.
     #[must_use]
@@ -250,8 +260,9 @@ impl Profile {
         use rand::seq::SliceRandom;
         let weights = match self {
             Self::Demo => DEMO,
-            Self::Clean => &[],
+            Self::Clean | Self::HotAd => &[],
             Self::Duplicates => &[(Kind::Duplicate, 500)],
+            Self::Resends => &[(Kind::Duplicate, 990)],
         };
         let mut mix = Vec::with_capacity(MIX_SLOTS);
         for &(kind, share) in weights {

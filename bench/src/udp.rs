@@ -122,6 +122,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 threads: options.threads,
                 seed: options.seed,
                 ads: options.ads,
+                hot_share: options.profile.hot_share(),
             };
             let loader = Loader::new(options, identity, start, log.as_ref().map(AckedLog::another))?;
             let progress = Arc::clone(&progress[thread as usize]);

@@ -17,7 +17,7 @@ pub type Report = Value;
 /// What to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// `demo`, `clean` or `duplicates`.
+    /// As `weir-bench udp --profile` takes it.
     pub profile: &'static str,
     /// Clicks a second.
     pub rate: u32,

@@ -132,6 +132,15 @@ impl Broker {
         }
     }
 
+    /// Adds lines to its config, which hold from its next start and over earlier ones of the same name.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let mut config = File::options().append(true).open(config_of(&self.folder))?;
+        Ok(config.write_all(lines.as_bytes())?)
+    }
+
     /// Stops its clock: it holds its connections and answers nothing.
     ///
     /// # Errors

@@ -143,6 +143,22 @@ fn a_segment_with_damage_before_acknowledged_blocks_gets_no_digest() {
     assert!(Shelf::open(&folder.place()).unwrap().0.is_empty());
 }
 
+#[test]
+fn a_segment_deleted_while_its_digest_is_due_is_no_trouble() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    let closed = write(&folder);
+    fs::remove_file(folder.segments().join(closed[0].0.file_name())).unwrap();
+    let error = digest(&folder, closed[0]).unwrap_err();
+    assert!(matches!(error, WriteError::Gone { .. }), "{error}");
+    let names = fs::read_dir(folder.segments()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(
+        names.iter().all(|name| name.ends_with(".wseg")),
+        "something is left of what was begun: {names:?}"
+    );
+}
+
 fn holds_blocks(folder: &Folder, id: SegmentId) -> bool {
     expected(folder, id).len() > 1
 }

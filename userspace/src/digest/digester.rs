@@ -174,6 +174,7 @@ fn digest_all(mut lookout: Lookout, sender: &SyncSender<DigestHeader>, stop: &At
                     let Some(written) = lookout.digest(wanted, stop) else { return };
                     match written {
                         Ok(header) => tell(header, sender, stop),
+                        Err(error @ WriteError::Gone { .. }) => tracing::debug!("{error}"),
                         Err(error) => tracing::warn!("{error}"),
                     }
                 }

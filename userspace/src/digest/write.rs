@@ -47,6 +47,11 @@ pub enum WriteError {
         /// The segment.
         segment: SegmentId,
     },
+    /// {segment} was deleted before its digest was written: it held nothing that is still needed
+    Gone {
+        /// The segment.
+        segment: SegmentId,
+    },
     /// {segment} has damage at {offset}, so it has no digest and stays until its impressions expire
     Damaged {
         /// The segment.
@@ -65,6 +70,14 @@ pub enum WriteError {
 
 fn failed(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> WriteError {
     move |source| WriteError::Io { doing, segment, source }
+}
+
+/// As [`failed`], of the segment itself: the forwarder deletes an empty one without asking for a digest.
+fn unread(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> WriteError {
+    move |source| match source.kind() {
+        io::ErrorKind::NotFound => WriteError::Gone { segment },
+        _ => WriteError::Io { doing, segment, source },
+    }
 }
 
 /// Writes the digest of a closed segment and makes it durable. One that is there already is
@@ -130,7 +143,7 @@ fn write_groups(
     out: &mut impl Write,
 ) -> Result<DigestHeader, WriteError> {
     let path = place.segments.join(id.file_name());
-    let size = fs::metadata(&path).map_err(failed("look at the segment", id))?.len();
+    let size = fs::metadata(&path).map_err(unread("look at the segment", id))?.len();
     let readings = (size / ROW_LEN as u64).div_ceil(ENTRIES_MAX).clamp(1, GROUPS as u64) as usize;
     let seed = chunk_seed(id, place.incarnation);
     let mut starts = [U64::new(DIGEST_HEADER_LEN as u64); GROUPS + 1];
@@ -139,7 +152,7 @@ fn write_groups(
     let (mut issued, mut foreign) = (0, 0);
     let groups: Vec<u8> = (0..GROUPS as u8).collect();
     for groups in groups.chunks(GROUPS.div_ceil(readings)) {
-        let source = File::open(&path).map_err(failed("open the segment", id))?;
+        let source = File::open(&path).map_err(unread("open the segment", id))?;
         let mut gathered = Gathered::new(groups, DigestHeader::empty(id, place.incarnation, place.node));
         gathered.read(ReadAhead::new(source), place, (id, last), stop)?;
         gathered.sort();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
+use weir_common::row::ROW_LEN;
 use weir_labs::clicks::{Known, send};
 use weir_labs::{Generator, Load, Node, NodeFolder, Setup, SmallDisk};
 
@@ -14,6 +15,11 @@ const DISK_BYTES: u64 = 256 << 20;
 /// Far more than the disk has: the disk itself is to say no.
 const JOURNAL: &str = "segment_size = \"4MiB\"\nmax_size = \"64GiB\"\ncommit_window = \"1ms\"";
 const LOAD: Load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(15), seed: 11 };
+/// A journal that the rows of [`OVERFLOW`] alone fill, however few groups a slow machine puts them in.
+const BOUND_MIB: u64 = 16;
+const OVERFLOW: Load = Load { profile: "demo", rate: 12_000, duration: Duration::from_secs(20), seed: 11 };
+const _: () =
+    assert!(OVERFLOW.rate as u64 * OVERFLOW.duration.as_secs() * ROW_LEN as u64 > (BOUND_MIB << 20) * 3 / 2);
 /// A node that refused clicks for so long and lives has got used to it.
 const REFUSALS: u64 = 5_000;
 
@@ -130,13 +136,13 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
 
 #[test]
 fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it() {
-    let journal = "segment_size = \"4MiB\"\nmax_size = \"16MiB\"\ncommit_window = \"1ms\"";
-    let folder = NodeFolder::with(Setup { journal: Some(journal), ..Setup::default() }).expect("folder");
+    let journal = format!("segment_size = \"4MiB\"\nmax_size = \"{BOUND_MIB}MiB\"\ncommit_window = \"1ms\"");
+    let folder = NodeFolder::with(Setup { journal: Some(&journal), ..Setup::default() }).expect("folder");
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
-    let generator = Generator::start(&folder, LOAD).expect("generator");
+    let generator = Generator::start(&folder, OVERFLOW).expect("generator");
     node.wait_until("refusing clicks", is_refusing).expect("refusing");
     let status = node.status().expect("status");
     assert_eq!(status["journal"]["last_failure"], "the next segment would not fit `journal.max_size`");
@@ -145,7 +151,7 @@ fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it(
     folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
     let mut node = folder.start().expect("start");
     node.wait_until_ready().expect("ready");
-    finish(&folder, node, generator, &known, LOAD);
+    finish(&folder, node, generator, &known, OVERFLOW);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use siphasher::sip::SipHasher24;
+use weir_bench::policy::DocumentationNode;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
-use weir_common::packet::{self, Policy, Verdict};
+use weir_common::packet::{self, Verdict};
 use weir_common::reason::Reason;
 use weir_common::row::{Row, Rows, length_prefix};
 use weir_common::siphash::{SipKey, siphash24};
@@ -181,27 +182,6 @@ fn rows(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A node with one address of each family and one port.
-struct Node;
-
-impl Policy for Node {
-    fn has_v4(&self, address: [u8; 4]) -> bool {
-        address == [192, 0, 2, 10]
-    }
-
-    fn has_v6(&self, address: [u8; 16]) -> bool {
-        address == [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]
-    }
-
-    fn has_port(&self, port: u16) -> bool {
-        port == 8899
-    }
-
-    fn passes_fragments(&self) -> bool {
-        false
-    }
-}
-
 /// An Ethernet frame with VLAN tags, without what the parser does not look at.
 fn ethernet(tags: usize, ether_type: [u8; 2]) -> Vec<u8> {
     [&[0; 12][..], &[0x81, 0, 0, 7].repeat(tags), &ether_type].concat()
@@ -247,13 +227,13 @@ fn packets(criterion: &mut Criterion) {
         ("not_ours", frame_v4(0, &[], [192, 0, 2, 11], &payload), Some(Reason::OtherAddress)),
     ];
     for (name, frame, reason) in rows {
-        let verdict = packet::parse(&frame[..], &Node);
+        let verdict = packet::parse(&frame[..], &DocumentationNode);
         assert_eq!(verdict.reason(), reason, "{name}");
         if let Verdict::Ours(clicks) = verdict {
             assert_eq!(clicks.payload_len, payload.len());
         }
         group.bench_function(name, |bencher| {
-            bencher.iter(|| packet::parse(black_box(&frame[..]), black_box(&Node)));
+            bencher.iter(|| packet::parse(black_box(&frame[..]), black_box(&DocumentationNode)));
         });
     }
     group.finish();

@@ -7,33 +7,12 @@ use std::path::PathBuf;
 
 use weir_bench::kind::{Kind, Stage};
 use weir_bench::malformed::Payload;
+use weir_bench::policy::DocumentationNode;
 use weir_bench::raw_frames::frame;
-use weir_common::packet::{self, Clicks, Family, Policy, Verdict};
+use weir_common::packet::{self, Clicks, Family, Verdict};
 use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN};
 
-const PORT: u16 = 8899;
 const DENIED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-
-/// The node's addresses and port, as the frames below are sent to.
-struct Node;
-
-impl Policy for Node {
-    fn has_v4(&self, address: [u8; 4]) -> bool {
-        address == [192, 0, 2, 10]
-    }
-
-    fn has_v6(&self, address: [u8; 16]) -> bool {
-        address == [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]
-    }
-
-    fn has_port(&self, port: u16) -> bool {
-        port == PORT
-    }
-
-    fn passes_fragments(&self) -> bool {
-        false
-    }
-}
 
 fn raw(kind: Kind) -> Vec<u8> {
     let (source, target): (SocketAddr, SocketAddr) = if kind.needs_ipv6() {
@@ -46,7 +25,7 @@ fn raw(kind: Kind) -> Vec<u8> {
 }
 
 fn judged(kind: Kind) -> Verdict {
-    packet::parse(&raw(kind)[..], &Node)
+    packet::parse(&raw(kind)[..], &DocumentationNode)
 }
 
 fn kinds(stage: Stage) -> impl Iterator<Item = Kind> {
@@ -121,7 +100,7 @@ fn wrong_header(kind: Kind) -> Vec<u8> {
 #[test]
 fn a_header_that_is_wrong_is_seen_in_a_plain_frame_too() {
     for kind in kinds(Stage::Header) {
-        let verdict = packet::parse(&wrong_header(kind)[..], &Node);
+        let verdict = packet::parse(&wrong_header(kind)[..], &DocumentationNode);
         assert_eq!(verdict, Verdict::Malformed(kind.reason()), "{kind:?}");
     }
 }

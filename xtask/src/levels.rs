@@ -27,7 +27,7 @@ const SKIP_MARK: &str = "skipped:";
 
 /// Seeds of the simulation that a test runs, and the seconds after which it begins no further one.
 const SIMULATION_SEEDS: u64 = 4000;
-const SIMULATION_SECONDS: u64 = 60;
+const SIMULATION_SECONDS: u64 = 120;
 /// Set for tests that have a long form and are to run it.
 const SOAK: &str = "WEIR_SOAK";
 

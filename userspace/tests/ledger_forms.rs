@@ -143,6 +143,54 @@ fn with_too_little_memory_clicks_are_refused_and_the_others_told_apart() {
     }
 }
 
+/// Applies these, all of one second, and counts each outcome.
+fn outcomes(ledger: &mut Ledger, clicks: &[Click]) -> HashMap<Outcome, usize> {
+    let admitted = Admitted { minute: NOW.minute(), row_flags: 0, filter: Reason::None, late: false };
+    let entries: Vec<_> = clicks.iter().map(|click| Entry { received_at: NOW, admitted, click }).collect();
+    let mut decisions = Vec::new();
+    ledger.apply(&entries, &mut decisions);
+    decisions.iter().fold(HashMap::new(), |mut counts, decision| {
+        *counts.entry(decision.outcome).or_default() += 1;
+        counts
+    })
+}
+
+#[test]
+fn a_stretch_whose_outcasts_find_too_little_room_keeps_its_form_and_no_impression_twice() {
+    // Impressions of shards that are not owned fill the hash table.
+    let is_owned = |click: &Click| click.impression.issued_shard().0 < 512;
+    let owned = Owned::Only((0..512).map(Shard).collect());
+    let ledger = || Ledger::new(&Settings { owned: owned.clone(), ..settings(1) });
+    let (own, others): (Vec<_>, Vec<_>) = (0..100_000).map(|n| issued(1, 0, n)).partition(is_owned);
+    let room = outcomes(&mut ledger(), &others)[&Outcome::Accepted];
+    assert!((100..others.len()).contains(&room));
+
+    // As many as sparse lines hold, 15 in each part of the stretch, some in a state no dense line has.
+    let mut stretch: Vec<_> = (0..30).flat_map(|part| own[128 * part..][..15].to_vec()).collect();
+    stretch.iter_mut().step_by(12).for_each(|click| click.ordinal = 3);
+    let outcasts = stretch.iter().filter(|click| click.ordinal == 3).count();
+    for spared in [0, 10, outcasts - 1, outcasts, outcasts + 1] {
+        let mut ledger = ledger();
+        let filled = room - spared;
+        assert_eq!(outcomes(&mut ledger, &others[..filled])[&Outcome::Accepted], filled);
+        assert_eq!(outcomes(&mut ledger, &stretch)[&Outcome::Accepted], stretch.len());
+        // One more than they hold, and all of them again.
+        let fits = spared >= outcasts;
+        let expected = if fits { Outcome::Accepted } else { Outcome::Refused };
+        assert_eq!(outcomes(&mut ledger, &own[15..16])[&expected], 1, "{spared} spared");
+        assert_eq!(outcomes(&mut ledger, &stretch)[&Outcome::Duplicate], stretch.len());
+        let live = filled + stretch.len() + usize::from(fits);
+        assert_eq!(ledger.impressions_live(), live, "{spared} spared");
+        // Where one left its line there is room for another, and only there.
+        let more: Vec<_> = (0..30).flat_map(|part| own[128 * part + 16..][..2].to_vec()).collect();
+        let accepted = outcomes(&mut ledger, &more).get(&Outcome::Accepted).copied();
+        assert_eq!(accepted.unwrap_or(0), if fits { more.len() } else { spared });
+        stretch.iter_mut().for_each(|click| click.ordinal += 1);
+        assert_eq!(outcomes(&mut ledger, &stretch)[&Outcome::Repeat], stretch.len());
+        stretch.iter_mut().for_each(|click| click.ordinal -= 1);
+    }
+}
+
 /// Bytes an impression takes in a ledger that holds all of these, once each.
 fn bytes_each(capacity: usize, clicks: impl Iterator<Item = Click>) -> f64 {
     let mut ledger = Ledger::new(&settings(capacity));

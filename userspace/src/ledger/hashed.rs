@@ -49,7 +49,6 @@ pub(super) struct Hashed {
     memory: Memory,
     issued: Spans<Slice>,
     foreign: Spans<Slice>,
-    live: usize,
 }
 
 impl Hashed {
@@ -74,12 +73,11 @@ impl Hashed {
             },
             issued,
             foreign,
-            live: 0,
         }
     }
 
-    pub(super) const fn live(&self) -> usize {
-        self.live
+    pub(super) fn live(&self) -> usize {
+        self.issued.contents().chain(self.foreign.contents()).map(|slice| slice.len).sum()
     }
 
     pub(super) fn bytes_in_use(&self) -> usize {
@@ -88,10 +86,7 @@ impl Hashed {
 
     /// Drops what has expired; says when more will.
     pub(super) fn expire(&mut self, now: UnixMs) -> UnixMs {
-        let (next_issued, gone_issued) = self.issued.expire(now, &mut self.memory);
-        let (next_foreign, gone_foreign) = self.foreign.expire(now, &mut self.memory);
-        self.live -= gone_issued + gone_foreign;
-        next_issued.min(next_foreign)
+        self.issued.expire(now, &mut self.memory).min(self.foreign.expire(now, &mut self.memory))
     }
 
     /// The name of an impression by its full id.
@@ -192,6 +187,5 @@ impl Hashed {
         let slice = slices.open(number);
         let inserted = slice.and_then(|slice| slice.insert(&mut self.memory, name, state));
         debug_assert!(inserted.is_some(), "room was made");
-        self.live += 1;
     }
 }

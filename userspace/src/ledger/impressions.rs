@@ -11,8 +11,8 @@ use weir_common::time::UnixMs;
 
 use super::hash::Hasher;
 use super::hashed::{self, Hashed};
-use super::issued::{self, Hand, Issued, SLICE_S, Search};
-use super::lines::{Branch, Lines, Spot};
+use super::issued::{self, Cell, Hand, Issued, SLICE_S};
+use super::lines::{Branch, Lines};
 use super::pages::{NOWHERE, Place};
 use super::positions::{Owned, Positions};
 use super::verdict::State;
@@ -54,7 +54,7 @@ pub(super) enum Name {
 #[derive(Clone, Copy, Debug)]
 enum Found {
     /// By sequence.
-    Issued(Spot),
+    Issued(Cell),
     /// By full id.
     Hashed(Place),
 }
@@ -81,14 +81,12 @@ pub(super) struct Known {
 /// Where the next state of an impression goes: room is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Room {
-    /// To an impression by sequence.
-    Spot(Spot),
+    /// By sequence.
+    Cell(Cell),
     /// To a hashed one.
     Place(Place),
-    /// To one that has to leave its line.
-    Leaves(Spot),
-    /// A new one, into this line.
-    Branch(Branch),
+    /// Among the hashed, from a cell that cannot hold it.
+    Leaves(Cell),
     /// A new one, among the hashed.
     Hashed,
 }
@@ -115,7 +113,7 @@ impl Impressions {
         }
     }
 
-    pub(super) const fn live(&self) -> usize {
+    pub(super) fn live(&self) -> usize {
         self.issued.live() + self.hashed.live()
     }
 
@@ -195,7 +193,7 @@ impl Impressions {
             Name::Hashed(name) => self.find_hashed(name, Branch::Nowhere),
         };
         let state = match look {
-            Look::Found(Found::Issued(spot)) => self.issued.state(spot),
+            Look::Found(Found::Issued(cell)) => cell.state,
             Look::Found(Found::Hashed(place)) => self.hashed.state(place),
             Look::Vacant(_) => State::default(),
         };
@@ -204,10 +202,10 @@ impl Impressions {
 
     fn find_by_sequence(&mut self, id: ImpressionId, name: &issued::Name) -> Look {
         let branch = self.issued.branch(name);
-        match self.issued.search(name, branch) {
-            Search::Here(spot) => Look::Found(Found::Issued(spot)),
-            Search::Absent => Look::Vacant(branch),
-            Search::Elsewhere => self.find_hashed(&self.outcast(id), branch),
+        match self.issued.hand().cell(name, branch) {
+            Some(Cell { slot: None, .. }) => Look::Vacant(branch),
+            Some(cell) => Look::Found(Found::Issued(cell)),
+            None => self.find_hashed(&self.outcast(id), branch),
         }
     }
 
@@ -228,11 +226,11 @@ impl Impressions {
         first_seen: UnixMs,
     ) -> Result<Room, Reason> {
         match (known.look, &known.name) {
-            (Look::Found(Found::Issued(spot)), _) if !Lines::can_hold(spot.branch, next) => {
+            (Look::Found(Found::Issued(cell)), _) if !Lines::can_hold(cell.branch, next) => {
                 self.hashed.make_room(&self.outcast(known.id), first_seen)?;
-                Ok(Room::Leaves(spot))
+                Ok(Room::Leaves(cell))
             }
-            (Look::Found(Found::Issued(spot)), _) => Ok(Room::Spot(spot)),
+            (Look::Found(Found::Issued(cell)), _) => Ok(Room::Cell(cell)),
             (Look::Found(Found::Hashed(place)), _) => Ok(Room::Place(place)),
             (Look::Vacant(branch), Name::Issued(name)) => {
                 self.make_room_by_sequence(known.id, name, branch, next)
@@ -262,7 +260,7 @@ impl Impressions {
         let (hashed, now) = (&mut self.hashed, self.now);
         let keep_elsewhere = |id: ImpressionId, state| keep(hashed, id, state, now);
         if let Ok(branch) = self.issued.make_room(name, branch, next, keep_elsewhere) {
-            return Ok(Room::Branch(branch));
+            return Ok(Room::Cell(Cell::vacant(branch)));
         }
         self.hashed.make_room(&self.outcast(id), now)?;
         Ok(Room::Hashed)
@@ -335,20 +333,19 @@ impl Impressions {
     /// Puts the next state of an impression where room was made for it.
     pub(super) fn put(&mut self, known: &Known, room: Room, state: State, first_seen: UnixMs) {
         match (room, &known.name) {
-            (Room::Spot(spot), _) => self.issued.set_state(spot, state),
+            (Room::Cell(cell), Name::Issued(name)) => self.issued.hand().put(name, cell, state),
             (Room::Place(place), _) => self.hashed.set_state(place, state),
-            (Room::Branch(branch), Name::Issued(name)) => self.issued.insert(name, branch, state),
             (Room::Hashed, Name::Hashed(name)) => self.hashed.insert(name, first_seen, state),
             (Room::Hashed, Name::Issued(_)) => {
                 let outcast = self.outcast(known.id);
                 self.hashed.insert(&outcast, first_seen, state);
             }
-            (Room::Leaves(spot), Name::Issued(name)) => {
-                self.issued.cast_out(name, spot);
+            (Room::Leaves(cell), Name::Issued(name)) => {
+                self.issued.cast_out(name, cell);
                 let outcast = self.outcast(known.id);
                 self.hashed.insert(&outcast, first_seen, state);
             }
-            (Room::Branch(_) | Room::Leaves(_), Name::Hashed(_)) => {
+            (Room::Cell(_) | Room::Leaves(_), Name::Hashed(_)) => {
                 debug_assert!(false, "room was made for another impression");
             }
         }
@@ -358,11 +355,6 @@ impl Impressions {
 /// Keeps an impression that has to leave its line; whether there was room for it.
 fn keep(hashed: &mut Hashed, id: ImpressionId, state: State, now: UnixMs) -> bool {
     let name = hashed.name(id.words(), Some(id.issued_at_s() / SLICE_S));
-    // It may be here already, from an attempt that was given up.
-    if let Some(place) = hashed.find(&name, now) {
-        hashed.set_state(place, state);
-        return true;
-    }
     if hashed.make_room(&name, now).is_err() {
         return false;
     }

@@ -7,20 +7,25 @@
 //! a line cannot hold, or no page is left for, are *outcasts*: kept by full id in the hash
 //! table, and their place here remembers that there are some.
 
+mod growth;
+mod hand;
+
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::time::UnixMs;
 
-use super::directory::{DirectoryLine, Form, Stretch, StretchKey};
+use super::directory::{DirectoryLine, StretchKey};
 use super::hash::Hasher;
-use super::layout::{self, PAGE_LEVEL, level_for, line_of};
-use super::leaf::{Leaf, Rest, SECOND_BITS, STRETCH_SLOTS, Sighting, SparseEntry};
-use super::lines::{Branch, Lines, Spot};
-use super::pages::{Group, NOWHERE, Place, Table};
+use super::leaf::{Leaf, Rest, SECOND_BITS, STRETCH_SLOTS};
+use super::lines::{Branch, Lines};
+use super::pages::{NOWHERE, Place, Table};
 use super::pool::Pool;
 use super::positions::Positions;
 use super::runs::{LEVELS, Runs};
 use super::spans::{Content, Spans};
-use super::verdict::State;
+
+use growth::Scratch;
+
+pub(super) use hand::{Cell, Hand};
 
 /// A slice of issue time in seconds: what is left of an issue time fits [`SECOND_BITS`].
 pub(super) const SLICE_S: u32 = 1 << SECOND_BITS;
@@ -38,20 +43,16 @@ pub(super) struct Name {
     hash: u64,
 }
 
-/// Whether an impression is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Search {
-    /// It is.
-    Here(Spot),
-    /// It was never seen.
-    Absent,
-    /// It is not; perhaps it was cast out.
-    Elsewhere,
+impl Name {
+    /// The id of another impression of the same slice and stretch.
+    fn sibling(&self, rest: Rest, positions: &Positions) -> ImpressionId {
+        let StretchKey { number, issuer_and_key } = self.stretch;
+        let position = number * STRETCH_SLOTS as u64 + u64::from(rest.slot);
+        let issued_at_s = self.slice * SLICE_S + u32::from(rest.second);
+        let (issuer, key) = (issuer_and_key as u16, (issuer_and_key >> 16) as u16);
+        ImpressionId::issued(Issuer(issuer), KeyId(key), issued_at_s, positions.sequence(position))
+    }
 }
-
-/// An impression that cannot be kept here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Outcast;
 
 /// Issued impressions of one slice.
 #[derive(Debug)]
@@ -65,10 +66,6 @@ pub(super) struct IssuedSlice {
 
 impl Content for IssuedSlice {
     type Memory = IssuedMemory;
-
-    fn len(&self) -> usize {
-        self.len
-    }
 
     fn clear(&mut self, memory: &mut IssuedMemory) {
         self.directory.clear(&mut memory.directory);
@@ -104,10 +101,10 @@ pub(super) struct Issued {
     positions: Positions,
     slices: Spans<IssuedSlice>,
     memory: IssuedMemory,
-    live: usize,
-    /// Some slice has impressions that found no page.
-    has_overflowed: bool,
+    /// Some slice has [overflowed](IssuedSlice::overflowed).
+    any_overflowed: bool,
     moves: u64,
+    scratch: Scratch,
 }
 
 impl Issued {
@@ -136,11 +133,11 @@ impl Issued {
             directory: Pool::new(pages(DIRECTORY_BYTES_PER_IMPRESSION) + (slices.len() << segment_bits)),
             leaves: Pool::new(pages(LEAF_BYTES_PER_IMPRESSION) + slices.len() * LEVELS),
         };
-        Self { hasher, positions, slices, memory, live: 0, has_overflowed: false, moves: 0 }
+        Self { hasher, positions, slices, memory, any_overflowed: false, moves: 0, scratch: Scratch::new() }
     }
 
-    pub(super) const fn live(&self) -> usize {
-        self.live
+    pub(super) fn live(&self) -> usize {
+        self.slices.contents().map(|slice| slice.len).sum()
     }
 
     /// Changes whenever a [`Branch`] may lead elsewhere.
@@ -154,8 +151,8 @@ impl Issued {
 
     /// Drops what has expired; says when more will.
     pub(super) fn expire(&mut self, now: UnixMs) -> UnixMs {
-        let (next, gone) = self.slices.expire(now, &mut self.memory);
-        self.live -= gone;
+        let next = self.slices.expire(now, &mut self.memory);
+        self.any_overflowed = self.slices.contents().any(|slice| slice.overflowed);
         self.moves += 1;
         next
     }
@@ -168,8 +165,7 @@ impl Issued {
     /// All lines at hand: what clicks need whose place is there already.
     #[inline(always)]
     pub(super) fn hand(&mut self) -> Hand<'_> {
-        let Self { slices, memory, live, has_overflowed, .. } = self;
-        Hand { lines: memory.lines(), slices, live, has_overflowed: *has_overflowed }
+        Hand { lines: self.memory.lines(), slices: &mut self.slices, any_overflowed: self.any_overflowed }
     }
 
     /// The name of an issued id; `None` when its shard is not owned.
@@ -184,14 +180,6 @@ impl Issued {
         Some(Name { slice: issued_at_s / SLICE_S, stretch, rest, hash: self.hasher.of_id(stretch.words()) })
     }
 
-    /// The id of a position in a stretch.
-    fn id_of(&self, slice: u32, stretch: StretchKey, rest: Rest) -> ImpressionId {
-        let position = stretch.number * STRETCH_SLOTS as u64 + u64::from(rest.slot);
-        let issued_at_s = slice * SLICE_S + u32::from(rest.second);
-        let (issuer, key) = (stretch.issuer_and_key as u16, (stretch.issuer_and_key >> 16) as u16);
-        ImpressionId::issued(Issuer(issuer), KeyId(key), issued_at_s, self.positions.sequence(position))
-    }
-
     /// The line of the directory a look-up goes to first.
     #[inline]
     pub(super) fn home(&self, name: &Name) -> usize {
@@ -204,273 +192,73 @@ impl Issued {
         self.place(name).map_or(Branch::Nowhere, |place| self.memory.lines().branch_at(place, name.rest))
     }
 
+    /// The place of its stretch.
     fn place(&self, name: &Name) -> Option<Place> {
         let slice = self.slices.live(name.slice)?;
         slice.directory.find(&self.memory.directory, name.hash, |line| line.slot_of(name.stretch))
     }
 
-    /// Looks for an impression where its branch leads.
-    pub(super) fn search(&mut self, name: &Name, branch: Branch) -> Search {
-        match self.memory.lines().search(name.rest, branch) {
-            Sighting::Here(slot) => Search::Here(Lines::spot(branch, slot)),
-            Sighting::Absent if !self.has_overflowed || !self.slice_overflowed(name) => Search::Absent,
-            Sighting::Absent | Sighting::Elsewhere => Search::Elsewhere,
-        }
-    }
-
-    fn slice_overflowed(&self, name: &Name) -> bool {
-        self.slices.live(name.slice).is_some_and(|slice| slice.overflowed)
-    }
-
-    pub(super) fn state(&mut self, spot: Spot) -> State {
-        self.memory.lines().state(spot)
-    }
-
-    /// Changes a state to one that it [can hold](Lines::can_hold).
-    pub(super) fn set_state(&mut self, spot: Spot, state: State) {
-        self.memory.lines().set_state(spot, state);
-    }
-
     /// Takes out an impression that cannot stay with its next state.
-    pub(super) fn cast_out(&mut self, name: &Name, spot: Spot) {
-        self.memory.lines().cast_out(spot);
-        self.live -= 1;
+    pub(super) fn cast_out(&mut self, name: &Name, cell: Cell) {
+        let Some(slot) = cell.slot else { return };
+        self.memory.lines().cast_out(cell.branch, slot);
         if let Some(slice) = self.slices.live_mut(name.slice) {
             slice.len -= 1;
         }
     }
-
-    /// Inserts an impression where [`Issued::make_room`] said.
-    pub(super) fn insert(&mut self, name: &Name, branch: Branch, state: State) {
-        self.memory.lines().insert(name.rest, branch, state);
-        self.count_in(name);
-    }
-
-    #[inline]
-    fn count_in(&mut self, name: &Name) {
-        self.live += 1;
-        if let Some(slice) = self.slices.live_mut(name.slice) {
-            slice.len += 1;
-        }
-    }
-
-    /// Makes sure that an impression that is not here can be inserted, and says where. What has to
-    /// leave for it goes to `keep_elsewhere`, which says whether it has room.
-    ///
-    /// # Errors
-    /// [`Outcast`] when it has to be kept elsewhere itself; its place remembers that.
-    pub(super) fn make_room(
-        &mut self,
-        name: &Name,
-        branch: Branch,
-        state: State,
-        keep_elsewhere: impl FnMut(ImpressionId, State) -> bool,
-    ) -> Result<Branch, Outcast> {
-        let mut lines = self.memory.lines();
-        if lines.has_room(name.rest, branch, state) {
-            return Ok(branch);
-        }
-        match branch {
-            Branch::Nowhere => self.begin(name),
-            Branch::Inline(_) => self.grow(name, branch, state, keep_elsewhere),
-            Branch::Sparse(line) if !lines.leaf(line).has_outcasts() => {
-                self.grow(name, branch, state, keep_elsewhere)
-            }
-            Branch::Sparse(line) | Branch::Dense(line) | Branch::Wide(line) => {
-                lines.leaf_mut(line).mark_outcasts();
-                Err(Outcast)
-            }
-        }
-    }
-
-    /// Begins a stretch.
-    #[cold]
-    fn begin(&mut self, name: &Name) -> Result<Branch, Outcast> {
-        let hash = name.hash;
-        let before = self.slices.before(name.slice);
-        let pages_before = before.directory.pages_of(before.directory.segment_of(hash));
-        let slice = self.slices.open(name.slice).ok_or(Outcast)?;
-        let segment = slice.directory.segment_of(hash);
-        if !slice.directory.has_room(segment) {
-            let hasher = &self.hasher;
-            let hash_of = |stretch: &Stretch| hasher.of_id(stretch.key().words());
-            self.moves += 1;
-            if slice.directory.grow(&mut self.memory.directory, hash, pages_before, hash_of).is_err() {
-                (slice.overflowed, self.has_overflowed) = (true, true);
-                return Err(Outcast);
-            }
-        }
-        let stretch = Stretch::new(name.stretch);
-        let place = slice.directory.insert(&mut self.memory.directory, hash, stretch);
-        place.map(Branch::Inline).ok_or(Outcast)
-    }
-
-    /// Gives a stretch more lines, or dense ones.
-    #[cold]
-    fn grow(
-        &mut self,
-        name: &Name,
-        branch: Branch,
-        state: State,
-        keep_elsewhere: impl FnMut(ImpressionId, State) -> bool,
-    ) -> Result<Branch, Outcast> {
-        let place = self.place(name).ok_or(Outcast)?;
-        let (entries, run) = self.entries_at(place);
-        let grown = match level_for(&entries, name.rest) {
-            // Where some were cast out stays what it is: its lines remember which.
-            _ if self.has_outcasts(run) => None,
-            Some(level) => {
-                let slice = self.slices.live_mut(name.slice).ok_or(Outcast)?;
-                layout::sparse(&mut self.memory.leaves, &mut slice.runs, &entries, level)
-            }
-            None => self.grow_dense(name, &entries, keep_elsewhere),
-        };
-        let Some(form) = grown else {
-            match (branch, self.slices.live_mut(name.slice)) {
-                (Branch::Sparse(line), _) => self.memory.leaves.group_mut(line).mark_outcasts(),
-                (_, Some(slice)) => (slice.overflowed, self.has_overflowed) = (true, true),
-                _ => {}
-            }
-            return Err(Outcast);
-        };
-        self.memory.lines().stretch_mut(place).set_form(form);
-        if let (Some((first, level)), Some(slice)) = (run, self.slices.live_mut(name.slice)) {
-            slice.runs.give(first, level);
-        }
-        let mut lines = self.memory.lines();
-        let branch = lines.branch_at(place, name.rest);
-        if lines.has_room(name.rest, branch, state) {
-            return Ok(branch);
-        }
-        if let Branch::Dense(line) | Branch::Wide(line) = branch {
-            lines.leaf_mut(line).mark_outcasts();
-        }
-        Err(Outcast)
-    }
-
-    fn has_outcasts(&self, run: Option<(u32, u8)>) -> bool {
-        let Some((first, level)) = run else { return false };
-        self.memory.leaves.groups()[first as usize..][..1 << level].iter().any(Leaf::has_outcasts)
-    }
-
-    /// The entries of a stretch that is not dense, and its run of lines.
-    fn entries_at(&self, place: Place) -> (Vec<SparseEntry>, Option<(u32, u8)>) {
-        let stretch = self.memory.directory.group(place.group).stretch(place.slot);
-        match stretch.form() {
-            Form::Sparse { first, level } => {
-                let lines = &self.memory.leaves.groups()[first as usize..][..1 << level];
-                let entries = lines.iter().flat_map(Leaf::sparse_entries).copied().collect();
-                (entries, Some((first, level)))
-            }
-            Form::Inline | Form::Dense { .. } | Form::Wide { .. } => (stretch.inline().to_vec(), None),
-        }
-    }
-
-    /// Dense lines with all of these but for a few outcasts.
-    fn grow_dense(
-        &mut self,
-        name: &Name,
-        entries: &[SparseEntry],
-        mut keep_elsewhere: impl FnMut(ImpressionId, State) -> bool,
-    ) -> Option<Form> {
-        let mut entries = entries.to_vec();
-        // The median of a line's seconds is the least likely to be far from the others.
-        entries.sort_unstable_by_key(|entry| (line_of(entry), entry.rest().second));
-        let slice = self.slices.live_mut(name.slice)?;
-        let form = layout::dense(&mut self.memory.leaves, &mut slice.runs, &entries)
-            .or_else(|| layout::wide(&mut self.memory.leaves, &mut slice.runs, &entries));
-        let (form, outcasts) = form?;
-        let id_of = |entry: &SparseEntry| self.id_of(name.slice, name.stretch, entry.rest());
-        let kept = outcasts.iter().all(|entry| keep_elsewhere(id_of(entry), entry.state()));
-        let slice = self.slices.live_mut(name.slice)?;
-        if !kept {
-            let (Form::Dense { first } | Form::Wide { firsts: [first, _] }) = form else { return None };
-            slice.runs.give(first, PAGE_LEVEL);
-            if let Form::Wide { firsts: [_, second] } = form {
-                slice.runs.give(second, PAGE_LEVEL);
-            }
-            return None;
-        }
-        slice.len -= outcasts.len();
-        self.live -= outcasts.len();
-        Some(form)
-    }
 }
 
-/// The lines of issued impressions, for many look-ups in a row.
-pub(super) struct Hand<'a> {
-    lines: Lines<'a>,
-    slices: &'a mut Spans<IssuedSlice>,
-    live: &'a mut usize,
-    has_overflowed: bool,
-}
+#[cfg(test)]
+mod tests {
+    use weir_common::siphash::SipKey;
 
-/// An impression at hand: where it is or would come.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cell {
-    branch: Branch,
-    slot: Option<u8>,
-    pub(super) state: State,
-}
+    use super::super::positions::Owned;
+    use super::super::verdict::State;
+    use super::*;
 
-impl Hand<'_> {
-    /// Reads a word of the home of an impression.
-    #[inline(always)]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        self.lines.directory.get(home).map_or(0, Group::touch)
+    const SEEN: State = State(1);
+
+    /// The first impression of a stretch, issued at the beginning of a slice.
+    fn name(issued: &Issued, slice: u32, stretch: u64) -> Name {
+        let sequence = stretch * STRETCH_SLOTS as u64;
+        issued.name(ImpressionId::issued(Issuer(1), KeyId(1), slice * SLICE_S, sequence)).unwrap()
     }
 
-    /// Where an impression's home leads; nowhere if its stretch does not stand there.
-    #[inline(always)]
-    pub(super) fn branch(&self, name: &Name, home: usize) -> Branch {
-        self.lines.branch_at_home(name.stretch, name.rest, home).unwrap_or(Branch::Nowhere)
+    fn insert(issued: &mut Issued, name: &Name) -> bool {
+        let branch = issued.branch(name);
+        let room = issued.make_room(name, branch, SEEN, |_, _| false);
+        room.is_ok_and(|branch| {
+            issued.hand().put(name, Cell::vacant(branch), SEEN);
+            true
+        })
     }
 
-    /// Reads a word of the line a branch leads to.
-    #[inline(always)]
-    pub(super) fn touch_line(&self, branch: Branch) -> u64 {
-        self.lines.leaves.get(branch.line() as usize).map_or(0, Leaf::touch)
+    /// What is known of an impression without looking elsewhere.
+    fn state(issued: &mut Issued, name: &Name) -> Option<State> {
+        let branch = issued.branch(name);
+        issued.hand().cell(name, branch).map(|cell| cell.state)
     }
 
-    /// The impression, if all that can be said of it stands where its branch leads.
-    #[inline(always)]
-    pub(super) fn cell(&self, name: &Name, branch: Branch) -> Option<Cell> {
-        if branch == Branch::Nowhere {
-            return None;
-        }
-        match self.lines.search(name.rest, branch) {
-            Sighting::Here(slot) => {
-                let state = self.lines.state(Lines::spot(branch, slot));
-                Some(Cell { branch, slot: Some(slot), state })
-            }
-            Sighting::Absent if !self.has_overflowed => {
-                Some(Cell { branch, slot: None, state: State::default() })
-            }
-            Sighting::Absent | Sighting::Elsewhere => None,
-        }
-    }
+    #[test]
+    fn a_slice_that_overflowed_sends_nobody_else_elsewhere_and_nobody_once_it_is_over() {
+        let (hasher, positions) = (Hasher::new(&SipKey { k0: 1, k1: 2 }), Positions::new(&Owned::All));
+        let slice_ms = u64::from(SLICE_S) * 1000;
+        let mut issued = Issued::new(hasher, positions, 0, slice_ms, slice_ms);
+        let full = (0..10_000).map(|stretch| name(&issued, 100, stretch)).collect::<Vec<_>>();
+        let held = full.iter().take_while(|name| insert(&mut issued, name)).count();
+        assert!((1..full.len()).contains(&held));
+        assert_eq!(state(&mut issued, &full[0]), Some(SEEN));
+        assert_eq!(state(&mut issued, &full[held]), None);
+        assert_eq!(state(&mut issued, &full[held + 1]), None, "another may be kept elsewhere too");
 
-    /// Whether a cell can take a state as it is.
-    #[inline(always)]
-    pub(super) fn has_room(&self, name: &Name, cell: Cell, state: State) -> bool {
-        match cell.slot {
-            Some(_) => Lines::can_hold(cell.branch, state),
-            None => self.lines.has_room(name.rest, cell.branch, state),
-        }
-    }
+        let (next, never) = (name(&issued, 101, 0), name(&issued, 101, 1));
+        assert!(insert(&mut issued, &next));
+        assert_eq!(state(&mut issued, &next), Some(SEEN));
+        assert_eq!(state(&mut issued, &never), Some(State(0)), "the slice after it holds all of its own");
 
-    /// Puts a state into a cell that [has room](Self::has_room) for it.
-    #[inline(always)]
-    pub(super) fn put(&mut self, name: &Name, cell: Cell, state: State) {
-        match cell.slot {
-            Some(slot) => self.lines.set_state(Lines::spot(cell.branch, slot), state),
-            None => {
-                self.lines.insert(name.rest, cell.branch, state);
-                *self.live += 1;
-                if let Some(slice) = self.slices.live_mut(name.slice) {
-                    slice.len += 1;
-                }
-            }
-        }
+        issued.expire(UnixMs(102 * slice_ms));
+        assert_eq!((issued.live(), issued.any_overflowed), (held + 1, true));
+        issued.expire(UnixMs(102 * slice_ms + 1));
+        assert_eq!((issued.live(), issued.any_overflowed), (1, false));
     }
 }

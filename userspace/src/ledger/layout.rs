@@ -13,7 +13,7 @@ use super::runs::Runs;
 const OUTCASTS_DIVISOR: usize = 8;
 
 /// Level of a run that is a page.
-pub(super) const PAGE_LEVEL: u8 = STRETCH_LINES.ilog2() as u8;
+const PAGE_LEVEL: u8 = STRETCH_LINES.ilog2() as u8;
 
 /// The dense line of an entry within its stretch.
 pub(super) const fn line_of(entry: &SparseEntry) -> u16 {
@@ -34,15 +34,34 @@ pub(super) fn sparse(
     Some(Form::Sparse { first, level })
 }
 
-/// Dense lines of entries sorted by line and second, and those that do not fit; `None` when they
-/// are too many.
+/// Takes an entry out of sparse lines; it is kept elsewhere.
+pub(super) fn sparse_remove(leaves: &mut Pool<Leaf>, form: Form, entry: SparseEntry) {
+    let Form::Sparse { first, level } = form else { return };
+    let leaf = leaves.group_mut(first + part_of(entry.rest().slot, level));
+    leaf.sparse_remove(entry.rest());
+    leaf.mark_outcasts();
+}
+
+/// Gives the lines of a form back.
+pub(super) fn give_back(runs: &mut Runs, form: Form) {
+    match form {
+        Form::Inline => {}
+        Form::Sparse { first, level } => runs.give(first, level),
+        Form::Dense { first } => runs.give(first, PAGE_LEVEL),
+        Form::Wide { firsts } => firsts.into_iter().for_each(|first| runs.give(first, PAGE_LEVEL)),
+    }
+}
+
+/// Dense lines of entries sorted by line and second, but for the `outcasts`, which do not fit; `None` when
+/// those are too many.
 pub(super) fn dense(
     leaves: &mut Pool<Leaf>,
     runs: &mut Runs,
     entries: &[SparseEntry],
-) -> Option<(Form, Vec<SparseEntry>)> {
+    outcasts: &mut Vec<SparseEntry>,
+) -> Option<Form> {
+    outcasts.clear();
     let first = runs.take(leaves, PAGE_LEVEL)?;
-    let mut outcasts = Vec::new();
     for line in entries.chunk_by(|a, b| line_of(a) == line_of(b)) {
         let leaf = leaves.group_mut(first + u32::from(line_of(&line[0])));
         leaf.dense_begin(line[line.len() / 2].rest().second);
@@ -60,7 +79,7 @@ pub(super) fn dense(
         runs.give(first, PAGE_LEVEL);
         return None;
     }
-    Some((Form::Dense { first }, outcasts))
+    Some(Form::Dense { first })
 }
 
 /// As [`dense`], in wide lines.
@@ -68,13 +87,15 @@ pub(super) fn wide(
     leaves: &mut Pool<Leaf>,
     runs: &mut Runs,
     entries: &[SparseEntry],
-) -> Option<(Form, Vec<SparseEntry>)> {
+    outcasts: &mut Vec<SparseEntry>,
+) -> Option<Form> {
+    outcasts.clear();
     let first = runs.take(leaves, PAGE_LEVEL)?;
     let Some(second) = runs.take(leaves, PAGE_LEVEL) else {
         runs.give(first, PAGE_LEVEL);
         return None;
     };
-    let (firsts, mut outcasts) = ([first, second], Vec::new());
+    let firsts = [first, second];
     for entry in entries {
         let (rest, state) = (entry.rest(), entry.state());
         let leaf = leaves.group_mut(wide_line(firsts, rest));
@@ -85,11 +106,11 @@ pub(super) fn wide(
             outcasts.push(*entry);
         }
     }
-    Some((Form::Wide { firsts }, outcasts))
+    Some(Form::Wide { firsts })
 }
 
 /// The most sparse lines of a stretch, as a logarithm: half as many as dense ones.
-const SPARSE_LEVEL_MAX: u8 = STRETCH_LINES.ilog2() as u8 - 1;
+pub(super) const SPARSE_LEVEL_MAX: u8 = STRETCH_LINES.ilog2() as u8 - 1;
 
 /// Which of `1 << level` equal parts of a stretch a slot is in.
 #[inline]

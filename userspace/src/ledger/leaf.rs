@@ -176,6 +176,15 @@ impl Leaf {
         self.body[self.sparse_len()] = entry;
         self.head += 1;
     }
+
+    /// Takes an entry out, if it is here; the last one comes in its place.
+    pub(super) fn sparse_remove(&mut self, rest: Rest) {
+        if let Sighting::Here(slot) = self.sparse_find(rest) {
+            let last = self.sparse_len() - 1;
+            self.body[usize::from(slot)] = self.body[last];
+            self.head -= 1;
+        }
+    }
 }
 
 /// The states a dense or wide slot can hold, by their code. Nearly all impressions are clicked once, or
@@ -397,6 +406,11 @@ mod tests {
                 prop_assert_eq!(leaf.sparse_entry(at as u8).state(), State(state | 3));
             }
             prop_assert_eq!(leaf.sparse_find(rests[15]), Sighting::Absent);
+            for at in 0..15 {
+                leaf.sparse_remove(rests[at]);
+                let held = rests[..15].iter().map(|rest| leaf.sparse_find(*rest) != Sighting::Absent);
+                prop_assert!(held.eq((0..15).map(|other| other > at)));
+            }
         }
 
         #[test]

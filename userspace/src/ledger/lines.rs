@@ -41,13 +41,6 @@ impl Branch {
     }
 }
 
-/// An impression that is here: its line and slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spot {
-    pub(super) branch: Branch,
-    slot: u8,
-}
-
 /// All lines, of every slice.
 pub(super) struct Lines<'a> {
     pub(super) directory: &'a mut [DirectoryLine],
@@ -103,23 +96,18 @@ impl Lines<'_> {
         }
     }
 
-    /// The place of what a [search](Self::search) saw here.
+    /// The state in a slot that a [search](Self::search) saw.
     #[inline(always)]
-    pub(super) const fn spot(branch: Branch, slot: u8) -> Spot {
-        Spot { branch, slot }
-    }
-
-    #[inline(always)]
-    pub(super) fn state(&self, spot: Spot) -> State {
-        match spot.branch {
+    pub(super) fn state(&self, branch: Branch, slot: u8) -> State {
+        match branch {
             Branch::Nowhere => State::default(),
             Branch::Inline(place) => {
-                let entry = self.stretch(place).inline().get(usize::from(spot.slot));
+                let entry = self.stretch(place).inline().get(usize::from(slot));
                 entry.map_or(State::default(), |entry| entry.state())
             }
-            Branch::Sparse(line) => self.leaf(line).sparse_entry(spot.slot).state(),
-            Branch::Dense(line) => self.leaf(line).dense_state(spot.slot),
-            Branch::Wide(line) => self.leaf(line).wide_state(spot.slot),
+            Branch::Sparse(line) => self.leaf(line).sparse_entry(slot).state(),
+            Branch::Dense(line) => self.leaf(line).dense_state(slot),
+            Branch::Wide(line) => self.leaf(line).wide_state(slot),
         }
     }
 
@@ -131,13 +119,13 @@ impl Lines<'_> {
 
     /// Changes a state to one that it [can hold](Self::can_hold).
     #[inline(always)]
-    pub(super) fn set_state(&mut self, spot: Spot, state: State) {
-        match spot.branch {
+    pub(super) fn set_state(&mut self, branch: Branch, slot: u8, state: State) {
+        match branch {
             Branch::Nowhere => {}
-            Branch::Inline(place) => self.stretch_mut(place).inline_mut(spot.slot).set_state(state),
-            Branch::Sparse(line) => self.leaf_mut(line).sparse_entry_mut(spot.slot).set_state(state),
-            Branch::Dense(line) => self.leaf_mut(line).dense_set_state(spot.slot, state),
-            Branch::Wide(line) => self.leaf_mut(line).wide_set_state(spot.slot, state),
+            Branch::Inline(place) => self.stretch_mut(place).inline_mut(slot).set_state(state),
+            Branch::Sparse(line) => self.leaf_mut(line).sparse_entry_mut(slot).set_state(state),
+            Branch::Dense(line) => self.leaf_mut(line).dense_set_state(slot, state),
+            Branch::Wide(line) => self.leaf_mut(line).wide_set_state(slot, state),
         }
     }
 
@@ -171,12 +159,12 @@ impl Lines<'_> {
     }
 
     /// Takes out an impression that a dense or wide line cannot hold any more.
-    pub(super) fn cast_out(&mut self, spot: Spot) {
-        let (Branch::Dense(line) | Branch::Wide(line)) = spot.branch else { return };
+    pub(super) fn cast_out(&mut self, branch: Branch, slot: u8) {
+        let (Branch::Dense(line) | Branch::Wide(line)) = branch else { return };
         let leaf = self.leaf_mut(line);
-        match spot.branch {
-            Branch::Dense(_) => leaf.dense_remove(spot.slot),
-            _ => leaf.wide_remove(spot.slot),
+        match branch {
+            Branch::Dense(_) => leaf.dense_remove(slot),
+            _ => leaf.wide_remove(slot),
         }
         leaf.mark_outcasts();
     }

@@ -292,7 +292,7 @@ impl Ledger {
 
     /// Impressions remembered.
     #[must_use]
-    pub const fn impressions_live(&self) -> usize {
+    pub fn impressions_live(&self) -> usize {
         self.impressions.live()
     }
 

@@ -85,10 +85,6 @@ impl Slice {
 impl Content for Slice {
     type Memory = Memory;
 
-    fn len(&self) -> usize {
-        self.len
-    }
-
     fn clear(&mut self, memory: &mut Memory) {
         self.index.clear(&mut memory.index);
         self.ids.clear(&mut memory.ids);

@@ -8,8 +8,6 @@ pub(super) trait Content {
     /// Where its pages come from.
     type Memory;
 
-    /// Impressions held.
-    fn len(&self) -> usize;
     /// Gives every page back.
     fn clear(&mut self, memory: &mut Self::Memory);
 }
@@ -87,21 +85,25 @@ impl<C: Content> Spans<C> {
         &self.ring[self.slot(number.wrapping_sub(1))].content
     }
 
-    /// Drops what has expired; says when the next span will, and how many impressions went.
-    pub(super) fn expire(&mut self, now: UnixMs, memory: &mut C::Memory) -> (UnixMs, usize) {
-        let (mut next, mut gone) = (UnixMs(u64::MAX), 0);
+    /// What every span holds, live or empty.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &C> {
+        self.ring.iter().map(|span| &span.content)
+    }
+
+    /// Drops what has expired; says when the next span will.
+    pub(super) fn expire(&mut self, now: UnixMs, memory: &mut C::Memory) -> UnixMs {
+        let mut next = UnixMs(u64::MAX);
         for slot in 0..self.ring.len() {
             let Some(number) = self.ring[slot].number else { continue };
             let expires_at = self.expires_at(number);
             if expires_at < now {
                 let span = &mut self.ring[slot];
-                gone += span.content.len();
                 span.content.clear(memory);
                 span.number = None;
             } else {
                 next = next.min(expires_at);
             }
         }
-        (next, gone)
+        next
     }
 }

@@ -206,9 +206,9 @@ impl Table {
         hash_of: impl Fn(&G::Entry) -> u64,
     ) -> Result<(), OutOfPages> {
         let segment = self.segment_of(hash);
-        let old = self.directory.of(segment).to_vec();
-        let count = if !old.is_empty() {
-            old.len() + (old.len() / G::GROWTH_DIVISOR).max(1)
+        let old = self.directory.of(segment).len();
+        let count = if old > 0 {
+            old + (old / G::GROWTH_DIVISOR).max(1)
         } else if pool.is_roomy() {
             pages_before.clamp(1, pool.available())
         } else {
@@ -217,20 +217,24 @@ impl Table {
         if pool.available() < count {
             return Err(OutOfPages);
         }
-        let new: Option<Vec<u32>> = (0..count).map(|_| pool.take()).collect();
-        let new = new.ok_or(OutOfPages)?;
-        for page in old {
+        let mut pages = core::mem::take(&mut pool.scratch);
+        pages.clear();
+        pages.extend((0..count).filter_map(|_| pool.take()));
+        pages.extend_from_slice(self.directory.of(segment));
+        let (new, old) = pages.split_at(count);
+        for &page in old {
             for index in 0..PAGE_GROUPS {
                 let group = pool.page(page)[index].clone();
                 for slot in 0..group.len() {
                     let entry = group.entry(slot);
                     let within = hash_of(&entry) << self.segment_bits;
-                    Pages(&new).insert(pool.groups_mut(), within, entry);
+                    Pages(new).insert(pool.groups_mut(), within, entry);
                 }
             }
             pool.give(page);
         }
-        self.directory.set(segment, &new);
+        self.directory.set(segment, new);
+        pool.scratch = pages;
         let most = G::MAX_LOAD_16THS * G::SLOTS * PAGE_GROUPS * count / 16;
         let segment = &mut self.segments[segment];
         segment.room = (most as u32).saturating_sub(segment.len);

@@ -19,6 +19,8 @@ pub(super) struct Pool<G> {
     /// table of 400 MB is 100,000 pages of 4 KiB, fifty times what the address cache of a core holds.
     bytes: MmapMut,
     free: Vec<u32>,
+    /// Pages of a segment while it grows, kept for the next that does.
+    pub(super) scratch: Vec<u32>,
     /// Pages taken at least once.
     touched: usize,
     pages_max: usize,
@@ -39,7 +41,8 @@ impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
         #[cfg(target_os = "linux")]
         // A kernel without huge pages says so; small ones are slower, not wrong.
         let _ = bytes.advise(memmap2::Advice::HugePage);
-        Self { bytes, free: Vec::with_capacity(pages_max), touched: 0, pages_max, groups: PhantomData }
+        let (free, scratch) = (Vec::with_capacity(pages_max), Vec::new());
+        Self { bytes, free, scratch, touched: 0, pages_max, groups: PhantomData }
     }
 
     /// Pages that can still be taken.

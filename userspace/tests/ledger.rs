@@ -226,7 +226,8 @@ proptest! {
             let mut decisions = Vec::new();
             live.apply(batch, &mut decisions);
             for (entry, decision) in batch.iter().zip(decisions).filter(|(_, decision)| has_row(*decision)) {
-                prop_assert_eq!(replayed.restore(&row(entry, decision)), Agreement::Same);
+                let row = row(entry, decision);
+                prop_assert_eq!((replayed.remember(&row), replayed.count(&row)), (Agreement::Same, true));
             }
             keep_latest(&mut live, &mut kept_live);
             keep_latest(&mut replayed, &mut kept_replayed);
@@ -266,7 +267,9 @@ proptest! {
             let entry = entry_at(UnixMs(moment), &click);
             let mut decisions = Vec::new();
             ledger.apply(&[entry], &mut decisions);
-            ledger.restore(&row(&entry, ACCEPTED));
+            let row = row(&entry, ACCEPTED);
+            ledger.remember(&row);
+            ledger.count(&row);
             ledger.take_changed(&mut changed);
         }
     }
@@ -395,7 +398,8 @@ fn a_closed_minute_takes_no_more_clicks_and_is_never_sent_again() {
     let mut decisions = Vec::new();
     ledger.apply(&[entry], &mut decisions);
     assert_eq!(decisions, [FULL]);
-    assert_eq!(ledger.restore(&row(&entry, ACCEPTED)), Agreement::NotCounted);
+    let row = row(&entry, ACCEPTED);
+    assert_eq!((ledger.remember(&row), ledger.count(&row)), (Agreement::Same, false));
     ledger.mark_all_changed();
     let changed = taken(&mut ledger);
     assert_eq!(changed.len(), 1);
@@ -435,9 +439,25 @@ fn a_replayed_row_that_the_rule_would_judge_otherwise_stands_and_is_reported() {
     let click = issued(1, 1);
     let entry = entry_at(UnixMs(START_MS), &click);
     let accepted = row(&entry, ACCEPTED);
-    assert_eq!(ledger.restore(&accepted), Agreement::Same);
-    assert_eq!(ledger.restore(&accepted), Agreement::Differs(Outcome::Duplicate));
+    assert_eq!((ledger.remember(&accepted), ledger.count(&accepted)), (Agreement::Same, true));
+    assert_eq!(ledger.remember(&accepted), Agreement::Differs(Outcome::Duplicate));
+    assert!(ledger.count(&accepted));
     let duplicate = row(&entry, Decision { outcome: Outcome::Duplicate, reason: Reason::None });
-    assert_eq!(ledger.restore(&duplicate), Agreement::NotARow);
+    assert_eq!((ledger.remember(&duplicate), ledger.count(&duplicate)), (Agreement::NotARow, true));
     assert_eq!(taken(&mut ledger)[0].1.accepted.get(), 2);
+}
+
+#[test]
+fn a_row_is_counted_without_being_remembered_and_remembered_without_being_counted() {
+    // No room for impressions beyond the pages that every slice may begin.
+    let mut ledger = Ledger::new(&Settings { capacity_impressions: 0, ..settings() });
+    let clicks: Vec<_> = (0..50_000).map(|n| issued(n << 32, 1)).collect();
+    let rows = || clicks.iter().map(|click| row(&entry_at(UnixMs(START_MS), click), ACCEPTED));
+    assert!(rows().all(|row| ledger.count(&row)));
+    assert_eq!((ledger.impressions_live(), taken(&mut ledger)[0].1.accepted.get()), (0, 50_000));
+    let (same, other): (Vec<_>, Vec<_>) =
+        rows().map(|row| ledger.remember(&row)).partition(|agreement| *agreement == Agreement::Same);
+    assert_eq!((ledger.impressions_live(), taken(&mut ledger).len()), (same.len(), 0));
+    assert!(!other.is_empty());
+    assert!(other.iter().all(|agreement| *agreement == Agreement::NotRemembered(Reason::TableFull)));
 }

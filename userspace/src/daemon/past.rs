@@ -91,7 +91,7 @@ impl Past {
     fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {
         let at = UnixMs(row.received_at_ms.get());
         unflushed.take_each_minute(at, ledger, |minute| self.is_wanted(minute));
-        let _only_its_bucket_matters = unflushed.restore(row, ledger, |minute| self.is_wanted(minute));
+        unflushed.count(row, ledger, |minute| self.is_wanted(minute));
     }
 
     fn is_wanted(&self, minute: Minute) -> bool {

@@ -257,7 +257,8 @@ impl<'a> Fold<'a> {
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         let owed = &self.owed;
         unflushed.take_each_minute(UnixMs(row.received_at_ms.get()), ledger, |minute| owed.contains(&minute));
-        let agreement = unflushed.restore(row, ledger, |minute| owed.contains(&minute));
+        let agreement = ledger.remember(row);
+        unflushed.count(row, ledger, |minute| owed.contains(&minute));
         self.compared += u64::from(is_comparable);
         self.differing += u64::from(is_comparable && agreement != Agreement::Same);
         self.rows += 1;

@@ -71,19 +71,16 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// Whether replaying a row led to what the row says.
+/// Whether the rule leads to what a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
     /// The rule gives the recorded outcome again.
     Same,
     /// The rule gives another outcome. The recorded one stands: it was acknowledged.
     Differs(Outcome),
-    /// The impression is too old to be remembered, or there is no room for it: the row counts,
-    /// but a later click on its impression will not be told apart from it.
+    /// The impression is too old to be remembered, or there is no room for it: a later click on it
+    /// will not be told apart from this one.
     NotRemembered(Reason),
-    /// The row's minute is closed, or there is no room for its minute: its impression is
-    /// remembered, but no bucket counts it.
-    NotCounted,
     /// The row has an outcome, reason or ordinal that no row can have; nothing was changed.
     NotARow,
 }
@@ -239,32 +236,38 @@ impl Ledger {
         self.buckets.name(&self.dimensions.key(minute.0, click, self.rules_version))
     }
 
-    /// Replays one row of a journal: what it says happened, happens again.
+    /// Remembers what one row of a journal says happened, and compares it with the rule. No bucket
+    /// counts it: see [`Ledger::count`].
     ///
     /// Rows of several workers come merged by the time of their blocks, so `received_at_ms` may
-    /// step back a little; time here does not. Call [`Ledger::take_changed`] at least once for
-    /// each minute of row time: minutes close only there, and closing is what makes room.
-    pub fn restore(&mut self, row: &Row) -> Agreement {
+    /// step back a little; time here does not.
+    pub fn remember(&mut self, row: &Row) -> Agreement {
         let (click, ordinal) = (&row.click, Ordinal(row.click.ordinal));
         let Some((outcome, filter)) = recorded(row) else { return Agreement::NotARow };
         self.advance(UnixMs(row.received_at_ms.get()));
         let known = self.impressions.find(click.impression, click.is_foreign());
         let next = known.state.after(ordinal, outcome);
-        let room = self.impressions.make_room(&known, next, self.now);
-        if let Ok(room) = room {
-            self.impressions.put(&known, room, next, self.now);
-        }
-        let bucket = self.bucket_of(Minute(row.minute.get()), click);
-        let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else {
-            return Agreement::NotCounted;
-        };
-        let price_micros = click.price_micros.get();
-        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags: row.flags, price_micros });
-        if let Err(reason) = room {
-            return Agreement::NotRemembered(reason);
+        match self.impressions.make_room(&known, next, self.now) {
+            Ok(room) => self.impressions.put(&known, room, next, self.now),
+            Err(reason) => return Agreement::NotRemembered(reason),
         }
         let judged = known.state.judge(ordinal, filter, outcome == Outcome::Late);
         if judged == outcome { Agreement::Same } else { Agreement::Differs(judged) }
+    }
+
+    /// Counts one row of a journal in its bucket; `false` when its minute is closed or there is no
+    /// room for it. What no row can be counts nowhere, and is nothing to count.
+    ///
+    /// Call [`Ledger::take_changed`] at least once for each minute of row time: minutes close only
+    /// there, and closing is what makes room.
+    pub fn count(&mut self, row: &Row) -> bool {
+        let Some((outcome, reason)) = recorded(row) else { return true };
+        self.advance(UnixMs(row.received_at_ms.get()));
+        let bucket = self.bucket_of(Minute(row.minute.get()), &row.click);
+        let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else { return false };
+        let price_micros = row.click.price_micros.get();
+        self.buckets.count(bucket, &Addend { outcome, reason, row_flags: row.flags, price_micros });
+        true
     }
 
     /// The bucket that counts a row.

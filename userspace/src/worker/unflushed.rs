@@ -8,11 +8,10 @@
 use std::collections::HashMap;
 
 use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::reason::Outcome;
 use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
-use crate::ledger::{Agreement, Ledger};
+use crate::ledger::Ledger;
 
 /// What one worker owes the forwarder.
 #[derive(Debug, Default)]
@@ -40,28 +39,20 @@ impl Unflushed {
         self.totals.extend(wanted);
     }
 
-    /// Replays a row and counts it, also in a minute that is closed here by now.
+    /// Counts a row, also in a minute that is closed here by now.
     ///
     /// The running worker closed minutes with its flushes, and a click that waited in a hand-off
     /// ring counts in the order of its receive time only for the worker that read it. So a row
     /// can come after its minute was closed: all of that minute was taken then, and if it is
     /// `wanted`, is held here.
-    pub fn restore(&mut self, row: &Row, ledger: &mut Ledger, wanted: impl Fn(Minute) -> bool) -> Agreement {
-        let agreement = ledger.restore(row);
-        if agreement != Agreement::NotCounted {
-            return agreement;
+    pub fn count(&mut self, row: &Row, ledger: &mut Ledger, wanted: impl Fn(Minute) -> bool) {
+        if ledger.count(row) {
+            return;
         }
         // An old minute may stand in the way of the row's: once taken it can close.
         self.take(ledger, &wanted);
-        match ledger.restore(row) {
-            Agreement::Differs(Outcome::Duplicate) => Agreement::Same, // of itself
-            Agreement::NotCounted => {
-                if wanted(Minute(row.minute.get())) {
-                    self.totals.entry(ledger.bucket_of_row(row)).or_default().count(row);
-                }
-                Agreement::Same
-            }
-            again => again,
+        if !ledger.count(row) && wanted(Minute(row.minute.get())) {
+            self.totals.entry(ledger.bucket_of_row(row)).or_default().count(row);
         }
     }
 
@@ -112,7 +103,7 @@ impl Unflushed {
 #[cfg(test)]
 mod tests {
     use weir_common::id::ImpressionId;
-    use weir_common::reason::Reason;
+    use weir_common::reason::{Outcome, Reason};
     use weir_common::siphash::SipKey;
     use weir_common::wire::{Click, click_flags};
     use zerocopy::byteorder::little_endian::{U32, U64};
@@ -146,14 +137,14 @@ mod tests {
         let later = |minutes: u64| UnixMs(START_MS + minutes * 60_000);
         for (n, at) in [(1, old), (2, later(60)), (3, later(61)), (4, old)] {
             unflushed.take_each_minute(at, &mut ledger, |_| true);
-            assert_eq!(unflushed.restore(&row(n, at), &mut ledger, |_| true), Agreement::Same);
+            unflushed.count(&row(n, at), &mut ledger, |_| true);
         }
         assert!(ledger.closed_before() > old.minute());
         let owed = unflushed.flush(later(61), &mut ledger);
         let of_old = owed.iter().find(|(key, _)| key.minute.get() == old.minute().0).unwrap().1;
         assert_eq!((of_old.accepted.get(), owed.len()), (2, 3));
         // A minute that nobody waits for is not sent with one row alone.
-        assert_eq!(unflushed.restore(&row(5, old), &mut ledger, |_| false), Agreement::Same);
+        unflushed.count(&row(5, old), &mut ledger, |_| false);
         assert!(unflushed.flush(old, &mut ledger).is_empty());
     }
 

@@ -224,7 +224,7 @@ fn forwarder_config(plan: &Plan) -> ForwarderConfig {
         part_bytes_max: plan.part_bytes,
         close_after_ms: limits.lateness_ms + limits.max_ahead_ms + 5 * 60_000,
         minutes_ahead: limits.max_ahead_ms.div_ceil(60_000) as u32,
-        horizon_ms: limits.lifetime_ms + limits.lifetime_ms / 24,
+        horizon_ms: ledger::remembered_ms(limits.lifetime_ms),
         trim_every_ms: 5000,
     }
 }

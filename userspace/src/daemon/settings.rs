@@ -64,7 +64,7 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
         // cost nothing and cover a stalled worker.
         close_after_ms: ms(admission.lateness) + ms(admission.max_ahead) + 5 * 60_000,
         minutes_ahead: ms(admission.max_ahead).div_ceil(MS_PER_MINUTE) as u32,
-        horizon_ms: ms(admission.lifetime) + 3_600_000, // slices of an hour expire whole
+        horizon_ms: ledger::remembered_ms(ms(admission.lifetime)),
         part_bytes_max: match config.forward.sink {
             Sink::Embedded => ForwarderConfig::default().part_bytes_max,
             Sink::Kafka => kafka::PART_BYTES_MAX,

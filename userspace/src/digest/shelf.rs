@@ -11,13 +11,7 @@ use super::read::{Digest, DigestError};
 use crate::journal::disk::sync_folder;
 use crate::journal::folder::digest_ids;
 use crate::journal::{DiskBudget, FolderError, Place, SegmentId};
-
-/// How much longer than the lifetime an impression may be remembered: slices expire whole, and
-/// a slice of foreign ids is a quarter of a lifetime; the slack of issued ones is ten minutes.
-const fn kept_ms(lifetime_ms: u64) -> u64 {
-    const SLACK_MS: u64 = 15 * 60_000;
-    lifetime_ms.saturating_add(lifetime_ms / 4).saturating_add(SLACK_MS)
-}
+use crate::ledger::remembered_ms;
 
 /// The headers of all digests in a folder that are sound as far as those say.
 #[derive(Debug, Default)]
@@ -79,7 +73,7 @@ impl Shelf {
         let is_over = move |header: &&DigestHeader| {
             let newest_ms =
                 (u64::from(header.newest_issued_s.get()) * 1000).max(header.newest_foreign_ms.get());
-            newest_ms.saturating_add(kept_ms(lifetime_ms)) < now.0
+            newest_ms.saturating_add(remembered_ms(lifetime_ms)) < now.0
         };
         self.iter().filter(is_over).map(DigestHeader::id)
     }

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use weir_common::time::UnixMs;
 
+use crate::ledger::remembered_ms;
+
 /// How the forwarder works.
 #[derive(Clone, Debug)]
 pub struct ForwarderConfig {
@@ -30,7 +32,7 @@ impl Default for ForwarderConfig {
             part_bytes_max: 64 << 20,
             close_after_ms: 15 * 60_000,
             minutes_ahead: 1,
-            horizon_ms: 25 * 3_600_000, // the signature's lifetime and an hour
+            horizon_ms: remembered_ms(24 * 3_600_000), // the default of the signature's lifetime
             trim_every_ms: 60_000,
         }
     }

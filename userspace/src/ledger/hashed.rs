@@ -27,9 +27,21 @@ const INDEX_BYTES_PER_IMPRESSION: usize = 8;
 const FOREIGN_SLICES_PER_LIFETIME: u64 = 4;
 /// No slice is narrower, whatever the lifetime, so that their number is bounded by the slack.
 const MIN_SLICE_S: u64 = 60;
+/// Nor wider: numbers of slices are 32 bits.
+const MAX_SLICE_S: u64 = u32::MAX as u64;
 /// A segment is cut so that, were all impressions in one slice, it held about this many: growing
 /// it then takes about a millisecond.
 const SEGMENT_IMPRESSIONS: usize = 131_072;
+
+/// How wide a slice of receive time is.
+pub(super) const fn foreign_slice_s(lifetime_ms: u64) -> u32 {
+    let width_s = lifetime_ms / 1000 / FOREIGN_SLICES_PER_LIFETIME;
+    match width_s {
+        ..MIN_SLICE_S => MIN_SLICE_S as u32,
+        MIN_SLICE_S..=MAX_SLICE_S => width_s as u32,
+        _ => u32::MAX,
+    }
+}
 
 const PAGE_BYTES: usize = PAGE_GROUPS * size_of::<IndexLine>();
 const _: () = assert!(size_of::<IndexLine>() == size_of::<IdLine>(), "one size of page");
@@ -55,11 +67,9 @@ impl Hashed {
     pub(super) fn new(limits: Limits, issued_slice_s: u32, key: &SipKey) -> Self {
         let segments = (limits.capacity / SEGMENT_IMPRESSIONS).max(1);
         let segment_bits = segments.ilog2();
-        let foreign_width_s = (limits.lifetime_ms / 1000 / FOREIGN_SLICES_PER_LIFETIME).max(MIN_SLICE_S);
-        let foreign_width_s = u32::try_from(foreign_width_s).unwrap_or(u32::MAX);
         let slice = || Slice { index: Table::new(segment_bits), ids: Ids::new(1 << segment_bits), len: 0 };
         let issued = Spans::new(issued_slice_s, limits.keep_issued_ms(), limits.ahead_ms(), slice);
-        let foreign = Spans::new(foreign_width_s, limits.lifetime_ms, 0, slice);
+        let foreign = Spans::new(foreign_slice_s(limits.lifetime_ms), limits.lifetime_ms, 0, slice);
         // A page for each segment of each slice, since most are partly filled, and room for one
         // segment to stand twice while it grows.
         let partly_filled = (issued.len() + foreign.len()) << segment_bits;

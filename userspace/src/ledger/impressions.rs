@@ -21,6 +21,16 @@ use super::verdict::State;
 /// the order of their blocks, so time may seem to step back by as much as a block is old.
 const EXPIRY_SLACK_MS: u64 = 600_000;
 
+/// How long an impression may be remembered, from its issue or, a foreign one, from the receive time
+/// of its first click: slices of time expire whole. Nothing older changes any outcome.
+#[must_use]
+pub const fn remembered_ms(lifetime_ms: u64) -> u64 {
+    let slack_and_slice_ms = EXPIRY_SLACK_MS + SLICE_S as u64 * 1000;
+    let foreign_slice_ms = hashed::foreign_slice_s(lifetime_ms) as u64 * 1000;
+    let longer_ms = if slack_and_slice_ms > foreign_slice_ms { slack_and_slice_ms } else { foreign_slice_ms };
+    lifetime_ms.saturating_add(longer_ms)
+}
+
 /// How long impressions are kept and how many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -360,4 +370,39 @@ fn keep(hashed: &mut Hashed, id: ImpressionId, state: State, now: UnixMs) -> boo
     }
     hashed.insert(&name, now, state);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::{Issuer, KeyId};
+
+    use super::*;
+
+    /// Whether an impression is remembered some time after its issue or first click, at the latest.
+    fn is_remembered(lifetime_ms: u64, is_foreign: bool, after_ms: u64) -> bool {
+        let limits = Limits { lifetime_ms, max_ahead_ms: 60_000, capacity: 100 };
+        let slice_s = if is_foreign { hashed::foreign_slice_s(lifetime_ms) } else { SLICE_S };
+        // The first of its slice is remembered longest.
+        let begin_s = (1_700_000_000 / slice_s + 1) * slice_s;
+        let begin = UnixMs(u64::from(begin_s) * 1000);
+        let mut impressions = Impressions::new(limits, &Owned::All, &SipKey { k0: 1, k1: 2 });
+        impressions.advance(begin);
+        let id = ImpressionId::issued(Issuer(1), KeyId(1), begin_s, 7);
+        impressions.recall(id, is_foreign, begin, State(1)).unwrap();
+        impressions.advance(UnixMs(begin.0 + after_ms));
+        impressions.live() == 1
+    }
+
+    #[test]
+    fn an_impression_is_remembered_for_its_lifetime_and_at_most_as_long_as_is_said() {
+        for lifetime_ms in [0, 1, 600_000, 3_600_000, 86_400_000, 30 * 86_400_000] {
+            let most_ms = remembered_ms(lifetime_ms);
+            for is_foreign in [false, true] {
+                assert!(is_remembered(lifetime_ms, is_foreign, lifetime_ms));
+                assert!(!is_remembered(lifetime_ms, is_foreign, most_ms + 1));
+            }
+            let longest = [false, true].map(|is_foreign| is_remembered(lifetime_ms, is_foreign, most_ms));
+            assert!(longest.contains(&true), "{lifetime_ms} ms: no more is said than is true");
+        }
+    }
 }

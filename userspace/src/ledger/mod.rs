@@ -45,6 +45,7 @@ use buckets::{Addend, Buckets};
 use impressions::Impressions;
 
 pub use buckets::OTHER_AD;
+pub use impressions::remembered_ms;
 pub use positions::Owned;
 pub use recall::{Recalled, RememberedState};
 

@@ -191,6 +191,34 @@ fn a_stretch_whose_outcasts_find_too_little_room_keeps_its_form_and_no_impressio
     }
 }
 
+#[test]
+fn an_impression_that_has_no_place_in_the_form_it_made_a_stretch_take_is_remembered() {
+    let mut ledger = Ledger::new(&settings(1000));
+    // As many as sparse lines hold, all of one second; then the first sequence again, of another.
+    let stretch: Vec<_> = (0..450).map(|n| issued(1, 0, n / 15 * 128 + n % 15)).collect();
+    assert_eq!(outcomes(&mut ledger, &stretch)[&Outcome::Accepted], stretch.len());
+    let again = [issued(1, 100, 0)];
+    assert_eq!(outcomes(&mut ledger, &again)[&Outcome::Accepted], 1);
+    assert_eq!(outcomes(&mut ledger, &again)[&Outcome::Duplicate], 1);
+    assert_eq!(outcomes(&mut ledger, &stretch)[&Outcome::Duplicate], stretch.len());
+}
+
+#[test]
+fn impressions_of_stretches_that_find_no_lines_to_grow_into_are_remembered() {
+    // So close that a stretch takes many lines for a few. With the fewer stretches they suffice until
+    // each needs more for one more click; with the others even their first clicks find none.
+    for stretches in [440, 600] {
+        let mut ledger = Ledger::new(&settings(1));
+        let stretch = |n: u64| (0..15).chain([128]).map(move |slot| issued(1, 0, n * 3840 + slot));
+        let few: Vec<_> = (0..stretches).flat_map(stretch).collect();
+        let more: Vec<_> = (0..stretches).map(|n| issued(1, 0, n * 3840 + 20)).collect();
+        for clicks in [few, more] {
+            assert_eq!(outcomes(&mut ledger, &clicks)[&Outcome::Accepted], clicks.len());
+            assert_eq!(outcomes(&mut ledger, &clicks)[&Outcome::Duplicate], clicks.len());
+        }
+    }
+}
+
 /// Bytes an impression takes in a ledger that holds all of these, once each.
 fn bytes_each(capacity: usize, clicks: impl Iterator<Item = Click>) -> f64 {
     let mut ledger = Ledger::new(&settings(capacity));

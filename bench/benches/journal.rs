@@ -192,7 +192,7 @@ fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
             WorkerId(0),
             Settings { receive_buffers: 64, send_slots: 64 },
             Vec::new(),
-            UnixMs(0),
+            Arc::default(),
         )?,
         completions: Vec::new(),
         syncs: 0,

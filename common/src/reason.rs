@@ -257,6 +257,9 @@ reasons! {
         { "Turn steering on, group datagrams by shard, or add cores." }
     107 Draining "draining" Refused
         { "The node is shutting down; the sender was told to retry." } { "Nothing to do: the SDK resends elsewhere." }
+    108 TimeUncertain "time_uncertain" Refused
+        { "The node's time is uncertain and whether the click is in time depends on it; the sender was told to retry." }
+        { "See `time` in `weir status`: it names the doubt about the clock and what ends it." }
 
     128 TestTraffic "test_traffic" Filtered
         { "The sender marked the click as a test." } { "Nothing to do." }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clicks;
+pub mod clock;
 mod disk;
 mod faults;
 mod generator;

@@ -42,7 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon until SIGTERM or SIGINT, then drain
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Say everything that is wrong with a config file, or print it resolved
     CheckConfig {
         /// The file
@@ -72,6 +72,17 @@ pub struct ConfigArgs {
     /// The config file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+}
+
+/// Arguments of `weir run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Believe the system clock at this start, whatever the journal says of the time
+    #[arg(long)]
+    pub clock_is_right: bool,
 }
 
 /// Arguments of `weir audit`.

@@ -10,10 +10,10 @@
 pub mod admission;
 /// Recounts what the embedded store holds, from its raw batches.
 pub mod audit;
-/// The node's time, and whether it can be relied on.
-pub mod clock;
 /// The command line of the binary.
 pub mod cli;
+/// The node's time, and whether it can be relied on.
+pub mod clock;
 /// The config file: read, checked once, then trusted.
 pub mod config;
 /// The tokio side: status socket, metrics, health. Never on the click path.

@@ -7,7 +7,7 @@ use clap::Parser;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use weir::audit;
-use weir::cli::{AuditArgs, Cli, Command, ConfigArgs, answer, fail};
+use weir::cli::{AuditArgs, Cli, Command, RunArgs, answer, fail};
 use weir::config::{self, Host, Sink};
 use weir::daemon;
 
@@ -37,13 +37,13 @@ fn recount(args: &AuditArgs) -> ExitCode {
     }
 }
 
-fn run(args: &ConfigArgs) -> ExitCode {
-    let config = match config::load(&args.config, &Host::this()) {
+fn run(args: &RunArgs) -> ExitCode {
+    let config = match config::load(&args.config.config, &Host::this()) {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
     log_to_stderr(config.log.level);
-    match daemon::run(&config) {
+    match daemon::run(&config, daemon::Told { clock_is_right: args.clock_is_right }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the daemon ended");

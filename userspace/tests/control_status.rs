@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use control_fixture::Fixture;
+use weir::clock::{Doubt, Time};
+use weir::control::metrics::Format;
 use weir::control::{
     ClientError, Control, Drain, Error, FINAL_STATUS_NAME, SOCKET_NAME, State, Status, fetch, gather,
 };
 use weir::stats::{DiskOperation, JournalHealth};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::time::UnixMs;
 
 #[test]
 fn at_rest_every_click_received_has_its_outcome() {
@@ -53,6 +56,24 @@ fn a_journal_that_takes_nothing_and_a_flush_that_failed_stand_in_the_status_with
     assert_eq!(why, "fdatasync of a segment failed: Input/output error (os error 5)");
     assert_eq!(status.workers[0].journal_state, JournalHealth::NoSpace);
     assert_eq!(status.forward.last_error.as_deref(), Some("the store takes nothing"));
+}
+
+#[test]
+fn a_doubt_about_the_time_stands_in_the_status_with_its_remedy() {
+    let fixture = Fixture::new();
+    let sources = fixture.sources();
+    let now = sources.clock.read().time;
+    let time = gather(&sources).0.time;
+    assert!(!time.uncertain && time.doubt.is_none() && time.node_ms >= now.0);
+    let doubted = Time { offset_ms: 0, floor: now, doubt: Some(Doubt::SteppedAhead) };
+    sources.clock.set(doubted, UnixMs(now.0 + 3_600_000));
+    let (status, latencies) = gather(&sources);
+    assert_eq!((status.time.doubt.as_deref(), status.time.uncertain), (Some("stepped_ahead"), true));
+    assert_eq!(status.time.remedy.as_deref(), Some(Doubt::SteppedAhead.remedy()));
+    assert_eq!((status.time.node_ms, status.time.system_ms), (now.0, now.0 + 3_600_000));
+    let metrics = weir::control::metrics::render(&status, &latencies, Format::Classic);
+    assert!(metrics.contains("weir_time_uncertain{doubt=\"stepped_ahead\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("weir_time_uncertain{doubt=\"implausible\"} 0\n"), "{metrics}");
 }
 
 #[test]

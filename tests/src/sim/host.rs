@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use weir::clock::NodeClock;
 use weir::journal::SegmentNo;
 use weir::uring::{Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, UringError, Write};
 use weir::worker::clock::{Clock, Now};
@@ -26,8 +28,17 @@ const SLOTS: usize = 6;
 /// Datagrams a socket holds.
 const SOCKET: usize = 16;
 
+/// What the clocks of the node's system show, right or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The wall clock.
+    pub wall: UnixMs,
+    /// The monotonic clock.
+    pub monotonic_ns: u64,
+}
+
 /// The system's clocks, shared by all.
-pub type Clocks = Rc<Cell<Now>>;
+pub type Clocks = Rc<Cell<Shown>>;
 
 /// A datagram on its way.
 #[derive(Clone, Debug)]
@@ -117,11 +128,11 @@ pub struct SimulatedHost {
 impl SimulatedHost {
     /// The host of worker number `bell`.
     #[must_use]
-    pub fn new(bell: RawFd, clocks: Clocks, floor: UnixMs, station: Rc<RefCell<Station>>) -> Self {
+    pub fn new(bell: RawFd, clocks: Clocks, clock: Arc<NodeClock>, station: Rc<RefCell<Station>>) -> Self {
         Self {
             bell,
             clocks,
-            clock: Clock::new(floor),
+            clock: Clock::new(clock),
             station,
             buffers: vec![None; BUFFERS],
             slots: vec![[0; SLOT_PAYLOAD]; SLOTS],
@@ -161,8 +172,7 @@ impl Host for SimulatedHost {
     type File = FileNo;
 
     fn now(&mut self) -> Now {
-        let now = self.clocks.get();
-        self.clock.take(now.wall, now.monotonic_ns)
+        self.clock.at(self.clocks.get().monotonic_ns)
     }
 
     fn wait(&mut self, _: Duration, out: &mut Vec<Completion<usize>>) -> Result<(), UringError> {

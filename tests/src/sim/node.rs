@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir::admission::{self, Admission, KeyRing, SigningKey};
+use weir::clock::{NodeClock, Watch};
 use weir::daemon::refold::{Refolded, refold};
-use weir::forward::{Forwarder, ForwarderConfig, Sink, mailboxes};
+use weir::forward::{self, Forwarder, ForwarderConfig, Sink, mailboxes};
 use weir::journal::settle::settle;
 use weir::journal::{
     BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
@@ -27,7 +28,7 @@ use weir_common::row::Row;
 use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 
-use super::host::{BUFFERS, Clocks, SimulatedHost, Station};
+use super::host::{BUFFERS, Clocks, Shown, SimulatedHost, Station};
 use super::medium::FaultyMedium;
 use super::plan::Plan;
 use super::segments::BlockName;
@@ -57,6 +58,9 @@ pub struct Node {
     pub epoch: u32,
     /// Who owns which shard.
     pub shards: ShardMap,
+    /// Its time.
+    pub clock: Arc<NodeClock>,
+    watch: Watch,
     /// Monotonic ms at its start.
     pub started_ms: u64,
     /// Held as long as it runs.
@@ -67,13 +71,14 @@ pub struct Node {
 pub type RowsRead = Vec<(BlockName, Row)>;
 
 impl Node {
-    /// Starts a node on what the disk holds, in the order of the daemon.
+    /// Starts a node on what the disk holds, in the order of the daemon. `is_vouched_for`: an
+    /// operator says that the clock is right.
     ///
     /// # Errors
     /// Why it cannot start, in words.
     pub fn start(
         path: &Path,
-        workers: usize,
+        (workers, is_vouched_for): (usize, bool),
         plan: &Plan,
         clocks: &Clocks,
         store: &Rc<RefCell<Store>>,
@@ -109,6 +114,11 @@ impl Node {
         let phase = Arc::new(Phase::new(workers));
         let stats: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
         let floor = recovery.report.received.map_or_else(Default::default, |(_, latest)| latest);
+        let clock = Arc::<NodeClock>::default();
+        let shown = clocks.get();
+        let newest = (floor > UnixMs(0)).then_some(floor);
+        let shows = (shown.monotonic_ns, shown.wall);
+        let watch = Watch::begin_at(&clock, clock_settings(plan), shows, newest, is_vouched_for);
         let stations: Vec<_> = (0..workers).map(|_| Rc::<RefCell<Station>>::default()).collect();
         let mut running = Vec::new();
         let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(&stations).enumerate();
@@ -123,8 +133,10 @@ impl Node {
                 port,
                 waiting_capacity: 64,
                 stats: OwnStats::new(Arc::clone(&stats), number),
+                clock: Arc::clone(&clock),
             };
-            let host = SimulatedHost::new(number as i32, Rc::clone(clocks), floor, Rc::clone(station));
+            let host =
+                SimulatedHost::new(number as i32, Rc::clone(clocks), Arc::clone(&clock), Rc::clone(station));
             let told = Settings {
                 commit_window: Duration::from_millis(plan.commit_window_ms),
                 receive_buffers: BUFFERS as u16,
@@ -142,12 +154,30 @@ impl Node {
                 stats,
                 epoch,
                 shards,
+                clock,
+                watch,
                 started_ms,
                 _folder: folder,
             },
             rows,
             recovery.report.findings,
         ))
+    }
+
+    /// Its main thread looks at the clocks.
+    pub fn look(&mut self, shown: Shown) {
+        self.watch.look_at(&self.clock, shown.monotonic_ns, shown.wall);
+    }
+
+    /// Time as its forwarder sees it.
+    #[must_use]
+    pub fn forwarder_time(&self, shown: Shown) -> forward::Now {
+        let reading = self.clock.at(shown.monotonic_ns);
+        forward::Now {
+            ms: shown.monotonic_ns / 1_000_000 - self.started_ms,
+            wall: reading.time,
+            is_certain: reading.doubt.is_none(),
+        }
     }
 
     /// Whether a journal takes nothing any more until a restart.
@@ -214,6 +244,10 @@ fn ledger_settings(plan: &Plan) -> ledger::Settings {
         capacity_buckets: BUCKETS,
         ..ledger::Settings::new(SipKey { k0: 11, k1: 12 })
     }
+}
+
+fn clock_settings(plan: &Plan) -> weir::clock::Settings {
+    weir::clock::Settings::new(plan.limits.lifetime_ms, plan.limits.max_ahead_ms)
 }
 
 /// As the daemon's own: a minute is over, the last late click may come, clocks may be ahead.

@@ -61,6 +61,9 @@ pub struct Plan {
     pub drains: u64,
     /// ... at which the wall clock is stepped.
     pub clock_steps: u64,
+    /// Whether steps are of hours and years, and the clock is right at times; otherwise they are of
+    /// up to ten minutes, and add up.
+    pub clock_is_wild: bool,
     /// ... at which minutes pass.
     pub pauses: u64,
     /// ... at which the disk destroys something that was durable.
@@ -92,6 +95,7 @@ impl Plan {
             crashes: sometimes(400),
             drains: sometimes(100),
             clock_steps: sometimes(300),
+            clock_is_wild: sometimes(2) == 1,
             pauses: sometimes(300),
             // Less often: what is destroyed is excused, and the oracle sees less.
             damage: if sometimes(2) == 2 { sometimes(100) } else { 0 },

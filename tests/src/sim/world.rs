@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use weir::forward;
+use weir::clock::Doubt;
+use weir::clock::judge::STEP_MS;
 use weir::journal::Finding;
-use weir::worker::clock::Now;
 use weir_common::id::Shard;
 use weir_common::time::UnixMs;
 use weir_common::wire::Datagram;
@@ -18,7 +18,7 @@ use weir_common::wire::Datagram;
 use super::chance::Chance;
 use super::damage;
 use super::disk::Disk;
-use super::host::{Clocks, Packet};
+use super::host::{Clocks, Packet, Shown};
 use super::medium::FaultyMedium;
 use super::node::Node;
 use super::oracle::{Loss, Oracle, Verdict};
@@ -55,6 +55,8 @@ pub struct World {
     /// The forwarder waits in its sink until then.
     sink_busy_until_ms: u64,
     canary_sang: bool,
+    /// All faults are over.
+    is_at_rest: bool,
     /// What happened, for the report.
     pub tally: Tally,
 }
@@ -87,7 +89,7 @@ impl World {
         let mut chance = Chance::new(run.seed);
         let mut plan = Plan::draw(&mut chance);
         plan.segments_max = run.segments_max.unwrap_or(plan.segments_max);
-        let now = Now { wall: UnixMs(START_MS), monotonic_ns: 1_000_000_000 };
+        let now = Shown { wall: UnixMs(START_MS), monotonic_ns: 1_000_000_000 };
         let clocks: Clocks = Rc::new(Cell::new(now));
         let sources = (0..plan.senders)
             .map(|number| Source::new(number as u16, now.monotonic_ns, &mut chance))
@@ -108,6 +110,7 @@ impl World {
             disk_is_read_only: false,
             sink_busy_until_ms: 0,
             canary_sang: false,
+            is_at_rest: false,
             tally: Tally::default(),
         };
         world.start()?;
@@ -159,6 +162,7 @@ impl World {
             64..84 => self.serve(worker)?,
             _ => self.forward()?,
         }
+        self.time_is_true()?;
         self.disturb()
     }
 
@@ -167,14 +171,44 @@ impl World {
         let now = self.clocks.get();
         let monotonic_ns = now.monotonic_ns + ns;
         let ms = monotonic_ns / 1_000_000 - now.monotonic_ns / 1_000_000;
-        self.clocks.set(Now { wall: UnixMs(now.wall.0 + ms), monotonic_ns });
-        self.oracle.time(now.wall.0 + ms);
+        self.show(Shown { wall: UnixMs(now.wall.0 + ms), monotonic_ns });
+    }
+
+    /// The clocks show this now; the node looks at them, and the oracle at the node.
+    fn show(&mut self, shown: Shown) {
+        self.clocks.set(shown);
+        self.oracle.time(self.true_ms());
+        let Some(node) = &mut self.node else { return };
+        node.look(shown);
+        let reading = node.clock.at(shown.monotonic_ns);
+        if reading.doubt != Some(Doubt::NoTime) {
+            self.oracle.time(reading.time.0);
+        }
+    }
+
+    /// The true time: ad servers and senders have it, whatever the node's clock shows.
+    fn true_ms(&self) -> u64 {
+        START_MS + self.clocks.get().monotonic_ns / 1_000_000
+    }
+
+    /// A clock that is far off, and at other times right, is never believed when it is not.
+    ///
+    /// # Errors
+    /// When the node's time is ahead of the true one.
+    fn time_is_true(&self) -> Verdict {
+        let Some(node) = self.node.as_ref().filter(|_| self.plan.clock_is_wild) else { return Ok(()) };
+        let node_ms = node.clock.at(self.clocks.get().monotonic_ns).time.0;
+        let true_ms = self.true_ms();
+        if node_ms <= true_ms + STEP_MS.unsigned_abs() {
+            return Ok(());
+        }
+        Err(format!("the node takes {node_ms} for the time, and it is {true_ms}"))
     }
 
     fn click(&mut self, source: usize) {
         let now = self.clocks.get();
         let clicks = self.chance.between(1, 20);
-        let time = (now.monotonic_ns, now.wall.0);
+        let time = (now.monotonic_ns, self.true_ms());
         self.sources[source].click(clicks, time, &self.plan, &mut self.chance, &mut self.oracle);
     }
 
@@ -291,7 +325,7 @@ impl World {
             Fate::Commit
         };
         self.store.borrow_mut().fate = fate;
-        let now = forward::Now { ms: now_ms - node.started_ms, wall: self.clocks.get().wall };
+        let now = node.forwarder_time(self.clocks.get());
         node.forwarder.poll(now);
         if self.chance.per_mille(self.plan.sink_is_slow) {
             self.sink_busy_until_ms = now_ms + self.chance.below(3000);
@@ -413,12 +447,28 @@ impl World {
 
     fn step_clock(&mut self) {
         let now = self.clocks.get();
-        let far = self.chance.pick(&[1000, 60_000, 600_000]);
-        let by = self.chance.below(far);
-        let wall = if self.chance.one_in(2) { now.wall.0 + by } else { now.wall.0 - by };
+        let wall = if self.plan.clock_is_wild {
+            self.wild_clock()
+        } else {
+            let far = self.chance.pick(&[1000, 60_000, 600_000]);
+            let by = self.chance.below(far);
+            if self.chance.one_in(2) { now.wall.0 + by } else { now.wall.0 - by }
+        };
         self.tell(|| format!("the wall clock goes from {} to {wall}", now.wall.0));
-        self.clocks.set(Now { wall: UnixMs(wall), ..now });
-        self.oracle.time(wall);
+        self.show(Shown { wall: UnixMs(wall), ..now });
+    }
+
+    /// Right, an hour or years off, or at 1970.
+    fn wild_clock(&mut self) -> u64 {
+        const HOUR_MS: u64 = 3_600_000;
+        const YEAR_MS: u64 = 365 * 24 * HOUR_MS;
+        let true_ms = self.true_ms();
+        let by = self.chance.pick(&[0, 0, HOUR_MS, 3 * HOUR_MS, YEAR_MS, 23 * YEAR_MS]);
+        match self.chance.below(5) {
+            0 => self.chance.below(YEAR_MS),
+            1 | 2 => true_ms - by.min(2 * YEAR_MS),
+            _ => true_ms + by,
+        }
     }
 
     /// The node will die at one of the next calls of one of its hosts.
@@ -445,6 +495,8 @@ impl World {
 
     fn start(&mut self) -> Verdict {
         let workers = self.chance.between(1, self.plan.workers_max) as usize;
+        // When all else is well and the node still doubts its clock, the operator knows that it is right.
+        let is_vouched_for = self.is_at_rest;
         self.disk_is_read_only = false;
         self.sink_busy_until_ms = 0;
         let disk = Rc::clone(&self.disk);
@@ -456,7 +508,14 @@ impl World {
                 disk: &mut disk.borrow_mut(),
                 chance: &mut self.chance,
             };
-            Node::start(&self.folder, workers, &self.plan, &self.clocks, &self.store, &mut medium)?
+            Node::start(
+                &self.folder,
+                (workers, is_vouched_for),
+                &self.plan,
+                &self.clocks,
+                &self.store,
+                &mut medium,
+            )?
         };
         // What the disk has, whoever knows of it; then what the node made of that.
         self.oracle.crashed(disk.borrow().durable())?;

@@ -125,6 +125,17 @@ impl Admission {
         }
     }
 
+    /// Checks the signature of one issued click and nothing else of it: for a click that was
+    /// rejected before its tag was looked at.
+    ///
+    /// # Errors
+    /// `unknown_key` or `bad_tag`.
+    pub fn check_tag(&self, click: &Click) -> Result<(), Reason> {
+        let key = self.keys.find(click.impression.issuer(), click.impression.key());
+        let key = key.ok_or(Reason::UnknownKey)?;
+        if click.expected_tag(key) == click.tag.get() { Ok(()) } else { Err(Reason::BadTag) }
+    }
+
     /// Judges at most [`LANES`] clicks, their tags together.
     #[inline]
     fn judge_group(&self, received_at: UnixMs, group: &[Arrival], out: &mut Vec<Judgement>) {

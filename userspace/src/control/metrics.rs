@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use weir_common::reason::{Class, Reason};
 
 use super::status::{Latencies, State, Status, WorkerStatus};
+use crate::clock::Doubt;
 use crate::stats::JournalHealth;
 use crate::stats::{Histogram, HistogramSnapshot};
 
@@ -113,6 +114,11 @@ impl Scrape {
         let states = [State::Recovering, State::Running, State::Draining];
         let states = states.map(|state| (vec![("state", state.name())], i64::from(state == status.state)));
         out.gauges("state", "1 beside the state the daemon is in", states)?;
+        let doubts = Doubt::ALL.iter().map(|doubt| {
+            let is_it = status.time.doubt.as_deref() == Some(doubt.name());
+            (vec![("doubt", doubt.name())], i64::from(is_it))
+        });
+        out.gauges("time_uncertain", "1 beside the reason why the node's time is uncertain", doubts)?;
         let rungs = ["native", "generic", "none"]
             .map(|rung| (vec![("rung", rung)], i64::from(rung == status.steering.rung)));
         out.gauges("steering", "1 beside the rung steering stands on", rungs)?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use weir_common::reason::{Class, Outcome, Reason};
 
 use super::recovery::RecoveryStatus;
+use crate::clock::NodeClock;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
 
 /// What the daemon is doing.
@@ -135,6 +136,8 @@ pub struct Sources {
     pub state: Arc<AtomicState>,
     /// What the start found in the journal, once it has read it.
     pub recovery: Arc<OnceLock<RecoveryStatus>>,
+    /// The node's time.
+    pub clock: Arc<NodeClock>,
     /// When it started.
     pub started: Instant,
 }
@@ -291,6 +294,39 @@ pub struct ForwardStatus {
     pub click_to_bucket_ns: Quantiles,
 }
 
+/// The node's time, and whether it can be relied on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeStatus {
+    /// Whether it is uncertain: clicks are taken; nothing becomes final, or goes for its age.
+    pub uncertain: bool,
+    /// Why, as [`crate::clock::Doubt::name`].
+    pub doubt: Option<String>,
+    /// The same as a sentence.
+    pub cause: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// The node's time, in ms since 1970.
+    pub node_ms: u64,
+    /// What the system clock showed at the last look, in ms since 1970.
+    pub system_ms: u64,
+}
+
+impl From<&NodeClock> for TimeStatus {
+    fn from(clock: &NodeClock) -> Self {
+        let reading = clock.read();
+        let text =
+            |text: fn(crate::clock::Doubt) -> &'static str| reading.doubt.map(|it| text(it).to_owned());
+        Self {
+            uncertain: reading.doubt.is_some(),
+            doubt: text(crate::clock::Doubt::name),
+            cause: text(crate::clock::Doubt::cause),
+            remedy: text(crate::clock::Doubt::remedy),
+            node_ms: reading.time.0,
+            system_ms: clock.system().0,
+        }
+    }
+}
+
 /// The daemon at one moment. Counters run since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -308,6 +344,9 @@ pub struct Status {
     pub uptime_s: f64,
     /// What it is doing.
     pub state: State,
+    /// The node's time.
+    #[serde(default)]
+    pub time: TimeStatus,
     /// How packets reach their worker.
     pub steering: Steering,
     /// What the XDP program counted.
@@ -355,6 +394,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         epoch: sources.identity.epoch,
         uptime_s: sources.started.elapsed().as_secs_f64(),
         state: sources.state.get(),
+        time: TimeStatus::from(&*sources.clock),
         steering: sources.frames.steering(),
         frames: sources.frames.frames().iter().map(frame).collect(),
         clicks,

@@ -26,7 +26,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use weir_common::id::NodeId;
+use weir_common::time::UnixMs;
 
+use crate::clock::{NodeClock, Watch};
 use crate::config::{Config, Host};
 use crate::control::{
     self, AtomicState, Control, ControlHandle, Drain, Identity, RecoveryStatus, Sources, State,
@@ -118,12 +120,19 @@ pub enum DaemonError {
     Unflushed(String),
 }
 
+/// What the operator says to one start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// The system clock is right, whatever the journal says.
+    pub clock_is_right: bool,
+}
+
 /// Runs the daemon until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
 /// When something it needs cannot be had, or the drain does not come to its end. What was
 /// acknowledged is durable in either case.
-pub fn run(config: &Config) -> Result<(), DaemonError> {
+pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
     let cores = Host::this().worker_cores(config);
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
     settle(&mut System, &folder)?;
@@ -136,12 +145,13 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         forward: Arc::default(),
         drain: Arc::default(),
         recovery: Arc::default(),
+        clock: Arc::default(),
         workers,
         cores,
         folder,
     };
     let control = node.start_control(config)?;
-    let running = node.start(config)?;
+    let mut running = node.start(config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
     let ended = running.watch(&node.drain);
@@ -163,6 +173,7 @@ struct Node {
     state: Arc<AtomicState>,
     drain: Arc<AtomicBool>,
     recovery: Arc<OnceLock<RecoveryStatus>>,
+    clock: Arc<NodeClock>,
 }
 
 impl Node {
@@ -181,6 +192,7 @@ impl Node {
             frames: Arc::<SharedSteering>::clone(&self.steering),
             state: Arc::clone(&self.state),
             recovery: Arc::clone(&self.recovery),
+            clock: Arc::clone(&self.clock),
             started: Instant::now(),
         };
         let settings =
@@ -190,7 +202,7 @@ impl Node {
         Control::start(settings, sources, drain)
     }
 
-    fn start(&self, config: &Config) -> Result<Running, DaemonError> {
+    fn start(&self, config: &Config, by: Told) -> Result<Running, DaemonError> {
         // Bound before all that may take long, so that what comes meanwhile waits in the kernel or
         // is counted.
         let sockets = threads::open_sockets(config, self.cores.len())?;
@@ -200,6 +212,8 @@ impl Node {
         let refold::Refolded { ledgers, recovery, shelf, past, latest } =
             self.refold(&told, &sink, &checkpoint)?;
         let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
+        let newest = (latest > UnixMs(0)).then_some(latest);
+        let watch = Watch::begin(&self.clock, settings::clock(config), newest, by.clock_is_right);
         let sink = sink.settled(config, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
@@ -210,6 +224,7 @@ impl Node {
         if let Some(past) = past {
             forwarder.await_past(past.start(&self.cores)?);
         }
+        forwarder.keep_time(Arc::clone(&self.clock));
         forwarder.keep_digests(self.digests(config, shelf)?);
         let phase = Arc::new(Phase::new(self.cores.len()));
         let workers = WorkerThreads::start(threads::Start {
@@ -224,10 +239,11 @@ impl Node {
             boxes,
             stats: &self.workers,
             phase: &phase,
-            clock_floor: latest,
+            latest,
+            clock: Arc::clone(&self.clock),
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
-        Ok(Running { phase, workers, forwarder })
+        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock) })
     }
 }
 
@@ -279,16 +295,20 @@ struct Running {
     phase: Arc<Phase>,
     workers: WorkerThreads,
     forwarder: ForwarderThread,
+    watch: Watch,
+    clock: Arc<NodeClock>,
 }
 
 impl Running {
-    /// Sleeps until a drain is asked for, or a thread ends that should not.
-    fn watch(&self, drain: &AtomicBool) -> Result<(), DaemonError> {
+    /// Sleeps until a drain is asked for, or a thread ends that should not; looks at the clocks
+    /// meanwhile, for this thread waits for nothing else.
+    fn watch(&mut self, drain: &AtomicBool) -> Result<(), DaemonError> {
         while !drain.load(Ordering::Acquire) {
             if let Some(name) = self.workers.ended().or_else(|| self.forwarder.ended()) {
                 tracing::error!(name, "a thread ended that should not; draining the rest");
                 return Err(DaemonError::Panicked(name));
             }
+            self.watch.look(&self.clock);
             std::thread::park_timeout(WATCH_TICK);
         }
         Ok(())

@@ -4,6 +4,7 @@ use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute};
 
 use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
+use crate::clock;
 use crate::config::{Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
@@ -71,6 +72,11 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
         },
         ..ForwarderConfig::default()
     }
+}
+
+pub(super) const fn clock(config: &Config) -> clock::Settings {
+    let admission = &config.admission;
+    clock::Settings::new(admission.lifetime.as_millis() as u64, admission.max_ahead.as_millis() as u64)
 }
 
 pub(super) fn ring(config: &Config) -> uring::Settings {

@@ -13,6 +13,7 @@ use weir_common::time::UnixMs;
 
 use super::{DaemonError, settings};
 use crate::admission::Admission;
+use crate::clock::NodeClock;
 use crate::config::Config;
 use crate::forward::{Forwarder, Mailbox, Sink};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
@@ -58,7 +59,9 @@ pub(super) struct Start<'a> {
     pub(super) boxes: Vec<Mailbox>,
     pub(super) stats: &'a Arc<[WorkerStats]>,
     pub(super) phase: &'a Arc<Phase>,
-    pub(super) clock_floor: UnixMs,
+    /// The latest receive time in the journal.
+    pub(super) latest: UnixMs,
+    pub(super) clock: Arc<NodeClock>,
 }
 
 /// The running workers.
@@ -80,12 +83,13 @@ impl WorkerThreads {
                 shards: start.shards.clone(),
                 admission: start.admission.clone(),
                 ledger,
-                book: Book::new(journal(config, start.folder, worker, &start.budget, start.clock_floor)),
+                book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,
                 waiting_capacity: settings::WAITING_MAX,
                 stats: OwnStats::new(Arc::clone(start.stats), number),
+                clock: Arc::clone(&start.clock),
             };
-            let (ring, clock_floor) = (settings::ring(config), start.clock_floor);
+            let (ring, clock) = (settings::ring(config), Arc::clone(&start.clock));
             let told = Settings {
                 commit_window: config.journal.commit_window,
                 receive_buffers: ring.receive_buffers,
@@ -95,7 +99,7 @@ impl WorkerThreads {
             let name = format!("weir-worker-{number}");
             let run = move || {
                 pin(core);
-                let kernel = Kernel::start(worker, ring, own_sockets, clock_floor)?;
+                let kernel = Kernel::start(worker, ring, own_sockets, clock)?;
                 let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase);
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more

@@ -22,9 +22,10 @@ use part::Planned;
 use super::batch::{Checkpoint, FlushNo};
 use super::mailbox::{Mailboxes, Share};
 use super::merge::Merge;
-use super::pace::{ForwarderConfig, Now, SteadyClock, wall_clock};
+use super::pace::{ForwarderConfig, Now};
 use super::retention::Retention;
 use super::sink::{Sink, SinkError};
+use crate::clock::NodeClock;
 use crate::digest::Digests;
 use crate::journal::{BlockStream, DiskBudget, Folder, Recovery};
 use crate::stats::ForwardStats;
@@ -137,7 +138,7 @@ pub struct Forwarder<S> {
     incarnation: Incarnation,
     epoch: Epoch,
     merge: Merge,
-    clock: SteadyClock,
+    clock: Arc<NodeClock>,
     checkpoint: Checkpoint,
     flush: FlushNo,
     /// The last block to forward of each stream.
@@ -170,7 +171,7 @@ impl<S: Sink> Forwarder<S> {
         let upto = recovery.ends.iter().map(|(&writer, end)| (writer, end.last)).collect();
         let mut forwarder = Self {
             merge: Merge::default(),
-            clock: SteadyClock::default(),
+            clock: Arc::default(),
             flush: FlushNo::default(),
             checkpoint: Checkpoint::default(),
             config,
@@ -265,6 +266,11 @@ impl<S: Sink> Forwarder<S> {
         self.past = Some(past);
     }
 
+    /// Runs by this clock.
+    pub fn keep_time(&mut self, clock: Arc<NodeClock>) {
+        self.clock = clock;
+    }
+
     /// Keeps rows only as long as these digests do not stand for them.
     pub fn keep_digests(&mut self, digests: Digests) {
         self.retention.keep_digests(digests);
@@ -313,7 +319,6 @@ impl<S: Sink> Forwarder<S> {
             self.take_past();
         }
         if self.is_idle() && self.past.is_none() {
-            let now = self.clock.steady(now);
             self.flush.0 += 1;
             self.mailboxes.request(self.flush);
             let shares = (0..self.mailboxes.workers()).map(|_| None).collect();
@@ -323,7 +328,6 @@ impl<S: Sink> Forwarder<S> {
 
     /// Does what there is to do now; in how many ms to call again at the latest.
     pub fn poll(&mut self, now: Now) -> u64 {
-        let now = self.clock.steady(now);
         // In every state: a worker may wait for the space, and a flush for that worker.
         self.trim_now_and_then(now);
         match &mut self.state {
@@ -404,7 +408,9 @@ impl<S: Sink> Forwarder<S> {
     fn finish(&mut self, now: Now, asked: Asked) {
         let since = asked.since;
         self.recovered();
-        self.merge.settle(asked.minute_before(self.config.close_after_ms));
+        if since.is_certain {
+            self.merge.settle(asked.minute_before(self.config.close_after_ms));
+        }
         if let Some(oldest) = asked.oldest {
             let waited_ms = (since.wall.0 + (now.ms - since.ms)).saturating_sub(oldest.0);
             self.stats.click_to_bucket.record(waited_ms.saturating_mul(1_000_000), 1);
@@ -417,7 +423,9 @@ impl<S: Sink> Forwarder<S> {
             return;
         }
         self.trim_at_ms = now.ms + self.config.trim_every_ms;
-        if let Err(error) = self.trim(now.wall) {
+        // To a clock at the beginning of time nothing is old.
+        let age_by = if now.is_certain { now.wall } else { UnixMs(0) };
+        if let Err(error) = self.trim(age_by) {
             self.note_error(format!("deleting forwarded segments failed: {error}; the disk may fill up"));
         }
     }
@@ -433,8 +441,12 @@ impl<S: Sink> Forwarder<S> {
     /// Runs until `stop`, then makes one last flush. Workers must answer flushes until this
     /// returns; one that ended and dropped its mailbox is not waited for.
     pub fn run(mut self, stop: &AtomicBool) -> Self {
-        let began = Instant::now();
-        let now = || Now { ms: began.elapsed().as_millis() as u64, wall: wall_clock() };
+        let clock = Arc::clone(&self.clock);
+        let now = || {
+            let monotonic_ns = clock.monotonic_ns();
+            let reading = clock.at(monotonic_ns);
+            Now { ms: monotonic_ns / 1_000_000, wall: reading.time, is_certain: reading.doubt.is_none() }
+        };
         while !stop.load(Ordering::Acquire) {
             let wait_ms = self.poll(now()).min(STOP_CHECK_MS);
             std::thread::park_timeout(Duration::from_millis(wait_ms));

@@ -188,6 +188,9 @@ fn notes(model: &Model) -> Vec<String> {
     let journal = &status.journal;
     let why = journal.last_failure.as_deref().unwrap_or("see the log");
     let mut notes = Vec::new();
+    if let (Some(cause), Some(remedy)) = (&status.time.cause, &status.time.remedy) {
+        notes.push(format!("TIME UNCERTAIN: {cause} {remedy}"));
+    }
     match journal.state {
         JournalHealth::Running if journal.failures > 0 => {
             notes.push(format!("journal: {} operations failed; the last: {why}", journal.failures));

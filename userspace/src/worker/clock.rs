@@ -1,58 +1,64 @@
-//! The worker's clock: read once a turn, never backwards.
+//! The worker's clock: the node's, read once a turn, never backwards.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use weir_common::time::UnixMs;
+
+use crate::clock::{Doubt, NodeClock};
 
 /// One reading: all datagrams of a turn share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Wall clock; never less than in the turn before, whatever the system clock did.
+    /// The node's time; never less than in the turn before, whatever the system clock did.
     pub wall: UnixMs,
-    /// Nanoseconds since the worker started; for latencies and timeouts.
+    /// Why it cannot be relied on, if it cannot.
+    pub doubt: Option<Doubt>,
+    /// Nanoseconds since the node's clock was made; for latencies and timeouts.
     pub monotonic_ns: u64,
 }
 
-/// Reads the clocks.
+/// Reads the node's clock.
 #[derive(Debug)]
 pub struct Clock {
-    started: Instant,
+    node: Arc<NodeClock>,
     latest: UnixMs,
 }
 
 impl Clock {
-    /// A clock that starts now and whose wall time is never before `floor`, the latest receive
-    /// time in the journal.
+    /// A reader of the node's clock.
     #[must_use]
-    pub fn new(floor: UnixMs) -> Self {
-        Self { started: Instant::now(), latest: floor }
+    pub const fn new(node: Arc<NodeClock>) -> Self {
+        Self { node, latest: UnixMs(0) }
     }
 
     /// Both clocks now.
     pub fn read(&mut self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        self.take(UnixMs(wall), self.started.elapsed().as_nanos() as u64)
+        self.at(self.node.monotonic_ns())
     }
 
-    /// What to make of a reading of the system's clocks.
-    pub fn take(&mut self, wall: UnixMs, monotonic_ns: u64) -> Now {
-        self.latest = self.latest.max(wall);
-        Now { wall: self.latest, monotonic_ns }
+    /// Both clocks when the monotonic one shows this.
+    pub fn at(&mut self, monotonic_ns: u64) -> Now {
+        let reading = self.node.at(monotonic_ns);
+        self.latest = self.latest.max(reading.time);
+        Now { wall: self.latest, doubt: reading.doubt, monotonic_ns }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Time;
 
     #[test]
-    fn the_wall_clock_never_falls_behind_the_journal() {
-        let future = UnixMs(9_999_999_999_999);
-        let mut clock = Clock::new(future);
-        assert_eq!(clock.read().wall, future);
-        let mut clock = Clock::new(UnixMs(0));
+    fn a_workers_time_never_runs_backwards_whatever_is_decided() {
+        let node = Arc::new(NodeClock::default());
+        let mut clock = Clock::new(Arc::clone(&node));
+        node.set(Time { offset_ms: 5000, floor: UnixMs(0), doubt: None }, UnixMs(5000));
+        assert_eq!(clock.at(1_000_000).wall, UnixMs(5001));
+        node.set(Time { offset_ms: 10, floor: UnixMs(0), doubt: Some(Doubt::SteppedBack) }, UnixMs(10));
+        let now = clock.at(2_000_000);
+        assert_eq!((now.wall, now.doubt), (UnixMs(5001), Some(Doubt::SteppedBack)));
         let (first, second) = (clock.read(), clock.read());
-        assert!(first.wall.0 > 1_600_000_000_000 && first.wall <= second.wall);
-        assert!(first.monotonic_ns <= second.monotonic_ns);
+        assert!(first.monotonic_ns <= second.monotonic_ns && first.wall <= second.wall);
     }
 }

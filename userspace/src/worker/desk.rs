@@ -4,9 +4,11 @@
 //! out what is ready. So everything between the wire and the disk can be tested without either.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use weir_common::id::{BlockSeq, WorkerId};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::time::UnixMs;
 use weir_common::wire::{AckStatus, Datagram, HeaderFacts};
 
 use super::book::Book;
@@ -15,6 +17,7 @@ use super::handoff::{HandedOff, Port, Reply, handed_off};
 use super::reply::{Ticket, Waiting, WaitingTable, status_of};
 use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
+use crate::clock::{Doubt, NodeClock};
 use crate::ledger::{Decision, Entry, Ledger};
 use crate::stats::OwnStats;
 use crate::uring::{self, Peer, ReceiverId};
@@ -45,6 +48,7 @@ pub struct Desk {
     /// Datagrams whose acks may go out now.
     pub ready: Vec<Waiting>,
     stats: OwnStats,
+    clock: Arc<NodeClock>,
     scratch: Scratch,
 }
 
@@ -87,6 +91,8 @@ pub struct Parts {
     pub waiting_capacity: u32,
     /// Where it counts.
     pub stats: OwnStats,
+    /// Whom it tells what signed clicks say of the time.
+    pub clock: Arc<NodeClock>,
 }
 
 impl Desk {
@@ -105,6 +111,7 @@ impl Desk {
             awaiting_others: VecDeque::new(),
             ready: Vec::new(),
             stats: parts.stats,
+            clock: parts.clock,
             scratch: Scratch::default(),
         }
     }
@@ -200,7 +207,11 @@ impl Desk {
         judgements.clear();
         self.admission.judge(now.wall, arrivals, &mut judgements);
         for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
-            let admitted = match *judgement {
+            let judgement = match now.doubt {
+                None => *judgement,
+                Some(doubt) => self.judge_in_doubt(doubt, arrival, *judgement),
+            };
+            let admitted = match judgement {
                 Judgement::Admit(admitted) => admitted,
                 Judgement::Reject(outcome, reason) => {
                     self.reject(now, *origin, outcome, reason);
@@ -231,6 +242,27 @@ impl Desk {
         (self.scratch.judgements, self.scratch.own_origins) = (judgements, own_origins);
         self.scratch.entries = reuse(entries);
         self.scratch.extensions = reuse(extensions);
+    }
+
+    /// What is left of a judgement that rests on a time nobody can rely on: nothing is refused for
+    /// good for its age. Signed impressions from the future are a witness of how late it is.
+    #[cold]
+    fn judge_in_doubt(&self, doubt: Doubt, arrival: &Arrival<'_>, judgement: Judgement) -> Judgement {
+        let uncertain = Judgement::Reject(Outcome::Refused, Reason::TimeUncertain);
+        match judgement {
+            Judgement::Admit(_) if doubt == Doubt::NoTime => uncertain,
+            Judgement::Reject(_, reason @ (Reason::Expired | Reason::NotYetIssued)) => {
+                if let Err(reason) = self.admission.check_tag(arrival.click) {
+                    return Judgement::Reject(Outcome::Refused, reason);
+                }
+                if reason == Reason::NotYetIssued {
+                    let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
+                    self.clock.note_signed(UnixMs(issued_at_ms));
+                }
+                uncertain
+            }
+            certain => certain,
+        }
     }
 
     fn reject(&mut self, now: Now, origin: Origin, outcome: Outcome, reason: Reason) {

@@ -10,13 +10,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use weir_common::id::WorkerId;
-use weir_common::time::UnixMs;
 
 use super::WorkerError;
 use super::clock::{Clock, Now};
 use super::disk_faults::{DiskFaults, Injected};
 use super::host::{Creation, Host};
 use super::reply::SendSlots;
+use crate::clock::NodeClock;
 use crate::journal::SegmentNo;
 use crate::journal::disk::{Stepwise, create_segment};
 use crate::rx::udp::socket_drops;
@@ -64,8 +64,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Sets up the ring, the sockets and the helper thread of a worker, on its own thread. Wall
-    /// time is never before `clock_floor`.
+    /// Sets up the ring, the sockets and the helper thread of a worker, on its own thread.
     ///
     /// # Errors
     /// When the kernel refuses the ring, a thread or a descriptor.
@@ -73,7 +72,7 @@ impl Kernel {
         worker: WorkerId,
         ring: uring::Settings,
         sockets: Vec<OwnedFd>,
-        clock_floor: UnixMs,
+        clock: Arc<NodeClock>,
     ) -> Result<Self, WorkerError> {
         let start = |operation| move |source| WorkerError::Start { worker: worker.0, operation, source };
         let mut uring = Uring::new(ring)?;
@@ -83,7 +82,7 @@ impl Kernel {
             uring.add_receiver(socket);
         }
         let creator = Creator::start(worker).map_err(start("start its segment thread"))?;
-        let (clock, faults) = (Clock::new(clock_floor), DiskFaults::new(worker));
+        let (clock, faults) = (Clock::new(clock), DiskFaults::new(worker));
         Ok(Self { uring, sockets: kept, creator, clock, faults, answered: Vec::new() })
     }
 }

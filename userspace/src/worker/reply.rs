@@ -21,7 +21,11 @@ pub const fn status_of(outcome: Outcome, reason: Reason) -> AckStatus {
         (Outcome::Duplicate, _) => AckStatus::Exists,
         (
             Outcome::Refused,
-            Reason::TableFull | Reason::JournalFull | Reason::HandoffFull | Reason::Draining,
+            Reason::TableFull
+            | Reason::JournalFull
+            | Reason::HandoffFull
+            | Reason::Draining
+            | Reason::TimeUncertain,
         ) => AckStatus::Retry,
         (Outcome::Refused | Outcome::Malformed, _) => AckStatus::Malformed,
     }

@@ -75,6 +75,7 @@ impl Fixture {
             frames: Arc::new(Frames),
             state: Arc::clone(&self.state),
             recovery: Arc::clone(&self.recovery),
+            clock: Arc::default(),
             started: Instant::now(),
         }
     }

@@ -137,7 +137,7 @@ impl<S: Sink> Node<S> {
         let sink = sink(&folder);
         let given = (budget, Arc::clone(&stats));
         let forwarder = Forwarder::new(flush, &folder, &recovery, sink, forwarder_boxes, given)?;
-        let now = Now { ms: 0, wall: START };
+        let now = Now { ms: 0, wall: START, is_certain: true };
         Ok(Self { folder, workers, forwarder, recovery, stats, now })
     }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use weir::forward;
 use weir_common::id::{Epoch, WorkerId};
+use weir_common::time::UnixMs;
 
+use super::super::host::Shown;
+use super::super::node::Node;
 use super::super::oracle::Verdict;
 use super::World;
 
@@ -47,8 +49,7 @@ impl World {
 
     pub(super) fn last_flush(&mut self) -> Verdict {
         let Some(node) = &mut self.node else { return Ok(()) };
-        let now_ms = self.clocks.get().monotonic_ns / 1_000_000;
-        let now = forward::Now { ms: now_ms - node.started_ms, wall: self.clocks.get().wall };
+        let now = node.forwarder_time(self.clocks.get());
         node.forwarder.begin_flush(now);
         let crashes = self.tally.crashes;
         for _ in 0..2000 {
@@ -86,8 +87,17 @@ impl World {
         let was_damaged = self.plan.damage > 0;
         self.plan = self.plan.healed();
         self.disk_is_full = false;
+        self.is_at_rest = true;
         self.tell(|| "all faults are over".to_owned());
-        if self.chance.one_in(2) || self.disk_is_read_only || was_damaged || self.needs_operator() {
+        self.show(Shown { wall: UnixMs(self.true_ms()), ..self.clocks.get() });
+        let is_in_doubt = |node: &Node| node.clock.at(self.clocks.get().monotonic_ns).doubt.is_some();
+        let is_in_doubt = self.node.as_ref().is_some_and(is_in_doubt);
+        if is_in_doubt
+            || self.chance.one_in(2)
+            || self.disk_is_read_only
+            || was_damaged
+            || self.needs_operator()
+        {
             self.crash("the end of all faults")?;
         }
         let mut rounds = 0;

@@ -119,7 +119,10 @@ impl<S: Sink> Forwarder<S> {
             checkpoint.counted.clone_from(&checkpoint.positions);
         }
         // What a worker that is gone still owed, the next start has to be able to send.
-        if is_last && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker)) {
+        if is_last
+            && asked.since.is_certain
+            && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker))
+        {
             let closed = asked.minute_before(self.config.close_after_ms);
             checkpoint.final_before = checkpoint.final_before.max(closed);
         }

@@ -14,7 +14,7 @@ use super::reader::{End, Reader};
 use super::record::{BLOCK_HEADER, BucketRecord, NODE_HEADER, ROWS_HEADER, ad_key, block_key, split_block};
 use super::topics::{Takes, TopicNames, TopicSettings, ensure};
 use super::transaction::{Owner, Record};
-use crate::forward::pace::wall_clock;
+use crate::clock::system_clock;
 
 /// Whose batches these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl KafkaSink {
             host: host.trim().to_owned(),
             pid: std::process::id(),
             incarnation: format!("{:016x}", identity.incarnation.0),
-            claimed_at_ms: wall_clock().0,
+            claimed_at_ms: system_clock().0,
         };
         Self {
             names: TopicNames::new(&topics.prefix),
@@ -173,7 +173,7 @@ impl KafkaSink {
         match &found.claim {
             Some(other) if other.session != self.claim.session => Err(KafkaError::Claimed {
                 id: self.transactional_id(),
-                since: format!("{} s ago", wall_clock().0.saturating_sub(other.claimed_at_ms) / 1000),
+                since: format!("{} s ago", system_clock().0.saturating_sub(other.claimed_at_ms) / 1000),
                 owner: format!("process {} on host {}", other.pid, other.host),
             }),
             _ => Ok(()),

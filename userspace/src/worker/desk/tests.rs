@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use weir_common::id::{ImpressionId, NodeId};
+use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId};
+use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, HEADER_LEN, Header, MAGIC, VERSION, click_flags};
 use zerocopy::IntoBytes;
@@ -12,7 +13,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 use super::super::handoff;
 use super::*;
-use crate::admission::{KeyRing, Settings as AdmissionSettings};
+use crate::admission::{KeyRing, Settings as AdmissionSettings, SigningKey};
 use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Settings as LedgerSettings;
 use crate::stats::WorkerStats;
@@ -36,6 +37,7 @@ impl Lab {
         let temporary = tempfile::tempdir().expect("folder");
         let folder = Folder::open(temporary.path(), NodeId(1)).expect("journal folder");
         let budget = Arc::new(DiskBudget::new(bytes_max, 0));
+        let clock = Arc::<NodeClock>::default();
         let desk = |(number, port)| {
             let worker = WorkerId(number as u16);
             // As small as a journal can be: what is tested here is not the disk.
@@ -46,17 +48,18 @@ impl Lab {
                 shards: ShardMap::even(workers),
                 admission: Admission::new(
                     AdmissionSettings { allow_unsigned: true, ..AdmissionSettings::default() },
-                    KeyRing::new(&[]).expect("no keys"),
+                    KeyRing::new(&[signing_key()]).expect("one key"),
                 ),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,
                 waiting_capacity: 64,
                 stats: OwnStats::new(Arc::new([WorkerStats::default()]), 0),
+                clock: Arc::clone(&clock),
             })
         };
         let desks: Vec<_> = handoff::mesh(workers).into_iter().enumerate().map(desk).collect();
-        let now = Now { wall: UnixMs(NOW_MS), monotonic_ns: 0 };
+        let now = Now { wall: UnixMs(NOW_MS), doubt: None, monotonic_ns: 0 };
         let mut lab =
             Self { disks: desks.iter().map(|_| Disk::default()).collect(), desks, now, _folder: temporary };
         lab.drive();
@@ -100,6 +103,19 @@ impl Lab {
     fn received(&self) -> u64 {
         self.desks.iter().map(|desk| desk.stats.clicks_received.get()).sum()
     }
+}
+
+const KEY: SipKey = SipKey { k0: 3, k1: 4 };
+
+const fn signing_key() -> SigningKey {
+    SigningKey { issuer: Issuer(1), id: KeyId(1), secret: KEY }
+}
+
+/// A click on an impression that was issued then.
+fn issued(sequence: u64, issued_at_ms: u64) -> Click {
+    let impression = ImpressionId::issued(Issuer(1), KeyId(1), (issued_at_ms / 1000) as u32, sequence);
+    let click = Click { impression, clicked_at_ms: U64::new(NOW_MS), ..Click::zeroed() };
+    Click { tag: U64::new(click.expected_tag(&KEY)), ..click }
 }
 
 fn click(id: u128, ordinal: u8) -> Click {
@@ -296,4 +312,35 @@ proptest! {
         prop_assert_eq!(accepted + repeat, distinct.len() as u64);
         prop_assert!(lab.desks.iter().all(Desk::is_settled));
     }
+}
+
+#[test]
+fn nothing_is_refused_for_good_for_its_age_while_the_time_is_in_doubt() {
+    let mut lab = Lab::new(1);
+    let day_ms = 86_400_000;
+    let clicks = [
+        issued(1, NOW_MS - 1000),
+        issued(2, NOW_MS + day_ms),
+        issued(3, NOW_MS - 2 * day_ms),
+        Click { tag: U64::new(1), ..issued(4, NOW_MS + day_ms) },
+        click(9, 0),
+    ];
+    let (created, exists) = (AckStatus::Created as u8, AckStatus::Exists as u8);
+    let (retry, for_good) = (AckStatus::Retry as u8, AckStatus::Malformed as u8);
+    lab.now.doubt = Some(Doubt::SteppedBack);
+    lab.arrive(0, &datagram(1, &clicks));
+    lab.commit();
+    assert_eq!(lab.acks(0), [(1, vec![created, retry, retry, for_good, created])]);
+    let uncertain = &lab.desks[0].stats.reasons[Reason::TimeUncertain as usize];
+    assert_eq!((uncertain.get(), lab.received()), (2, 5));
+    // Without any time at all only a witness is of use: what was signed.
+    lab.now.doubt = Some(Doubt::NoTime);
+    lab.arrive(0, &datagram(2, &[click(10, 0), clicks[0]]));
+    lab.commit();
+    assert_eq!(lab.acks(0), [(2, vec![retry, retry])]);
+    // When it is certain again, age counts.
+    lab.now.doubt = None;
+    lab.arrive(0, &datagram(3, &clicks));
+    lab.commit();
+    assert_eq!(lab.acks(0), [(3, vec![exists, for_good, for_good, for_good, exists])]);
 }

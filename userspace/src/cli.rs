@@ -129,6 +129,8 @@ pub enum TopicKind {
     Checkpoints,
     /// The same in the cluster of kafka.buckets
     BucketCheckpoints,
+    /// Samples of malformed input; of the embedded store too, while the daemon is stopped
+    Rejects,
 }
 
 /// Arguments of `weir status`.

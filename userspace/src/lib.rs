@@ -28,6 +28,8 @@ pub mod forward;
 pub mod journal;
 /// Dedupe, outcomes, buckets: a deterministic fold, without clock or I/O.
 pub mod ledger;
+/// Malformed input: counted always, kept as samples.
+pub mod rejects;
 /// How clicks come in; the only room that knows sockets.
 pub mod rx;
 /// Counters and histograms that workers write and the control side reads.

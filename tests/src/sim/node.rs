@@ -16,6 +16,7 @@ use weir::journal::{
     BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
 };
 use weir::ledger;
+use weir::rejects::{Gate, samplers};
 use weir::stats::{ForwardStats, OwnStats, WorkerStats};
 use weir::worker::book::Book;
 use weir::worker::desk::Parts;
@@ -102,7 +103,7 @@ impl Node {
         let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
         let budget = Arc::new(DiskBudget::new(used + plan.segments_max * segment_bytes, used));
         let (boxes, ends) = mailboxes(workers as u16);
-        let forwarder = Forwarder::new(
+        let mut forwarder = Forwarder::new(
             forwarder_config(plan),
             &folder,
             &recovery,
@@ -121,6 +122,8 @@ impl Node {
         let watch = Watch::begin_at(&clock, clock_settings(plan), shows, newest, is_vouched_for);
         let stations: Vec<_> = (0..workers).map(|_| Rc::<RefCell<Station>>::default()).collect();
         let mut running = Vec::new();
+        let (mut samplers, samples) = samplers(workers as u16, 10, folder.epoch(), &Gate::default());
+        forwarder.take_samples(samples);
         let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(&stations).enumerate();
         for (number, ((((ledger, unflushed), mailbox), port), station)) in each {
             let worker = WorkerId(number as u16);
@@ -134,6 +137,7 @@ impl Node {
                 waiting_capacity: 64,
                 stats: OwnStats::new(Arc::clone(&stats), number),
                 clock: Arc::clone(&clock),
+                rejects: samplers.remove(0),
             };
             let host =
                 SimulatedHost::new(number as i32, Rc::clone(clocks), Arc::clone(&clock), Rc::clone(station));

@@ -32,9 +32,11 @@ const STOP_MS: u64 = 3_600_000;
 /// How long a clock must run steadily before it is believed without another witness: longer than
 /// time daemons need after a boot until they set a wrong clock right.
 const SETTLE_MS: u64 = 5 * 60_000;
-/// Signed clicks that are heard as one witness: a stray one of an ad server under test is none.
+/// Signed clicks that are heard as one witness: fewer may all be of an ad server under test.
 const WITNESSES: u64 = 8;
-/// How long ago the newest impression clicked was issued at the most, where ads are shown at all.
+/// Issue times of which the middle one is taken. An ad server whose clock is wrong is a minority.
+pub const ISSUES_HEARD: usize = 64;
+/// How long ago the impressions that are clicked now were issued, the middle one of them.
 const FRESH_MS: u64 = 10 * 60_000;
 
 /// What a judge is told once.
@@ -61,19 +63,40 @@ impl Settings {
     }
 }
 
-/// Clicks with a right signature that were issued after the node's time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What clicks with a right signature say of the node's time. A resend says it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signed {
-    /// How many; a resend counts again.
-    pub clicks: u64,
-    /// The newest issue.
-    pub newest: UnixMs,
+    /// Clicks that are in time by it.
+    pub in_time: u64,
+    /// Clicks that were issued in its future.
+    pub future: u64,
+    /// When the last of those were issued, [`ISSUES_HEARD`] at the most.
+    pub issued: Vec<UnixMs>,
 }
 
 impl Signed {
     fn add(&mut self, more: Self) {
-        self.clicks += more.clicks;
-        self.newest = self.newest.max(more.newest);
+        self.in_time += more.in_time;
+        self.future += more.future;
+        self.issued.extend(more.issued);
+        let surplus = self.issued.len().saturating_sub(ISSUES_HEARD);
+        self.issued.drain(..surplus);
+    }
+
+    /// The time that most of them say it is at least, when it is later than the node's.
+    fn later_time(&self) -> Option<UnixMs> {
+        if self.future < WITNESSES || self.future <= self.in_time {
+            return None;
+        }
+        let mut issued = self.issued.clone();
+        issued.sort_unstable();
+        issued.get(issued.len() / 2).copied()
+    }
+
+    /// Whether most of them say that the node's time is right. Asked before there are so many
+    /// resends of clicks from the future that those are the most.
+    const fn confirm(&self) -> bool {
+        self.in_time >= WITNESSES && self.in_time >= self.future
     }
 }
 
@@ -121,6 +144,8 @@ pub struct Judge {
     steady_since_ms: u64,
     /// What signed clicks have said since.
     signed: Signed,
+    /// Most of those were in time once: the node's time needs no other.
+    is_confirmed: bool,
 }
 
 impl Judge {
@@ -144,6 +169,7 @@ impl Judge {
             system_offset_ms: less(system, monotonic_ms),
             steady_since_ms: monotonic_ms,
             signed: Signed::default(),
+            is_confirmed: false,
         };
         let gap_ms = less(system, from.0);
         judge.time.doubt = match newest {
@@ -172,10 +198,11 @@ impl Judge {
         let system_offset_ms = less(system, monotonic_ms);
         if system_offset_ms.abs_diff(self.system_offset_ms) > STEP_MS.cast_unsigned() {
             self.steady_since_ms = monotonic_ms;
-            self.signed = Signed::default();
+            self.hear_anew();
         }
         self.system_offset_ms = system_offset_ms;
         self.signed.add(signed);
+        self.is_confirmed |= self.signed.confirm();
         let gap_ms = less(system, self.time.at(monotonic_ms).0);
         if self.time.doubt.is_some() {
             self.reconsider(monotonic_ms, system, gap_ms);
@@ -191,7 +218,17 @@ impl Judge {
         let floor = self.time.at(monotonic_ms);
         self.time = Time { offset_ms: self.system_offset_ms, floor, doubt: None };
         self.anchor = Anchor::Moment;
+        self.hear_anew();
+    }
+
+    fn hear_anew(&mut self) {
         self.signed = Signed::default();
+        self.is_confirmed = false;
+    }
+
+    /// The time that signed clicks say it is at least, when it is later than the node's.
+    fn signed_time(&self) -> Option<UnixMs> {
+        self.signed.later_time().filter(|_| !self.is_confirmed)
     }
 
     fn doubt(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
@@ -204,7 +241,7 @@ impl Judge {
         });
         self.anchor = Anchor::Moment;
         self.steady_since_ms = monotonic_ms;
-        self.signed = Signed::default();
+        self.hear_anew();
     }
 
     fn reconsider(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
@@ -238,15 +275,14 @@ impl Judge {
 
     /// Whether signed clicks say that the node's time is behind, and that the system's is right.
     fn is_borne_out(&self, system: UnixMs, gap_ms: i64) -> bool {
-        gap_ms > 0
-            && self.signed.clicks >= WITNESSES
-            && self.signed.newest.0.saturating_add(FRESH_MS) >= system.0
-            && !self.is_contradicted(system)
+        let is_near = |signed: UnixMs| signed.0.saturating_add(FRESH_MS) >= system.0;
+        gap_ms > 0 && self.signed_time().is_some_and(is_near) && !self.is_contradicted(system)
     }
 
     /// Whether signed clicks say that the system clock is behind.
-    const fn is_contradicted(&self, system: UnixMs) -> bool {
-        self.signed.newest.0 > system.0.saturating_add(self.settings.max_ahead_ms)
+    fn is_contradicted(&self, system: UnixMs) -> bool {
+        let latest_ms = system.0.saturating_add(self.settings.max_ahead_ms);
+        self.signed_time().is_some_and(|signed| signed.0 > latest_ms)
     }
 
     /// The system clock has been behind for so long that it must be right: the node's time stands
@@ -258,19 +294,18 @@ impl Judge {
         self.anchor = Anchor::AtLeast;
     }
 
-    /// It is as late, at least, as what was signed last; as long as nothing exact is known, and the
+    /// It is as late, at least, as what was signed; as long as nothing exact is known, and the
     /// system clock, if it can be right at all, does not say that it is earlier.
     fn follow_signed(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
-        let newest = self.signed.newest;
-        let is_heard = self.signed.clicks >= WITNESSES && is_plausible(newest);
+        let Some(signed) = self.signed_time().filter(|signed| is_plausible(*signed)) else { return };
         let is_denied = is_plausible(system) && gap_ms > 0 && self.is_contradicted(system);
-        let is_later = newest > self.time.at(monotonic_ms);
-        if self.anchor == Anchor::Moment || !is_heard || is_denied || !is_later {
+        let is_later = signed > self.time.at(monotonic_ms);
+        if self.anchor == Anchor::Moment || is_denied || !is_later {
             return;
         }
-        self.time.offset_ms = less(newest, monotonic_ms);
+        self.time.offset_ms = less(signed, monotonic_ms);
         self.anchor = Anchor::AtLeast;
-        self.signed = Signed::default();
+        self.hear_anew();
         if self.time.doubt == Some(Doubt::NoTime) {
             self.time.doubt = Some(Doubt::Implausible);
         }

@@ -13,12 +13,13 @@ mod doubt;
 pub mod judge;
 mod system;
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use weir_common::time::UnixMs;
 
 pub use doubt::Doubt;
+use judge::ISSUES_HEARD;
 pub use judge::{Judge, Settings, Signed, Time};
 pub use system::system_clock;
 
@@ -47,9 +48,11 @@ pub struct NodeClock {
     doubt: AtomicU8,
     /// What the system clock said when it was last looked at.
     system_ms: AtomicU64,
-    /// Signed clicks that the node's time takes for issued in the future, since the last look.
-    signed_clicks: AtomicU64,
-    signed_newest_ms: AtomicU64,
+    /// Signed clicks since the last look that are in time by the node's.
+    in_time: AtomicU64,
+    /// Those that it takes for issued in the future, and when the last of them were issued.
+    future: AtomicUsize,
+    issued_ms: [AtomicU64; ISSUES_HEARD],
 }
 
 impl Default for NodeClock {
@@ -62,8 +65,9 @@ impl Default for NodeClock {
             floor_ms: AtomicU64::new(0),
             doubt: AtomicU8::new(0),
             system_ms: AtomicU64::new(system.0),
-            signed_clicks: AtomicU64::new(0),
-            signed_newest_ms: AtomicU64::new(0),
+            in_time: AtomicU64::new(0),
+            future: AtomicUsize::new(0),
+            issued_ms: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
@@ -99,14 +103,24 @@ impl NodeClock {
     }
 
     /// A click whose signature is right was issued at a time that the node takes for the future.
-    pub fn note_signed(&self, issued_at: UnixMs) {
-        self.signed_newest_ms.fetch_max(issued_at.0, Ordering::Relaxed);
-        self.signed_clicks.fetch_add(1, Ordering::Relaxed);
+    /// Called only while the time is in doubt, like [`NodeClock::note_in_time`].
+    pub fn note_future(&self, issued_at: UnixMs) {
+        let at = self.future.fetch_add(1, Ordering::Relaxed) % ISSUES_HEARD;
+        self.issued_ms[at].store(issued_at.0, Ordering::Relaxed);
+    }
+
+    /// So many clicks whose signature is right are in time.
+    pub fn note_in_time(&self, clicks: u64) {
+        self.in_time.fetch_add(clicks, Ordering::Relaxed);
     }
 
     fn take_signed(&self) -> Signed {
-        let clicks = self.signed_clicks.swap(0, Ordering::Relaxed);
-        Signed { clicks, newest: UnixMs(self.signed_newest_ms.swap(0, Ordering::Relaxed)) }
+        let in_time = self.in_time.swap(0, Ordering::Relaxed);
+        let future = self.future.swap(0, Ordering::Relaxed);
+        let issued = self.issued_ms.iter().take(future.min(ISSUES_HEARD));
+        // One that is counted and not there yet says zero, and one zero moves no middle.
+        let issued = issued.map(|ms| UnixMs(ms.load(Ordering::Relaxed))).collect();
+        Signed { in_time, future: future as u64, issued }
     }
 
     /// What holds from now on.
@@ -227,9 +241,11 @@ mod tests {
     #[test]
     fn what_signed_clicks_say_is_heard_once() {
         let (clock, _) = clock_at(NOW);
-        clock.note_signed(UnixMs(5));
-        clock.note_signed(UnixMs(3));
-        assert_eq!(clock.take_signed(), Signed { clicks: 2, newest: UnixMs(5) });
+        clock.note_future(UnixMs(5));
+        clock.note_future(UnixMs(3));
+        clock.note_in_time(7);
+        let heard = Signed { in_time: 7, future: 2, issued: vec![UnixMs(5), UnixMs(3)] };
+        assert_eq!(clock.take_signed(), heard);
         assert_eq!(clock.take_signed(), Signed::default());
     }
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub journal: Journal,
     /// Where blocks and buckets go.
     pub forward: Forward,
+    /// What is kept of malformed input.
+    pub rejects: Rejects,
     /// The cluster, when they go to Kafka.
     pub kafka: Kafka,
     /// Metrics and health over HTTP.
@@ -254,6 +256,13 @@ pub enum Sink {
     Embedded,
     /// The cluster of [`Config::kafka`].
     Kafka,
+}
+
+/// `[rejects]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejects {
+    /// Samples a worker takes in a second at the most.
+    pub samples_per_s: u32,
 }
 
 /// `[kafka]`

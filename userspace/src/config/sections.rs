@@ -14,7 +14,7 @@ use super::kafka;
 use super::reader::{Notes, Section, integer_in};
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
-    Node, Rate, Secret, Sink, Steer, SteerMode, Udp, Workers,
+    Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, Udp, Workers,
 };
 
 const KIB: u64 = 1 << 10;
@@ -48,6 +48,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         buckets: buckets(root.section("buckets")),
         journal: journal(root.section("journal")),
         forward: forward(root.section("forward")),
+        rejects: rejects(root.section("rejects")),
         kafka: kafka::read(root.section("kafka")),
         metrics: metrics(root.section("metrics")),
         log: log(root.section("log")),
@@ -290,6 +291,12 @@ fn forward(mut section: Section<'_, '_>) -> Forward {
     };
     section.finish();
     forward
+}
+
+fn rejects(mut section: Section<'_, '_>) -> Rejects {
+    let rejects = Rejects { samples_per_s: section.integer("samples_per_s", 10, 0..=1000) };
+    section.finish();
+    rejects
 }
 
 fn metrics(mut section: Section<'_, '_>) -> Metrics {

@@ -210,6 +210,9 @@ impl Scrape {
             ("forward_raw_bytes", "Bytes of raw batches committed to the sink", forward.raw_bytes),
             ("forward_bucket_revisions", "Bucket revisions committed to the sink", forward.buckets),
             ("forward_bucket_bytes", "Bytes of those revisions", forward.bucket_bytes),
+            ("forward_rejects", "Samples of malformed input committed to the sink", forward.rejects),
+            ("rejects_sampled", "Malformed input copied for the sink", self.status.clicks.rejects_sampled),
+            ("rejects_unsampled", "Malformed input only counted", self.status.clicks.rejects_unsampled),
         ];
         for (name, help, total) in totals {
             out.counters(name, help, [(vec![], total)])?;

@@ -166,6 +166,12 @@ pub struct Clicks {
     pub reasons: BTreeMap<String, u64>,
     /// Datagrams lost before any of our code saw them, by reason; not in `received`.
     pub unseen: BTreeMap<String, u64>,
+    /// Malformed datagrams and clicks that were copied for the sink.
+    #[serde(default)]
+    pub rejects_sampled: u64,
+    /// Those that were only counted.
+    #[serde(default)]
+    pub rejects_unsampled: u64,
     /// Clicks given to other workers.
     pub handed_off: u64,
     /// Clicks taken from other workers.
@@ -288,6 +294,9 @@ pub struct ForwardStatus {
     pub buckets: u64,
     /// Bytes of those revisions.
     pub bucket_bytes: u64,
+    /// Samples of malformed input committed.
+    #[serde(default)]
+    pub rejects: u64,
     /// How long one flush takes in the sink.
     pub flush_latency_ns: Quantiles,
     /// From the receive time of a flush's oldest row to its commit.
@@ -426,11 +435,24 @@ fn clicks(workers: &[WorkerStats]) -> Clicks {
     let (reasons, unseen) = (counted(false), counted(true));
     let waiting = sum(&|stats| &stats.datagrams_waiting);
     let taken_over = sum(&|stats| &stats.clicks_taken_over);
+    let rejects_sampled = sum(&|stats| &stats.rejects_sampled);
+    let rejects_unsampled = sum(&|stats| &stats.rejects_unsampled);
     let handed_off = sum(&|stats| &stats.clicks_handed_off);
     let received = sum(&|stats| &stats.clicks_received);
     let decided: u64 = outcomes.values().sum();
     let residual = received.wrapping_sub(decided).cast_signed();
-    Clicks { received, outcomes, reasons, unseen, handed_off, taken_over, waiting, residual }
+    Clicks {
+        received,
+        outcomes,
+        reasons,
+        unseen,
+        rejects_sampled,
+        rejects_unsampled,
+        handed_off,
+        taken_over,
+        waiting,
+        residual,
+    }
 }
 
 fn latencies(sources: &Sources) -> Latencies {
@@ -506,6 +528,7 @@ fn forward(stats: &ForwardStats, latencies: &Latencies) -> ForwardStatus {
         raw_bytes: stats.raw_bytes.get(),
         buckets: stats.buckets.get(),
         bucket_bytes: stats.bucket_bytes.get(),
+        rejects: stats.rejects.get(),
         flush_latency_ns: Quantiles::from(&latencies.flush),
         click_to_bucket_ns: Quantiles::from(&latencies.click_to_bucket),
     }

@@ -41,6 +41,7 @@ use crate::journal::disk::System;
 use crate::journal::settle::settle;
 use crate::journal::{DiskBudget, Folder, FolderError};
 use crate::ledger;
+use crate::rejects::{Gate, samplers};
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
 use crate::steer::SteerError;
@@ -224,6 +225,10 @@ impl Node {
         if let Some(past) = past {
             forwarder.await_past(past.start(&self.cores)?);
         }
+        let samples_per_s = config.rejects.samples_per_s;
+        let (samplers, samples) =
+            samplers(self.cores.len() as u16, samples_per_s, self.folder.epoch(), &Gate::default());
+        forwarder.take_samples(samples);
         forwarder.keep_time(Arc::clone(&self.clock));
         forwarder.keep_digests(self.digests(config, shelf)?);
         let phase = Arc::new(Phase::new(self.cores.len()));
@@ -241,6 +246,7 @@ impl Node {
             phase: &phase,
             latest,
             clock: Arc::clone(&self.clock),
+            samplers,
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
         Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock) })

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::forward::{Forwarder, Mailbox, Sink};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
+use crate::rejects::Sampler;
 use crate::rx::udp::{SocketError, open_group};
 use crate::stats::{OwnStats, WorkerStats};
 use crate::worker::book::{BLOCK_BYTES, Book};
@@ -62,6 +63,7 @@ pub(super) struct Start<'a> {
     /// The latest receive time in the journal.
     pub(super) latest: UnixMs,
     pub(super) clock: Arc<NodeClock>,
+    pub(super) samplers: Vec<Sampler>,
 }
 
 /// The running workers.
@@ -75,8 +77,10 @@ impl WorkerThreads {
         let mut sockets = by_worker(start.sockets, cores.len());
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
-        let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(cores);
-        for (number, ((((ledger, unflushed), mailbox), port), &core)) in each.enumerate() {
+        let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
+        for (number, (((((ledger, unflushed), mailbox), port), rejects), &core)) in
+            each.zip(cores).enumerate()
+        {
             let worker = WorkerId(number as u16);
             let parts = Parts {
                 worker,
@@ -88,6 +92,7 @@ impl WorkerThreads {
                 waiting_capacity: settings::WAITING_MAX,
                 stats: OwnStats::new(Arc::clone(start.stats), number),
                 clock: Arc::clone(&start.clock),
+                rejects,
             };
             let (ring, clock) = (settings::ring(config), Arc::clone(&start.clock));
             let told = Settings {

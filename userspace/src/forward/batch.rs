@@ -8,6 +8,7 @@ use weir_common::time::Minute;
 
 use crate::journal::block::check_header;
 use crate::journal::{BlockStream, Finding, FolderError, Position};
+use crate::rejects::Reject;
 
 /// The number of a flush: the revision of its buckets. Rises over restarts too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,8 @@ pub struct Batch {
     pub buckets: Vec<Bucket>,
     /// Blocks that are gone, among those before this checkpoint.
     pub gaps: Vec<Gap>,
+    /// Samples of malformed input; in the last part.
+    pub rejects: Vec<Reject>,
     /// How far the sink is with this batch.
     pub checkpoint: Checkpoint,
 }

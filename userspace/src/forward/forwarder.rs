@@ -28,6 +28,7 @@ use super::sink::{Sink, SinkError};
 use crate::clock::NodeClock;
 use crate::digest::Digests;
 use crate::journal::{BlockStream, DiskBudget, Folder, Recovery};
+use crate::rejects::Samples;
 use crate::stats::ForwardStats;
 
 /// Bytes of one bucket in a batch, for the statistics: key and totals.
@@ -148,6 +149,7 @@ pub struct Forwarder<S> {
     retention: Retention,
     trim_at_ms: u64,
     past: Option<Past>,
+    samples: Option<Samples>,
     state: State,
     last_error: Option<String>,
 }
@@ -188,6 +190,7 @@ impl<S: Sink> Forwarder<S> {
             retention: Retention::new(recovery.segments.clone(), folder.epoch()),
             trim_at_ms: 0,
             past: None,
+            samples: None,
             state: State::Opening { retry: Retry { at_ms: BACKOFF_MS.0, backoff_ms: BACKOFF_MS.0 } },
             last_error: None,
         };
@@ -264,6 +267,11 @@ impl<S: Sink> Forwarder<S> {
     /// Waits with the first flush for the totals of rows that no worker has in its ledger.
     pub fn await_past(&mut self, past: Past) {
         self.past = Some(past);
+    }
+
+    /// Takes samples of malformed input along.
+    pub fn take_samples(&mut self, samples: Samples) {
+        self.samples = Some(samples);
     }
 
     /// Runs by this clock.

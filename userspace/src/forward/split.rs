@@ -1,4 +1,4 @@
-//! Two sinks for one node: raw batches to the first, buckets to the second.
+//! Two sinks for one node: raw batches and rejects to the first, buckets to the second.
 //!
 //! Raw clicks are many and may stay in their region; buckets are few and are wanted centrally. Each
 //! sink has a transaction and a checkpoint of its own. The raw sink always goes first, so its
@@ -92,7 +92,7 @@ fn furthest(left: &Positions, right: &Positions) -> Positions {
     furthest
 }
 
-/// The blocks; what the buckets have is still that of the last batch.
+/// Blocks and rejects; what the buckets have is still that of the last batch.
 fn of_raw(batch: &Batch, known: &Checkpoint) -> Batch {
     let Batch { node, incarnation, flush, part, .. } = *batch;
     let checkpoint = Checkpoint {
@@ -100,11 +100,12 @@ fn of_raw(batch: &Batch, known: &Checkpoint) -> Batch {
         counted: known.counted.clone(),
         ..batch.checkpoint.clone()
     };
-    Batch { node, incarnation, flush, part, buckets: Vec::new(), gaps: batch.gaps.clone(), checkpoint }
+    let (gaps, rejects) = (batch.gaps.clone(), batch.rejects.clone());
+    Batch { node, incarnation, flush, part, buckets: Vec::new(), gaps, rejects, checkpoint }
 }
 
 fn of_buckets(batch: &Batch) -> Batch {
-    Batch { gaps: Vec::new(), ..batch.clone() }
+    Batch { gaps: Vec::new(), rejects: Vec::new(), ..batch.clone() }
 }
 
 /// A part of a flush that is not its last says nothing to the sink of buckets.
@@ -144,6 +145,7 @@ mod tests {
             part: 0,
             buckets: Vec::new(),
             gaps: Vec::new(),
+            rejects: Vec::new(),
             checkpoint: after.clone(),
         };
         let of_raw = of_raw(&batch, &before).checkpoint;

@@ -170,6 +170,10 @@ pub struct WorkerStats {
     pub outcomes: [Counter; OUTCOMES],
     /// Clicks by reason, where the outcome has one; and `unseen` reasons.
     pub reasons: [Counter; REASON_SLOTS],
+    /// Malformed datagrams and clicks of which the forwarder got a copy.
+    pub rejects_sampled: Counter,
+    /// Those of which it got none.
+    pub rejects_unsampled: Counter,
     /// Clicks given to other workers.
     pub clicks_handed_off: Counter,
     /// Clicks taken from other workers.
@@ -212,6 +216,8 @@ impl Default for WorkerStats {
             clicks_received: Counter::default(),
             outcomes: std::array::from_fn(|_| Counter::default()),
             reasons: std::array::from_fn(|_| Counter::default()),
+            rejects_sampled: Counter::default(),
+            rejects_unsampled: Counter::default(),
             clicks_handed_off: Counter::default(),
             clicks_taken_over: Counter::default(),
             acks_sent: Counter::default(),
@@ -311,6 +317,8 @@ pub struct ForwardStats {
     pub buckets: Counter,
     /// Bytes of those revisions.
     pub bucket_bytes: Counter,
+    /// Samples of malformed input committed to the sink.
+    pub rejects: Counter,
     /// How long one flush takes in the sink.
     pub flush_latency: Histogram,
     /// From the receive time of a flush's oldest row to its commit.

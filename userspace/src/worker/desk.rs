@@ -10,6 +10,7 @@ use weir_common::id::{BlockSeq, WorkerId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::time::UnixMs;
 use weir_common::wire::{AckStatus, Datagram, HeaderFacts};
+use zerocopy::IntoBytes;
 
 use super::book::Book;
 use super::clock::Now;
@@ -19,6 +20,7 @@ use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::{Doubt, NodeClock};
 use crate::ledger::{Decision, Entry, Ledger};
+use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
 use crate::uring::{self, Peer, ReceiverId};
 
@@ -49,6 +51,7 @@ pub struct Desk {
     pub ready: Vec<Waiting>,
     stats: OwnStats,
     clock: Arc<NodeClock>,
+    rejects: Sampler,
     scratch: Scratch,
 }
 
@@ -93,6 +96,8 @@ pub struct Parts {
     pub stats: OwnStats,
     /// Whom it tells what signed clicks say of the time.
     pub clock: Arc<NodeClock>,
+    /// What takes copies of malformed input.
+    pub rejects: Sampler,
 }
 
 impl Desk {
@@ -112,6 +117,7 @@ impl Desk {
             ready: Vec::new(),
             stats: parts.stats,
             clock: parts.clock,
+            rejects: parts.rejects,
             scratch: Scratch::default(),
         }
     }
@@ -156,10 +162,12 @@ impl Desk {
         let parsed = match Datagram::parse(datagram.payload) {
             Ok(parsed) if !datagram.truncated => parsed,
             Ok(_) => {
+                self.sample(now, Reason::BadLength, datagram);
                 self.count(now, Outcome::Malformed, Reason::BadLength, 1);
                 return None;
             }
             Err(bad) => {
+                self.sample(now, bad.reason, datagram);
                 self.count(now, Outcome::Malformed, bad.reason, u32::from(bad.clicks));
                 if let Some(batch_id) = bad.batch_id {
                     self.answer_all(now, peer, batch_id, bad.clicks, AckStatus::Malformed);
@@ -179,6 +187,30 @@ impl Desk {
         self.count(now, Outcome::Refused, Reason::JournalFull, u32::from(count));
         self.answer_all(now, peer, batch_id, count, AckStatus::Retry);
         None
+    }
+
+    /// Lets a malformed datagram be sampled.
+    #[cold]
+    fn sample(&mut self, now: Now, reason: Reason, datagram: &uring::Datagram<'_>) {
+        let parts = [datagram.payload, &[]];
+        let (at, from) = ((now.wall, now.monotonic_ns), datagram.from);
+        let is_taken = self.rejects.offer(at, reason, Input::Datagram, from, parts, datagram.truncated);
+        self.count_sample(is_taken);
+    }
+
+    /// Lets a malformed click of a sound datagram be sampled.
+    #[cold]
+    fn sample_click(&mut self, now: Now, reason: Reason, origin: Origin, arrival: &Arrival<'_>) {
+        let Some(from) = self.waiting.sender(origin.ticket) else { return };
+        let parts = [arrival.click.as_bytes(), arrival.extension];
+        let at = (now.wall, now.monotonic_ns);
+        let is_taken = self.rejects.offer(at, reason, Input::Click, from, parts, false);
+        self.count_sample(is_taken);
+    }
+
+    fn count_sample(&self, is_taken: bool) {
+        let counter = if is_taken { &self.stats.rejects_sampled } else { &self.stats.rejects_unsampled };
+        counter.add(1);
     }
 
     /// Counts clicks that end here without having been admitted.
@@ -206,14 +238,21 @@ impl Desk {
         let mut own_origins = std::mem::take(&mut self.scratch.own_origins);
         judgements.clear();
         self.admission.judge(now.wall, arrivals, &mut judgements);
+        let mut signed_in_time = 0;
         for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
             let judgement = match now.doubt {
                 None => *judgement,
                 Some(doubt) => self.judge_in_doubt(doubt, arrival, *judgement),
             };
             let admitted = match judgement {
-                Judgement::Admit(admitted) => admitted,
+                Judgement::Admit(admitted) => {
+                    signed_in_time += u64::from(now.doubt.is_some() && !arrival.click.is_foreign());
+                    admitted
+                }
                 Judgement::Reject(outcome, reason) => {
+                    if outcome == Outcome::Malformed {
+                        self.sample_click(now, reason, *origin, arrival);
+                    }
                     self.reject(now, *origin, outcome, reason);
                     continue;
                 }
@@ -237,6 +276,9 @@ impl Desk {
                 self.reject(now, *origin, Outcome::Refused, Reason::HandoffFull);
             }
         }
+        if signed_in_time > 0 {
+            self.clock.note_in_time(signed_in_time);
+        }
         self.settle_own(now, &entries, &extensions, &own_origins);
         own_origins.clear();
         (self.scratch.judgements, self.scratch.own_origins) = (judgements, own_origins);
@@ -257,7 +299,7 @@ impl Desk {
                 }
                 if reason == Reason::NotYetIssued {
                     let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
-                    self.clock.note_signed(UnixMs(issued_at_ms));
+                    self.clock.note_future(UnixMs(issued_at_ms));
                 }
                 uncertain
             }

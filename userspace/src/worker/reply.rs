@@ -1,6 +1,7 @@
 //! Acks: datagrams that wait for their clicks to be durable, and the answers on their way out.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
 
 use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_LEN};
@@ -116,6 +117,13 @@ impl WaitingTable {
             .get_mut(ticket.slot as usize)?
             .as_mut()
             .filter(|waiting| waiting.generation == ticket.generation)
+    }
+
+    /// Whom the ack of a datagram goes to.
+    #[must_use]
+    pub fn sender(&self, ticket: Ticket) -> Option<SocketAddr> {
+        let waiting = self.slots.get(ticket.slot as usize)?.as_ref()?;
+        (waiting.generation == ticket.generation).then_some(waiting.peer.address)
     }
 
     /// Sets the status of one click.

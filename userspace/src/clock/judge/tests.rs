@@ -55,10 +55,15 @@ impl Story {
     /// Clicks are heard whose impressions were issued so long ago by the true time, if the node
     /// takes that for the future.
     fn hear(&mut self, clicks: u64, issued_ago_s: i64) {
-        let newest = at(self.s - issued_ago_s);
-        if newest.0 > self.time().0 + 60_000 {
-            self.look(Signed { clicks, newest });
+        let issued = at(self.s - issued_ago_s);
+        let mut signed = Signed::default();
+        if issued.0 > self.time().0 + 60_000 {
+            signed.future = clicks;
+            signed.issued = vec![issued; clicks.min(ISSUES_HEARD as u64) as usize];
+        } else {
+            signed.in_time = clicks;
         }
+        self.look(signed);
     }
 
     fn time(&self) -> UnixMs {
@@ -133,6 +138,7 @@ fn a_node_that_never_knew_the_time_hears_it_from_signed_clicks() {
     assert_eq!(story.doubt(), Some(Doubt::NoTime), "fewer than it takes");
     story.hear(1, 40);
     assert_eq!((story.doubt(), story.error_s()), (Some(Doubt::Implausible), -30));
+    story.hear(WITNESSES, 20);
     // And when the clock is set it is believed: what was signed is a bound from below only.
     story.set_wrong(0);
     assert_eq!((story.doubt(), story.error_s()), (None, 0));
@@ -236,4 +242,22 @@ fn a_clock_that_is_waited_for_and_set_ahead_again_is_believed_where_it_may_be() 
     assert_eq!(story.doubt(), Some(Doubt::BehindJournal));
     story.set_wrong(HOUR_S);
     assert_eq!((story.doubt(), story.error_s()), (None, HOUR_S));
+}
+
+#[test]
+fn an_ad_server_whose_clock_is_ahead_is_outvoted() {
+    // Of those that say something one in four is ten minutes ahead.
+    let mut story = Story::start(TO_1970_S, None);
+    story.hear(6, 10);
+    story.hear(2, -600);
+    assert_eq!((story.doubt(), story.error_s()), (Some(Doubt::Implausible), -10));
+    // From now on the others are in time, and however often it sends again moves nothing.
+    story.hear(WITNESSES, 5);
+    for _ in 0..100 {
+        story.hear(100, -600);
+        story.pass(1);
+    }
+    assert_eq!(story.error_s(), -10);
+    story.set_wrong(0);
+    assert_eq!((story.doubt(), story.error_s()), (None, 0));
 }

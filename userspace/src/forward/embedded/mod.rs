@@ -7,12 +7,13 @@
 //!
 //! ```text
 //! <store>/
-//!   db/    fjall: buckets, minutes, manifest, gaps, streams, lives
+//!   db/    fjall: buckets, minutes, manifest, gaps, streams, lives, rejects
 //!   raw/   <flush>-<part>.wraw
 //! ```
 
 pub mod keys;
 pub mod raw;
+mod rejects;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo, Gap};
 use super::sink::{Sink, SinkError};
 use crate::journal::disk::{create_folder, sync_folder};
+use crate::rejects::Reject;
 use keys::{BucketValue, LifeValue, ManifestValue, StreamValue};
 use raw::{RawBlocks, RawError, RawId, RawSummary};
 
@@ -77,6 +79,7 @@ pub struct Store {
     gaps: Keyspace,
     streams: Keyspace,
     lives: Keyspace,
+    rejects: Keyspace,
     raw: PathBuf,
     /// Whose checkpoint is asked for.
     incarnation: Incarnation,
@@ -112,6 +115,7 @@ impl Store {
             gaps: keyspace("gaps")?,
             streams: keyspace("streams")?,
             lives: keyspace("lives")?,
+            rejects: keyspace("rejects")?,
             db,
             raw,
             incarnation,
@@ -283,6 +287,14 @@ impl Store {
         }
     }
 
+    /// The samples of malformed input, oldest first.
+    pub fn rejects(&self) -> impl Iterator<Item = Result<(Incarnation, Reject), StoreError>> + '_ {
+        self.rejects.iter().map(|entry| {
+            let (_, value) = entry.into_inner()?;
+            rejects::read(&value).ok_or(StoreError::Damaged("rejects"))
+        })
+    }
+
     fn transact(&self, batch: &Batch, id: RawId, raw: &RawSummary) -> fjall::Result<()> {
         let mut transaction = self.db.batch().durability(Some(PersistMode::SyncAll));
         let revision = batch.flush.0.into();
@@ -297,6 +309,13 @@ impl Store {
             let mut key = keys::stream(batch.incarnation, gap.epoch, gap.worker).to_vec();
             key.extend_from_slice(&gap.first.0.to_be_bytes());
             transaction.insert(&self.gaps, key, gap.last.0.to_be_bytes());
+        }
+        for key in rejects::surplus(&self.rejects, batch.rejects.len())? {
+            transaction.remove(&self.rejects, key);
+        }
+        for (index, reject) in batch.rejects.iter().enumerate() {
+            let value = rejects::value(batch.incarnation, reject);
+            transaction.insert(&self.rejects, rejects::key(id, index as u32), value);
         }
         for (&(epoch, worker), &position) in &batch.checkpoint.positions {
             let counted = batch.checkpoint.counted.get(&(epoch, worker)).copied().unwrap_or_default();

@@ -8,6 +8,7 @@ use super::super::pace::Now;
 use super::super::sink::{Sink, SinkError};
 use super::{Asked, BACKOFF_MS, BUCKET_BYTES, Forwarder, Retry, State};
 use crate::journal::{BlockStream, Position};
+use crate::rejects::Samples;
 use weir_common::id::{Epoch, WorkerId};
 
 /// A part of a flush, ready to be committed as often as it takes.
@@ -77,6 +78,7 @@ impl<S: Sink> Forwarder<S> {
         self.stats.raw_bytes.add(planned.bytes);
         self.stats.buckets.add(buckets);
         self.stats.bucket_bytes.add(buckets * BUCKET_BYTES);
+        self.stats.rejects.add(planned.batch.rejects.len() as u64);
     }
 
     fn stream(&self, writer: (Epoch, WorkerId), from: Position) -> BlockStream {
@@ -128,7 +130,11 @@ impl<S: Sink> Forwarder<S> {
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };
         let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
-        let batch = Batch { node, incarnation, flush, part, buckets, gaps, checkpoint };
+        // Samples go where there is something to go with: their own counts are in a block.
+        let is_empty = blocks == 0 && buckets.is_empty() && gaps.is_empty();
+        let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);
+        let rejects = samples.map_or_else(Vec::new, Samples::take);
+        let batch = Batch { node, incarnation, flush, part, buckets, gaps, rejects, checkpoint };
         Ok(Planned { batch, is_last, blocks, rows, bytes })
     }
 

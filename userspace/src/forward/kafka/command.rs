@@ -7,6 +7,7 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use serde_json::{Map, Value, json};
 use weir_common::block::BlockHeader;
 use weir_common::bucket::BucketTotals;
+use weir_common::id::{Incarnation, NodeId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::row::{Row, Rows};
 use zerocopy::FromBytes;
@@ -16,7 +17,10 @@ use super::reader::{End, Reader};
 use super::record::{BLOCK_HEADER, BucketRecord};
 use super::topics::TopicNames;
 use crate::cli::{ReadTopicArgs, TopicKind};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::daemon::store_path;
+use crate::forward::embedded::{Store, StoreError};
+use crate::rejects::hex;
 
 /// The name the reader gives the brokers.
 const CLIENT_ID: &str = "weir-read-topic";
@@ -30,6 +34,9 @@ pub enum ReadTopicError {
     /// Kafka, or what stands there.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// The embedded store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Standard output.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
@@ -40,6 +47,9 @@ pub enum ReadTopicError {
 /// # Errors
 /// When it cannot be read.
 pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> {
+    if args.topic == TopicKind::Rejects && config.forward.sink == config::Sink::Embedded {
+        return embedded_rejects(config, args);
+    }
     let raw = &config.kafka.cluster;
     let buckets = config.kafka.buckets.as_ref().unwrap_or(raw);
     if raw.settings.brokers.is_empty() {
@@ -51,6 +61,7 @@ pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> 
         TopicKind::Buckets => (names.buckets, buckets),
         TopicKind::Checkpoints => (names.checkpoints, raw),
         TopicKind::BucketCheckpoints => (names.checkpoints, buckets),
+        TopicKind::Rejects => (names.rejects, raw),
     };
     let reader = Reader::new(&cluster.settings, CLIENT_ID)?;
     let mut out = std::io::stdout().lock();
@@ -63,6 +74,18 @@ pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> 
         Ok(())
     })?;
     Ok(printed?)
+}
+
+/// Prints the samples of malformed input in the embedded store.
+fn embedded_rejects(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> {
+    let store = Store::open(&store_path(config), Incarnation(0))?;
+    let mut out = std::io::stdout().lock();
+    for found in store.rejects().take(usize::try_from(args.limit).unwrap_or(usize::MAX)) {
+        let (incarnation, reject) = found?;
+        let node = Some(NodeId(config.node.id));
+        writeln!(out, "{}", json!({ "key": reject.key(incarnation), "reject": reject.json(node) }))?;
+    }
+    Ok(())
 }
 
 /// One record as JSON.
@@ -81,6 +104,7 @@ fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
             let value = serde_json::from_slice(value).unwrap_or(Value::Null);
             (json!(String::from_utf8_lossy(key)), ("value", value))
         }
+        TopicKind::Rejects => (json!(String::from_utf8_lossy(key)), ("reject", reject(message, value))),
     };
     fields.insert("key".to_owned(), key);
     fields.insert(named.0.to_owned(), named.1);
@@ -90,6 +114,19 @@ fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
 fn block_header(message: &BorrowedMessage<'_>) -> Option<BlockHeader> {
     let bytes = message.headers()?.iter().find(|header| header.key == BLOCK_HEADER)?.value?;
     BlockHeader::read_from_bytes(bytes).ok()
+}
+
+/// Its headers by their names, and its bytes.
+fn reject(message: &BorrowedMessage<'_>, value: &[u8]) -> Value {
+    let named = |header: rdkafka::message::Header<'_, &[u8]>| {
+        let text = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+        (header.key.to_owned(), Value::from(text))
+    };
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter().map(named));
+    let mut fields: Map<_, _> = headers.collect();
+    fields.insert("octets".to_owned(), value.len().into());
+    fields.insert("hex".to_owned(), hex(value).into());
+    Value::Object(fields)
 }
 
 fn block(header: Option<BlockHeader>, body: &[u8], with_rows: bool) -> Value {
@@ -177,7 +214,6 @@ fn totals_json(totals: &BucketTotals) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::id::{Incarnation, NodeId};
     use zerocopy::IntoBytes;
 
     use super::super::super::batch::{Bucket, FlushNo};

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::super::batch::{Bucket, FlushNo};
 use crate::journal::BlockIdentity;
+use crate::rejects::Reject;
 
 /// The header of a raw record that has the block's 128 header bytes.
 pub const BLOCK_HEADER: &str = "block";
@@ -16,6 +17,24 @@ pub const BLOCK_HEADER: &str = "block";
 pub const NODE_HEADER: &str = "node";
 /// The header that has the number of rows, as decimal digits.
 pub const ROWS_HEADER: &str = "rows";
+
+/// The headers of a rejects record, by name.
+pub const REJECT_HEADERS: [&str; 7] =
+    ["reason", "reason_number", "input", "source", "received_ms", NODE_HEADER, "cut"];
+
+/// The values of a rejects record's headers, in the order of [`REJECT_HEADERS`].
+#[must_use]
+pub fn reject_headers(node: NodeId, reject: &Reject) -> [String; 7] {
+    [
+        reject.reason.name().to_owned(),
+        (reject.reason as u8).to_string(),
+        reject.input.name().to_owned(),
+        reject.source.to_string(),
+        reject.received_at.0.to_string(),
+        node.0.to_string(),
+        u8::from(reject.is_cut).to_string(),
+    ]
+}
 
 /// A block's identity as the key of its record: incarnation, epoch, worker, sequence.
 #[must_use]

@@ -11,10 +11,14 @@ use super::KafkaError;
 use super::checkpoint::{CheckpointValue, ClaimValue, GapValue, checkpoint_key, claim_key, gap_key};
 use super::client::ClusterSettings;
 use super::reader::{End, Reader};
-use super::record::{BLOCK_HEADER, BucketRecord, NODE_HEADER, ROWS_HEADER, ad_key, block_key, split_block};
+use super::record::{
+    BLOCK_HEADER, BucketRecord, NODE_HEADER, REJECT_HEADERS, ROWS_HEADER, ad_key, block_key, reject_headers,
+    split_block,
+};
 use super::topics::{Takes, TopicNames, TopicSettings, ensure};
 use super::transaction::{Owner, Record};
 use crate::clock::system_clock;
+use crate::rejects::Reject;
 
 /// Whose batches these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +222,9 @@ impl KafkaSink {
                 Record { topic: &self.names.buckets, key: &key, value: value.as_bytes(), headers: None };
             owner.send(record).map_err(sink_error)?;
         }
+        for reject in &batch.rejects {
+            self.send_reject(owner, batch, reject)?;
+        }
         for gap in &batch.gaps {
             let key = gap_key(batch.node, batch.incarnation, gap);
             let value = GapValue { first: gap.first.0, last: gap.last.0 };
@@ -243,6 +250,19 @@ impl KafkaSink {
         let topic = &self.names.clicks;
         owner
             .send(Record { topic, key: key.as_bytes(), value: rows, headers: Some(headers) })
+            .map_err(sink_error)
+    }
+
+    fn send_reject(&self, owner: &Owner, batch: &Batch, reject: &Reject) -> Result<(), SinkError> {
+        let values = reject_headers(batch.node, reject);
+        let headers = OwnedHeaders::new_with_capacity(REJECT_HEADERS.len());
+        let headers = REJECT_HEADERS
+            .iter()
+            .zip(&values)
+            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let (topic, key) = (&self.names.rejects, reject.key(batch.incarnation));
+        owner
+            .send(Record { topic, key: key.as_bytes(), value: &reject.bytes, headers: Some(headers) })
             .map_err(sink_error)
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId};
+use weir_common::id::{Epoch, ImpressionId, Issuer, KeyId, NodeId};
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, HEADER_LEN, Header, MAGIC, VERSION, click_flags};
@@ -16,6 +16,7 @@ use super::*;
 use crate::admission::{KeyRing, Settings as AdmissionSettings, SigningKey};
 use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Settings as LedgerSettings;
+use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -25,6 +26,7 @@ struct Lab {
     desks: Vec<Desk>,
     disks: Vec<Disk>,
     now: Now,
+    samples: Samples,
     _folder: tempfile::TempDir,
 }
 
@@ -38,6 +40,7 @@ impl Lab {
         let folder = Folder::open(temporary.path(), NodeId(1)).expect("journal folder");
         let budget = Arc::new(DiskBudget::new(bytes_max, 0));
         let clock = Arc::<NodeClock>::default();
+        let (mut samplers, samples) = samplers(workers as u16, 10, Epoch(1), &Gate::default());
         let desk = |(number, port)| {
             let worker = WorkerId(number as u16);
             // As small as a journal can be: what is tested here is not the disk.
@@ -56,12 +59,18 @@ impl Lab {
                 waiting_capacity: 64,
                 stats: OwnStats::new(Arc::new([WorkerStats::default()]), 0),
                 clock: Arc::clone(&clock),
+                rejects: samplers.remove(0),
             })
         };
         let desks: Vec<_> = handoff::mesh(workers).into_iter().enumerate().map(desk).collect();
         let now = Now { wall: UnixMs(NOW_MS), doubt: None, monotonic_ns: 0 };
-        let mut lab =
-            Self { disks: desks.iter().map(|_| Disk::default()).collect(), desks, now, _folder: temporary };
+        let mut lab = Self {
+            disks: desks.iter().map(|_| Disk::default()).collect(),
+            desks,
+            now,
+            samples,
+            _folder: temporary,
+        };
         lab.drive();
         lab
     }
@@ -343,4 +352,31 @@ fn nothing_is_refused_for_good_for_its_age_while_the_time_is_in_doubt() {
     lab.arrive(0, &datagram(3, &clicks));
     lab.commit();
     assert_eq!(lab.acks(0), [(3, vec![exists, for_good, for_good, for_good, exists])]);
+}
+
+#[test]
+fn malformed_input_is_counted_always_and_sampled_with_its_exact_bytes() {
+    let mut lab = Lab::new(1);
+    lab.arrive(0, b"GET / HTTP/1.1");
+    let bad = Click { country: *b"d!", ..click(2, 0) };
+    lab.arrive(0, &datagram(1, &[click(1, 0), bad]));
+    let taken = lab.samples.take();
+    let found: Vec<_> = taken.iter().map(|reject| (reject.reason, reject.input, &reject.bytes[..])).collect();
+    assert_eq!(
+        found,
+        [
+            (Reason::HeaderShort, Input::Datagram, &b"GET / HTTP/1.1"[..]),
+            (Reason::BadCountry, Input::Click, bad.as_bytes()),
+        ]
+    );
+    assert_eq!(taken[0].source.to_string(), "127.0.0.0/24");
+    // A flood: what is beyond the rate is counted all the same, and the books close.
+    for _ in 0..100 {
+        lab.arrive(0, b"GET / HTTP/1.1");
+    }
+    let stats = &lab.desks[0].stats;
+    assert_eq!((stats.rejects_sampled.get(), stats.rejects_unsampled.get()), (10, 92));
+    assert_eq!(lab.outcomes()[Outcome::Malformed as usize], 102);
+    assert_eq!(lab.outcomes().iter().sum::<u64>(), lab.received());
+    assert_eq!(lab.samples.take().len(), 8);
 }

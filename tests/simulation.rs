@@ -66,6 +66,12 @@ fn damage_that_a_start_does_not_report_is_found() {
 }
 
 #[test]
+fn a_sketch_with_a_user_it_should_not_have_is_found() {
+    let (_, wrong) = first_to_find(Canary::WrongSketch);
+    assert!(wrong.contains("sketch"), "{wrong}");
+}
+
+#[test]
 fn a_full_journal_gets_room_by_trimming_alone() {
     for seed in 1..=20 {
         // Two for each of four workers, as few as can work, and two that were given up.

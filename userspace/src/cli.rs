@@ -125,6 +125,8 @@ pub enum TopicKind {
     Clicks,
     /// Bucket revisions
     Buckets,
+    /// Sketches of unique users
+    Uniques,
     /// Checkpoints, claims and gaps
     Checkpoints,
     /// The same in the cluster of kafka.buckets

@@ -16,7 +16,7 @@ use weir::digest::header::digest_path;
 use weir::digest::read::Scratch;
 use weir::digest::write::remove_unfinished;
 use weir::digest::{Digest, DigestError, DigestHeader, Digests, GROUPS, Shelf, WriteError, write_digest};
-use weir::forward::Past;
+use weir::forward::{Counted, Past, Uniques};
 use weir::journal::folder::segment_ids;
 use weir::journal::{Folder, Part, SegmentId, recover_part};
 use weir::ledger::{Ledger, Recalled, RememberedState, Settings};
@@ -335,8 +335,8 @@ fn a_segment_stays_until_its_digest_is_durable() {
 fn the_first_flush_waits_for_the_past_and_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::try_start(dir.path(), 1, flush_config(), |_| MemorySink::default()).unwrap();
-    let (sender, totals) = sync_channel(1);
-    node.forwarder.await_past(Past { totals });
+    let (sender, counted) = sync_channel(1);
+    node.forwarder.await_past(Past { counted });
     node.write(0, &[2, 5]);
     node.forwarder.begin_flush(node.now);
     assert!(node.forwarder.poll(node.now) > 0, "it comes back later");
@@ -350,7 +350,7 @@ fn the_first_flush_waits_for_the_past_and_has_it() {
         let row = journal_fixture::row(at, n);
         past.entry(Dimensions::DEFAULT.key(row.minute.get(), &row.click, 1)).or_default().count(&row);
     }
-    sender.send(past.into_iter().collect()).unwrap();
+    sender.send(Counted { totals: past.into_iter().collect(), uniques: Uniques::default() }).unwrap();
     node.flush();
     assert!(node.forwarder.is_finished());
     let mut expected = BTreeMap::<BucketKey, BucketTotals>::new();
@@ -365,8 +365,8 @@ fn the_first_flush_waits_for_the_past_and_has_it() {
 fn without_the_past_nothing_is_forwarded_and_the_reason_stands() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::try_start(dir.path(), 1, flush_config(), |_| MemorySink::default()).unwrap();
-    let (sender, totals) = sync_channel(1);
-    node.forwarder.await_past(Past { totals });
+    let (sender, counted) = sync_channel(1);
+    node.forwarder.await_past(Past { counted });
     drop(sender);
     node.write(0, &[2]);
     node.forwarder.begin_flush(node.now);

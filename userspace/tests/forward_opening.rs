@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 
 use forward_fixture::{MemorySink, Node};
 use journal_fixture::START;
-use weir::forward::{Batch, BatchBlocks, Checkpoint, Past, Sink, SinkError};
+use weir::forward::{Batch, BatchBlocks, Checkpoint, Counted, Past, Sink, SinkError, Uniques};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::time::Minute;
 
@@ -98,25 +98,26 @@ fn the_past_of_a_start_without_its_sink_is_sent_as_far_as_it_is_not_final() {
     let mut first = Vec::new();
     let mut node = restarted(dir.path(), &mut first);
     let open_minute = BucketKey { minute: (START.minute().0 + 1).into(), ..first[0] };
-    let (sender, totals) = sync_channel(1);
-    node.forwarder.await_past(Past { totals });
+    let (sender, counted) = sync_channel(1);
+    node.forwarder.await_past(Past { counted });
     // Less than the sink has of the final minute: the journal has dropped rows of it.
-    let counted = BucketTotals { accepted: 1.into(), ..BucketTotals::default() };
-    sender.send(vec![(first[0], counted), (open_minute, counted)]).unwrap();
+    let totals = BucketTotals { accepted: 1.into(), ..BucketTotals::default() };
+    let totals_of = vec![(first[0], totals), (open_minute, totals)];
+    sender.send(Counted { totals: totals_of, uniques: Uniques::default() }).unwrap();
     // A flush that is asked for while the sink is away must not take the past and lose it.
     node.forwarder.begin_flush(node.now);
     open(&mut node);
     node.flush();
     assert_eq!(minutes_sent_again(&node), [START.minute().0 + 1]);
-    assert_eq!(node.forwarder.sink().inner.buckets()[&open_minute], counted);
+    assert_eq!(node.forwarder.sink().inner.buckets()[&open_minute], totals);
 }
 
 #[test]
 fn nothing_is_sent_when_the_past_could_not_be_counted_and_the_status_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path(), 1, |_| MemorySink::default());
-    let (sender, totals) = sync_channel(1);
-    node.forwarder.await_past(Past { totals });
+    let (sender, counted) = sync_channel(1);
+    node.forwarder.await_past(Past { counted });
     drop(sender);
     node.write(0, &[1]);
     for _ in 0..20 {

@@ -26,7 +26,7 @@ struct Args {
     /// Print what happens; for one seed
     #[arg(long)]
     trace: bool,
-    /// Do a wrong on purpose: wrong-ack, double-count, lost-row or silent-damage
+    /// Do a wrong on purpose: wrong-ack, double-count, lost-row, silent-damage or wrong-sketch
     #[arg(long, hide = true)]
     canary: Option<String>,
 }
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some("double-count") => Some(Canary::DoubleCount),
         Some("lost-row") => Some(Canary::LostRow),
         Some("silent-damage") => Some(Canary::SilentDamage),
+        Some("wrong-sketch") => Some(Canary::WrongSketch),
         _ => None,
     };
     let scratch = scratch();

@@ -38,6 +38,8 @@ pub enum Canary {
     LostRow,
     /// What a start reports of a damaged journal is not heard.
     SilentDamage,
+    /// A sketch of unique users has one it should not have.
+    WrongSketch,
 }
 
 /// One run.

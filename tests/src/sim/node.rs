@@ -96,8 +96,8 @@ impl Node {
         let mut sink = SimulatedSink(Rc::clone(store));
         let checkpoint = sink.checkpoint().map_err(|error| error.to_string())?;
         let shards = ShardMap::even(workers);
-        let Refolded { ledgers, recovery, .. } =
-            refold(&folder, &shards, &ledger_settings(plan), &checkpoint)
+        let Refolded { ledgers, recovery, uniques, .. } =
+            refold(&folder, &shards, &ledger_settings(plan), plan.uniques_bytes, &checkpoint)
                 .map_err(|error| error.to_string())?;
         let used = folder.bytes_used().map_err(|error| error.to_string())?;
         let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
@@ -112,6 +112,7 @@ impl Node {
             (Arc::clone(&budget), Arc::new(ForwardStats::default())),
         )
         .map_err(|error| error.to_string())?;
+        forwarder.go_on_with(uniques);
         let phase = Arc::new(Phase::new(workers));
         let stats: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
         let floor = recovery.report.received.map_or_else(Default::default, |(_, latest)| latest);
@@ -264,5 +265,6 @@ fn forwarder_config(plan: &Plan) -> ForwarderConfig {
         minutes_ahead: limits.max_ahead_ms.div_ceil(60_000) as u32,
         horizon_ms: ledger::remembered_ms(limits.lifetime_ms),
         trim_every_ms: 5000,
+        uniques_bytes_max: plan.uniques_bytes,
     }
 }

@@ -4,6 +4,7 @@
 
 mod damage;
 mod rows;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use weir_common::wire::{AckStatus, Acks, Click, Datagram, click_flags};
 use super::limits::Limits;
 use super::segments::{BlockName, blocks_in, blocks_of};
 use rows::Totals;
+use users::UsersAtSink;
 
 macro_rules! hold {
     ($condition:expr, $($text:tt)*) => { if !$condition { return Err(format!($($text)*)); } };
@@ -86,6 +88,7 @@ pub struct Oracle {
     /// The blocks whose rows a bucket counts.
     counted_from: BTreeMap<BucketKey, BTreeSet<BlockName>>,
     buckets: BTreeMap<BucketKey, (u64, Totals)>,
+    users: UsersAtSink,
     /// Blocks that the disk destroyed since the last start, which that start has to report.
     destroyed: BTreeSet<BlockName>,
     /// Impressions of which the disk destroyed a row.
@@ -122,6 +125,7 @@ impl Oracle {
             recount: BTreeMap::new(),
             counted_from: BTreeMap::new(),
             buckets: BTreeMap::new(),
+            users: UsersAtSink::default(),
             destroyed: BTreeSet::new(),
             trimmed: BTreeSet::new(),
             excused_impressions: BTreeSet::new(),
@@ -341,6 +345,7 @@ impl Oracle {
             let old = self.buckets.insert(bucket.key, new);
             hold!(old.is_none_or(|(revision, _)| revision < batch.flush.0), "a revision came twice");
         }
+        self.users.take(batch)?;
         if batch.checkpoint.positions.is_empty() || batch.buckets.is_empty() {
             return Ok(());
         }
@@ -385,7 +390,14 @@ impl Oracle {
                 truth.durable
             );
         }
+        self.users.are_the_recount()?;
         self.buckets_are_the_recount()
+    }
+
+    /// Sketches of unique users at the sink.
+    #[must_use]
+    pub fn sketches_at_sink(&self) -> u64 {
+        self.users.sketches()
     }
 
     /// Acknowledged clicks.

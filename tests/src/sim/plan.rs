@@ -23,6 +23,8 @@ pub struct Plan {
     pub part_bytes: u64,
     /// Segments the journal may take.
     pub segments_max: u64,
+    /// Memory for unique users.
+    pub uniques_bytes: u64,
     /// Datagrams that reach the worker they should.
     pub steered: u64,
     /// Datagrams lost, either way.
@@ -107,6 +109,7 @@ impl Plan {
             flush_ms: chance.pick(&[20, 200, 2000]),
             part_bytes: chance.pick(&[1, 4096, 64 << 20]),
             segments_max: chance.pick(&[12, 40, 1000, 1000]),
+            uniques_bytes: chance.pick(&[1000, 1 << 20, 1 << 20, 1 << 20]),
         }
     }
 

@@ -114,6 +114,8 @@ impl Source {
             _ => wall_ms - chance.below(1000),
         }
         .into();
+        // Few users, so that they come again; 0 is nobody.
+        click.user_key = (click.clicked_at_ms.get() % 6).into();
         click.country = chance.pick(&[*b"DE", *b"PL"]);
         click.flags |= match chance.below(20) {
             0 => click_flags::TEST,

@@ -78,6 +78,8 @@ pub struct Tally {
     pub rows: u64,
     /// Segments the forwarder deleted.
     pub trimmed: u64,
+    /// Sketches of unique users at the sink.
+    pub sketches: u64,
 }
 
 impl World {
@@ -141,6 +143,7 @@ impl World {
         self.tally.clicks_sent = self.oracle.clicks_sent;
         self.tally.clicks_acked = self.oracle.acked_clicks();
         self.tally.rows = self.oracle.rows_at_sink;
+        self.tally.sketches = self.oracle.sketches_at_sink();
         Ok(())
     }
 
@@ -385,6 +388,14 @@ impl World {
                 }
             }
             Some(Canary::LostRow) => self.canary_sang |= committed.blocks.pop().is_some(),
+            Some(Canary::WrongSketch) => {
+                if let Some(last) =
+                    committed.batch.uniques.sketches.first_mut().and_then(|it| it.theta.last_mut())
+                {
+                    *last ^= 1;
+                    self.canary_sang = true;
+                }
+            }
             Some(Canary::WrongAck | Canary::SilentDamage) | None => {}
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Checked: every CRC; that the blocks of each worker follow each other without a gap, but for
 //! those that recovery reported; that no block and no click stands twice; that rows and outcome
-//! counts agree; and that the buckets are a recount of the rows, to the unit, in both directions.
+//! counts agree; that the buckets are a recount of the rows, to the unit, in both directions; and that
+//! the sketches of unique users of final minutes are those of the rows, to the octet.
 //!
 //! Memory is bounded: ids and buckets are looked at in passes, each over a share of them by hash,
 //! and every pass streams all rows. An id costs about 40 bytes of a pass, a bucket 350.
@@ -23,6 +24,7 @@ mod recount;
 pub mod report;
 pub mod rows;
 mod structure;
+mod users;
 
 use weir_common::bucket::Dimensions;
 
@@ -30,6 +32,7 @@ use crate::forward::embedded::{Store, StoreError};
 use recount::Recount;
 pub use report::{AuditFinding, AuditReport};
 pub use rows::RowIter;
+use users::UsersRecount;
 
 /// How to audit.
 #[derive(Clone, Copy, Debug)]
@@ -58,14 +61,17 @@ pub fn audit(store: &Store, config: &AuditConfig) -> Result<AuditReport, StoreEr
     report.passes = passes;
     for pass in 0..passes {
         let mut recount = Recount::new(config.dimensions, (pass, passes));
+        let mut users = UsersRecount::new((pass, passes));
         for (header, row) in RowIter::new(store)? {
             recount.row(&header, &row, &mut report);
+            users.row(&header, &row);
         }
         for bucket in store.buckets() {
             let (incarnation, _, bucket) = bucket?;
             recount.stored(incarnation, &bucket);
         }
         recount.compare(&mut report);
+        users.compare(store, &mut report)?;
     }
     report.finish();
     Ok(report)

@@ -74,6 +74,15 @@ pub enum AuditFinding {
         /// The totals of the rows.
         recounted: String,
     },
+    /// the sketch of unique users of ad {ad} in minute {minute} {fault}
+    Sketch {
+        /// The ad.
+        ad: u64,
+        /// The minute.
+        minute: u32,
+        /// What is wrong with it.
+        fault: String,
+    },
 }
 
 /// The result of an audit.
@@ -105,6 +114,12 @@ pub struct AuditReport {
     pub clicks_twice: u64,
     /// Buckets that are not the recount of their rows.
     pub bucket_mismatches: u64,
+    /// Sketches of unique users compared.
+    pub sketches: u64,
+    /// Sketches that are not those of their rows, or missing.
+    pub sketch_mismatches: u64,
+    /// Minutes of which the store says itself that some ads have no sketch.
+    pub unsketched_minutes: u64,
     /// Ads with the most gross clicks.
     pub busiest: Vec<(u64, u64)>,
     /// How often all rows were read.
@@ -161,6 +176,11 @@ impl fmt::Display for AuditReport {
             f,
             "buckets: {} compared, {} differ; cost {} micros",
             self.buckets, self.bucket_mismatches, self.cost_micros
+        )?;
+        writeln!(
+            f,
+            "sketches of unique users: {} compared, {} differ; minutes not complete: {}",
+            self.sketches, self.sketch_mismatches, self.unsketched_minutes
         )?;
         for (ad, gross) in &self.busiest {
             writeln!(f, "  ad {ad}: {gross} gross")?;

@@ -247,6 +247,8 @@ pub struct Forward {
     pub sink: Sink,
     /// The longest a changed bucket waits for its flush.
     pub interval: Duration,
+    /// Memory that the unique users of all open minutes may take; 0 for no sketches.
+    pub uniques_bytes_max: u64,
 }
 
 /// `forward.sink`

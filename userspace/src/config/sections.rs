@@ -288,6 +288,7 @@ fn forward(mut section: Section<'_, '_>) -> Forward {
             Duration::from_secs(2),
             Duration::from_millis(100)..=FLUSH_INTERVAL_MAX,
         ),
+        uniques_bytes_max: section.size("uniques_memory", GIB, 0..=TIB),
     };
     section.finish();
     forward

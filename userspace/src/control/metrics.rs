@@ -213,6 +213,18 @@ impl Scrape {
             ("forward_rejects", "Samples of malformed input committed to the sink", forward.rejects),
             ("rejects_sampled", "Malformed input copied for the sink", self.status.clicks.rejects_sampled),
             ("rejects_unsampled", "Malformed input only counted", self.status.clicks.rejects_unsampled),
+            ("forward_sketches", "Sketches of unique users committed to the sink", forward.uniques.sketches),
+            ("forward_sketch_bytes", "Bytes of those sketches", forward.uniques.sketch_bytes),
+            (
+                "forward_unsketched_minutes",
+                "Minutes committed without the sketches of all their ads",
+                forward.uniques.unsketched_minutes,
+            ),
+            (
+                "forward_unsketched_clicks",
+                "Clicks of those minutes that are known to be in no sketch",
+                forward.uniques.unsketched_clicks,
+            ),
         ];
         for (name, help, total) in totals {
             out.counters(name, help, [(vec![], total)])?;
@@ -220,6 +232,13 @@ impl Scrape {
         let lost = self.status.recovery.as_ref().map_or(0, |recovery| recovery.lost_blocks);
         let help = "Blocks that the start found to be gone from the journal";
         out.gauges("recovery_lost_blocks", help, [(vec![], i64::try_from(lost).unwrap_or(i64::MAX))])?;
+        let uniques = [
+            ("uniques_sets", "Sets of users held, one an ad and open minute", forward.uniques.held),
+            ("uniques_memory_bytes", "Memory they take", forward.uniques.held_bytes),
+        ];
+        for (name, help, value) in uniques {
+            out.gauges(name, help, [(vec![], i64::try_from(value).unwrap_or(i64::MAX))])?;
+        }
         let failing = i64::from(forward.last_error.is_some());
         out.gauges("forward_failing", "1 while the last flush has not reached the sink", [(vec![], failing)])
     }

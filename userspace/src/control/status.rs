@@ -297,6 +297,8 @@ pub struct ForwardStatus {
     /// Samples of malformed input committed.
     #[serde(default)]
     pub rejects: u64,
+    /// Unique users.
+    pub uniques: UniquesStatus,
     /// How long one flush takes in the sink.
     pub flush_latency_ns: Quantiles,
     /// From the receive time of a flush's oldest row to its commit.
@@ -334,6 +336,23 @@ impl From<&NodeClock> for TimeStatus {
             system_ms: clock.system().0,
         }
     }
+}
+
+/// What became of the unique users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniquesStatus {
+    /// Sketches committed.
+    pub sketches: u64,
+    /// Bytes of those sketches.
+    pub sketch_bytes: u64,
+    /// Minutes committed without the sketches of all their ads.
+    pub unsketched_minutes: u64,
+    /// Clicks of those minutes that are in no sketch, as far as they are known.
+    pub unsketched_clicks: u64,
+    /// Sets of users held, one for each ad and minute that is not final.
+    pub held: u64,
+    /// Memory they take.
+    pub held_bytes: u64,
 }
 
 /// The daemon at one moment. Counters run since its start.
@@ -529,6 +548,14 @@ fn forward(stats: &ForwardStats, latencies: &Latencies) -> ForwardStatus {
         buckets: stats.buckets.get(),
         bucket_bytes: stats.bucket_bytes.get(),
         rejects: stats.rejects.get(),
+        uniques: UniquesStatus {
+            sketches: stats.sketches.get(),
+            sketch_bytes: stats.sketch_bytes.get(),
+            unsketched_minutes: stats.unsketched_minutes.get(),
+            unsketched_clicks: stats.unsketched_clicks.get(),
+            held: stats.sketches_held.get(),
+            held_bytes: stats.sketches_held_bytes.get(),
+        },
         flush_latency_ns: Quantiles::from(&latencies.flush),
         click_to_bucket_ns: Quantiles::from(&latencies.click_to_bucket),
     }

@@ -4,42 +4,18 @@
 //! Without their rows a node would count a resend of their clicks again, and send buckets of open
 //! minutes that are too low over those the store has. The journal's files stay as they are.
 //!
-//! Start reading at [`lost_and_held`].
+//! Start reading at [`Healed`]; which blocks these are says [`crate::forward::losses`].
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 
 use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
-use weir_common::id::{Epoch, Incarnation, WorkerId};
+use weir_common::id::{Epoch, Incarnation};
 use weir_common::row::{Row, Rows};
 use zerocopy::FromBytes;
 
-use crate::forward::Checkpoint;
 use crate::forward::embedded::{Store, StoreError};
-use crate::journal::{BlockIdentity, Finding, Recovery};
-
-/// Blocks of one stream.
-type Lost = (Epoch, WorkerId, RangeInclusive<u64>);
-
-/// The blocks that recovery found to be gone and that are committed to the sink.
-pub(super) fn lost_and_held(recovery: &Recovery, checkpoint: &Checkpoint) -> Vec<Lost> {
-    let named = recovery.report.findings.iter().filter_map(|finding| match finding {
-        Finding::Damaged { segment, lost: Some((first, last)), .. }
-        | Finding::Missing { segment, first, last } => Some((segment.epoch, segment.worker, first.0, last.0)),
-        _ => None,
-    });
-    // Of a stream's end nothing tells how far it went, but the sink's checkpoint.
-    let cut = recovery.ends.iter().map(|(&(epoch, worker), end)| (epoch, worker, end.last.0 + 1, u64::MAX));
-    let held = named.chain(cut).map(|(epoch, worker, first, last)| {
-        (epoch, worker, first..=last.min(checkpoint.committed(epoch, worker).0))
-    });
-    held.filter(|(_, _, range)| !range.is_empty()).collect()
-}
-
-/// How many blocks these are.
-pub(super) fn count(lost: &[Lost]) -> u64 {
-    lost.iter().map(|(_, _, range)| range.end() - range.start() + 1).sum()
-}
+use crate::forward::losses::Lost;
+use crate::journal::BlockIdentity;
 
 /// Blocks that were read back, with their rows in the order of their receive times.
 #[derive(Debug, Default)]
@@ -127,38 +103,5 @@ impl Healed {
         if let (Ok((header, _)), Ok((row, _))) = (header, row) {
             on_row(header, row);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use weir_common::id::BlockSeq;
-
-    use super::*;
-    use crate::journal::{Position, SegmentId, SegmentNo};
-
-    fn checkpoint(last: u64) -> Checkpoint {
-        let mut checkpoint = Checkpoint::default();
-        let position = Position { last: BlockSeq(last), ..Position::default() };
-        checkpoint.positions.insert((Epoch(1), WorkerId(0)), position);
-        checkpoint
-    }
-
-    #[test]
-    fn only_what_is_gone_and_was_committed_is_asked_for() {
-        let segment = SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: SegmentNo(1) };
-        let mut recovery = Recovery::default();
-        let end = Position { last: BlockSeq(20), ..Position::default() };
-        recovery.ends.insert((Epoch(1), WorkerId(0)), end);
-        assert_eq!(lost_and_held(&recovery, &checkpoint(20)), []);
-        let missing = Finding::Missing { segment, first: BlockSeq(5), last: BlockSeq(9) };
-        recovery.report.findings.push(missing);
-        let of = |range| (Epoch(1), WorkerId(0), range);
-        assert_eq!(lost_and_held(&recovery, &checkpoint(20)), [of(5..=9)]);
-        // The tail that was cut off, as far as the sink has it.
-        assert_eq!(lost_and_held(&recovery, &checkpoint(23)), [of(5..=9), of(21..=23)]);
-        assert_eq!(count(&lost_and_held(&recovery, &checkpoint(23))), 8);
-        assert_eq!(lost_and_held(&recovery, &checkpoint(7)), [of(5..=7)]);
-        assert_eq!(lost_and_held(&recovery, &Checkpoint::default()), []);
     }
 }

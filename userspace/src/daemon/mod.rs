@@ -36,6 +36,7 @@ use crate::control::{
 use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::StoreError;
 use crate::forward::forwarder::StartError;
+use crate::forward::losses;
 use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
@@ -209,9 +210,9 @@ impl Node {
         let sockets = threads::open_sockets(config, self.cores.len())?;
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let admission = settings::admission(config, checkpoint.final_before)?;
-        let told = settings::ledger(config, self.cores.len());
-        let refold::Refolded { ledgers, recovery, shelf, past, latest } =
-            self.refold(&told, &sink, &checkpoint)?;
+        let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
+        let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
+            self.refold(told, &sink, &checkpoint)?;
         let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
         let newest = (latest > UnixMs(0)).then_some(latest);
         let watch = Watch::begin(&self.clock, settings::clock(config), newest, by.clock_is_right);
@@ -222,8 +223,9 @@ impl Node {
         let shared = (Arc::clone(&budget), Arc::clone(&self.forward));
         let mut forwarder =
             Forwarder::new(settings::forwarder(config), &self.folder, &recovery, sink, forward_end, shared)?;
-        if let Some(past) = past {
-            forwarder.await_past(past.start(&self.cores)?);
+        match past {
+            Some(past) => forwarder.await_past(past.start(&self.cores)?),
+            None => forwarder.go_on_with(uniques),
         }
         let samples_per_s = config.rejects.samples_per_s;
         let (samplers, samples) =
@@ -258,18 +260,18 @@ impl Node {
     /// store has. From Kafka nothing is read back.
     fn refold(
         &self,
-        told: &ledger::Settings,
+        told: (&ledger::Settings, u64),
         sink: &Opened,
         checkpoint: &Checkpoint,
     ) -> Result<refold::Refolded, DaemonError> {
-        let refolded = refold::refold(&self.folder, &self.shards, told, checkpoint)?;
-        let lost = heal::lost_and_held(&refolded.recovery, checkpoint);
+        let refolded = refold::refold(&self.folder, &self.shards, told.0, told.1, checkpoint)?;
+        let lost = losses::lost_and_held(&refolded.recovery, checkpoint);
         if lost.is_empty() {
             return Ok(refolded);
         }
         let Opened::Embedded(store) = sink else {
             tracing::error!(
-                blocks = heal::count(&lost),
+                blocks = losses::count(&lost),
                 "blocks are gone from the journal that Kafka has, and nothing is read back from there: a resend of their clicks would be counted again, and buckets of their minutes that are not final yet are sent without them; recount those from the clicks topic"
             );
             return Ok(refolded);

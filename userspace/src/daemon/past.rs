@@ -14,7 +14,7 @@ use weir_common::time::{Minute, UnixMs};
 
 use super::DaemonError;
 use crate::digest::digester::step_aside;
-use crate::forward;
+use crate::forward::{self, Counted, Uniques};
 use crate::journal::{FolderError, Part, Place, SegmentId, SegmentSummary, recover_part};
 use crate::ledger::{Ledger, Settings};
 use crate::worker::shard_map::ShardMap;
@@ -28,6 +28,8 @@ pub(super) struct Past {
     pub(super) settings: Settings,
     /// Minutes the sink has the last word on.
     pub(super) final_before: Minute,
+    /// The users of the rows that were refolded before.
+    pub(super) uniques: Uniques,
 }
 
 const NAME: &str = "weir-past";
@@ -37,7 +39,7 @@ const NICENESS: i32 = 10;
 impl Past {
     /// Counts on a thread of its own, away from the `cores` of the workers where there are others.
     pub(super) fn start(self, cores: &[usize]) -> Result<forward::Past, DaemonError> {
-        let (sender, totals) = sync_channel(1);
+        let (sender, counted) = sync_channel(1);
         let cores = cores.to_vec();
         let run = move || match self.count_aside(&cores) {
             Ok(counted) => drop(sender.send(counted)),
@@ -47,30 +49,32 @@ impl Past {
         };
         let spawned = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
         spawned.map_err(|source| DaemonError::Thread { name: NAME.to_owned(), source })?;
-        Ok(forward::Past { totals })
+        Ok(forward::Past { counted })
     }
 
-    fn count_aside(&self, cores: &[usize]) -> Result<Vec<(BucketKey, BucketTotals)>, FolderError> {
+    fn count_aside(self, cores: &[usize]) -> Result<Counted, FolderError> {
         step_aside(cores, NICENESS);
         self.count()
     }
 
-    /// The totals of every bucket that these rows have a part in.
+    /// The totals of every bucket that these rows have a part in, and their users.
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub(super) fn count(&self) -> Result<Vec<(BucketKey, BucketTotals)>, FolderError> {
+    pub(super) fn count(mut self) -> Result<Counted, FolderError> {
         let began = Instant::now();
         let workers = self.shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
         // The rows are in digests; what is wanted of these ledgers is their buckets.
         let settings = Settings { capacity_impressions: 0, ..self.settings.clone() };
         let mut ledgers: Vec<_> =
             (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
+        let mut uniques = std::mem::take(&mut self.uniques);
         let (mut rows, mut latest) = (0_u64, UnixMs(0));
         recover_part(&self.place, &self.part, |_, row, _| {
             let owner = self.shards.owner(row.click.shard());
             let (ledger, unflushed) = &mut ledgers[usize::from(owner.0)];
             self.row(row, ledger, unflushed);
+            uniques.row(row);
             latest = latest.max(UnixMs(row.received_at_ms.get()));
             rows += 1;
         })?;
@@ -85,7 +89,7 @@ impl Past {
         }
         let (buckets, seconds) = (totals.len(), began.elapsed().as_secs_f64());
         tracing::info!(rows, buckets, seconds, "the journal's past is counted; forwarding begins");
-        Ok(totals.into_iter().collect())
+        Ok(Counted { totals: totals.into_iter().collect(), uniques })
     }
 
     fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {

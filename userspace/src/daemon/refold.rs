@@ -17,7 +17,7 @@ use super::heal::Healed;
 use super::past::{Past, part_of};
 use super::recall::{RecallReport, recall};
 use crate::digest::{DigestError, DigestHeader, Shelf};
-use crate::forward::Checkpoint;
+use crate::forward::{Checkpoint, Uniques};
 use crate::journal::folder::segment_ids;
 use crate::journal::{
     BlockIdentity, Folder, FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part,
@@ -39,6 +39,9 @@ pub struct Refolded {
     pub(super) shelf: Shelf,
     /// Rows that are still to be counted.
     pub(super) past: Option<Past>,
+    /// The users of the rows of minutes that are not final at the sink, but for those of the past,
+    /// which goes on with them.
+    pub uniques: Uniques,
     /// The latest receive time of anything in segments and digests.
     pub latest: UnixMs,
 }
@@ -51,9 +54,10 @@ pub fn refold(
     folder: &Folder,
     shards: &ShardMap,
     settings: &Settings,
+    uniques_bytes_max: u64,
     checkpoint: &Checkpoint,
 ) -> Result<Refolded, FolderError> {
-    refold_healed(folder, shards, settings, checkpoint, Healed::default())
+    refold_healed(folder, shards, (settings, uniques_bytes_max), checkpoint, Healed::default())
 }
 
 /// As [`refold`], with the rows of blocks that were read back from the sink at their places.
@@ -63,7 +67,7 @@ pub fn refold(
 pub(super) fn refold_healed(
     folder: &Folder,
     shards: &ShardMap,
-    settings: &Settings,
+    (settings, uniques_bytes_max): (&Settings, u64),
     checkpoint: &Checkpoint,
     mut healed: Healed,
 ) -> Result<Refolded, FolderError> {
@@ -85,6 +89,8 @@ pub(super) fn refold_healed(
     let part = Part { known, until: None };
     let owed = owed_minutes(&place, &part, &plan, &healed, checkpoint)?;
     let mut fold = Fold::new(shards, settings, ledgers, owed, compared_after, Instant::now());
+    fold.uniques = Uniques::new(uniques_bytes_max);
+    fold.uniques.settle(checkpoint.final_before);
     let mut recovery = recover_part(&place, &part, |header, row, _| {
         let of = BlockIdentity::of(header);
         healed.rows_before(of.epoch, row.received_at_ms.get(), |header, row| fold.row(header, row));
@@ -94,15 +100,17 @@ pub(super) fn refold_healed(
     recovery.report.healed_blocks = healed.blocks();
     fold.report(&recalled, &recovery);
     let newest = recovery.report.received.map_or(UnixMs(0), |(_, latest)| latest);
+    let mut uniques = std::mem::take(&mut fold.uniques);
     let past = (!plan.past.is_empty()).then(|| Past {
         part: part_of(&plan.known, &plan.past),
         place,
         shards: shards.clone(),
         settings: settings.clone(),
         final_before: checkpoint.final_before,
+        uniques: std::mem::take(&mut uniques),
     });
     let latest = shelf.iter().map(DigestHeader::newest).fold(newest, UnixMs::max);
-    Ok(Refolded { ledgers: fold.finish(), recovery, shelf, past, latest })
+    Ok(Refolded { ledgers: fold.finish(), recovery, shelf, past, uniques, latest })
 }
 
 /// Which segments are read now, and which are not.
@@ -225,10 +233,11 @@ struct Fold<'a> {
     rows: u64,
     compared: u64,
     differing: u64,
+    uniques: Uniques,
 }
 
 impl<'a> Fold<'a> {
-    const fn new(
+    fn new(
         shards: &'a ShardMap,
         settings: &Settings,
         workers: Vec<(Ledger, Unflushed)>,
@@ -247,12 +256,14 @@ impl<'a> Fold<'a> {
             rows: 0,
             compared: 0,
             differing: 0,
+            uniques: Uniques::default(),
         }
     }
 
     fn row(&mut self, header: &BlockHeader, row: &Row) {
         let is_comparable = self.is_comparable(&BlockIdentity::of(header));
         self.newest = self.newest.max(UnixMs(row.received_at_ms.get()));
+        self.uniques.row(row);
         let owner = self.shards.owner(row.click.shard());
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         let owed = &self.owed;

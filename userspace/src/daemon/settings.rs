@@ -70,6 +70,7 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
             Sink::Embedded => ForwarderConfig::default().part_bytes_max,
             Sink::Kafka => kafka::PART_BYTES_MAX,
         },
+        uniques_bytes_max: config.forward.uniques_bytes_max,
         ..ForwarderConfig::default()
     }
 }

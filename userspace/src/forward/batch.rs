@@ -6,6 +6,7 @@ use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::time::Minute;
 
+use super::uniques::Closing;
 use crate::journal::block::check_header;
 use crate::journal::{BlockStream, Finding, FolderError, Position};
 use crate::rejects::Reject;
@@ -69,10 +70,13 @@ pub struct Batch {
     pub incarnation: Incarnation,
     /// The flush, and the revision of the buckets.
     pub flush: FlushNo,
-    /// A flush with many blocks comes in parts, from 0; only the last has buckets.
+    /// A flush with many blocks comes in parts, from 0; only the last has buckets and sketches.
     pub part: u32,
     /// Buckets that changed.
     pub buckets: Vec<Bucket>,
+    /// The unique users of minutes that are final with this batch. Set as buckets are: a sketch
+    /// that comes again has all its users.
+    pub uniques: Closing,
     /// Blocks that are gone, among those before this checkpoint.
     pub gaps: Vec<Gap>,
     /// Samples of malformed input; in the last part.

@@ -20,11 +20,13 @@ use weir_common::time::{Minute, UnixMs};
 use part::Planned;
 
 use super::batch::{Checkpoint, FlushNo};
+use super::losses::Losses;
 use super::mailbox::{Mailboxes, Share};
 use super::merge::Merge;
 use super::pace::{ForwarderConfig, Now};
 use super::retention::Retention;
 use super::sink::{Sink, SinkError};
+use super::uniques::Uniques;
 use crate::clock::NodeClock;
 use crate::digest::Digests;
 use crate::journal::{BlockStream, DiskBudget, Folder, Recovery};
@@ -55,7 +57,16 @@ const _: () = assert!(crate::worker::shard_map::MAX_WORKERS <= u16::MAX as usize
 #[derive(Debug)]
 pub struct Past {
     /// Gets them once.
-    pub totals: Receiver<Vec<(BucketKey, BucketTotals)>>,
+    pub counted: Receiver<Counted>,
+}
+
+/// What became of the past.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// The totals of every bucket that its rows have a part in.
+    pub totals: Vec<(BucketKey, BucketTotals)>,
+    /// Its users, and those that were folded before it.
+    pub uniques: Uniques,
 }
 
 /// Why forwarding cannot start.
@@ -140,6 +151,9 @@ pub struct Forwarder<S> {
     epoch: Epoch,
     merge: Merge,
     clock: Arc<NodeClock>,
+    uniques: Uniques,
+    /// Rows of open minutes are at the sink and in no fold: what is known of losses.
+    losses: Losses,
     checkpoint: Checkpoint,
     flush: FlushNo,
     /// The last block to forward of each stream.
@@ -174,6 +188,8 @@ impl<S: Sink> Forwarder<S> {
         let mut forwarder = Self {
             merge: Merge::default(),
             clock: Arc::default(),
+            uniques: Uniques::new(config.uniques_bytes_max),
+            losses: Losses::of(recovery),
             flush: FlushNo::default(),
             checkpoint: Checkpoint::default(),
             config,
@@ -209,10 +225,12 @@ impl<S: Sink> Forwarder<S> {
         {
             return Err(StartError::Behind { sink: epoch.0, journal: self.epoch.0 });
         }
+        self.losses.hold_against(&checkpoint);
         // Streams without a segment are done with; their positions would pile up.
         checkpoint.positions.retain(|writer, _| self.upto.contains_key(writer));
         checkpoint.counted.retain(|writer, _| self.upto.contains_key(writer));
         self.merge = Merge::new(checkpoint.final_before);
+        self.uniques.settle(checkpoint.final_before);
         self.flush = checkpoint.flush;
         self.checkpoint = checkpoint;
         self.state = State::Idle { until_ms: 0 };
@@ -279,6 +297,13 @@ impl<S: Sink> Forwarder<S> {
         self.clock = clock;
     }
 
+    /// Goes on with the users of rows that were forwarded before this start and whose minutes are
+    /// not final. Where there is a past, they come with it.
+    pub fn go_on_with(&mut self, uniques: Uniques) {
+        self.uniques = uniques;
+        self.uniques.settle(self.checkpoint.final_before);
+    }
+
     /// Keeps rows only as long as these digests do not stand for them.
     pub fn keep_digests(&mut self, digests: Digests) {
         self.retention.keep_digests(digests);
@@ -327,6 +352,11 @@ impl<S: Sink> Forwarder<S> {
             self.take_past();
         }
         if self.is_idle() && self.past.is_none() {
+            if self.losses.take() {
+                // Whatever was lost was received before this.
+                let minute = now.wall.minute().0.saturating_add(self.config.minutes_ahead);
+                self.uniques.spoil(Minute(minute.saturating_add(1)));
+            }
             self.flush.0 += 1;
             self.mailboxes.request(self.flush);
             let shares = (0..self.mailboxes.workers()).map(|_| None).collect();
@@ -361,8 +391,9 @@ impl<S: Sink> Forwarder<S> {
     /// Takes the totals of the past, if they are there by now.
     fn take_past(&mut self) {
         let Some(past) = &self.past else { return };
-        match past.totals.try_recv() {
-            Ok(changed) => {
+        match past.counted.try_recv() {
+            Ok(Counted { totals: changed, uniques }) => {
+                self.go_on_with(uniques);
                 self.merge.add(&Share {
                     worker: PAST,
                     flush: self.flush,

@@ -4,7 +4,8 @@
 //! changed and the last block they cover, once that block is durable. The forwarder merges the
 //! shares, reads the blocks back from the journal and commits both with a checkpoint in one
 //! transaction of its [`Sink`]. So after each flush the sink's buckets are a recount of the sink's
-//! blocks.
+//! blocks. From the same blocks it folds the unique users of each ad and minute, which leave as
+//! sketches when the minute is final ([`uniques`]).
 //!
 //! Workers never wait for any of this: a full ring makes them try again later, a failed commit
 //! makes nothing but the forwarder wait. The journal is the buffer.
@@ -16,11 +17,13 @@
 //! [`mailbox`]: crate::forward::mailbox
 //! [`forwarder`]: crate::forward::forwarder
 //! [`sink`]: crate::forward::sink
+//! [`uniques`]: crate::forward::uniques
 
 pub mod batch;
 pub mod embedded;
 pub mod forwarder;
 pub mod kafka;
+pub mod losses;
 pub mod mailbox;
 pub mod merge;
 pub mod pace;
@@ -28,11 +31,13 @@ pub mod reopening;
 mod retention;
 pub mod sink;
 pub mod split;
+pub mod uniques;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
-pub use forwarder::{Forwarder, Past};
+pub use forwarder::{Counted, Forwarder, Past};
 pub use mailbox::{Mailbox, Share, mailboxes};
 pub use pace::{ForwarderConfig, Now};
 pub use reopening::Reopening;
 pub use sink::{Sink, SinkError};
 pub use split::Split;
+pub use uniques::{Closing, Sketch, Uniques, Unsketched};

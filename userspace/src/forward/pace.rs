@@ -23,6 +23,8 @@ pub struct ForwarderConfig {
     pub horizon_ms: u64,
     /// From one look for segments to trim to the next.
     pub trim_every_ms: u64,
+    /// Memory of the unique users of all open minutes.
+    pub uniques_bytes_max: u64,
 }
 
 impl Default for ForwarderConfig {
@@ -34,6 +36,7 @@ impl Default for ForwarderConfig {
             minutes_ahead: 1,
             horizon_ms: remembered_ms(24 * 3_600_000), // the default of the signature's lifetime
             trim_every_ms: 60_000,
+            uniques_bytes_max: 1 << 30,
         }
     }
 }

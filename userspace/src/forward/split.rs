@@ -1,4 +1,4 @@
-//! Two sinks for one node: raw batches and rejects to the first, buckets to the second.
+//! Two sinks for one node: raw batches and rejects to the first, buckets and sketches to the second.
 //!
 //! Raw clicks are many and may stay in their region; buckets are few and are wanted centrally. Each
 //! sink has a transaction and a checkpoint of its own. The raw sink always goes first, so its
@@ -15,6 +15,7 @@ use weir_common::id::{Epoch, WorkerId};
 
 use super::batch::{Batch, BatchBlocks, Checkpoint};
 use super::sink::{Sink, SinkError};
+use super::uniques::Closing;
 use crate::journal::Position;
 
 /// A sink made of two.
@@ -101,7 +102,8 @@ fn of_raw(batch: &Batch, known: &Checkpoint) -> Batch {
         ..batch.checkpoint.clone()
     };
     let (gaps, rejects) = (batch.gaps.clone(), batch.rejects.clone());
-    Batch { node, incarnation, flush, part, buckets: Vec::new(), gaps, rejects, checkpoint }
+    let (buckets, uniques) = (Vec::new(), Closing::default());
+    Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint }
 }
 
 fn of_buckets(batch: &Batch) -> Batch {
@@ -146,6 +148,7 @@ mod tests {
             buckets: Vec::new(),
             gaps: Vec::new(),
             rejects: Vec::new(),
+            uniques: Closing::default(),
             checkpoint: after.clone(),
         };
         let of_raw = of_raw(&batch, &before).checkpoint;

@@ -319,6 +319,18 @@ pub struct ForwardStats {
     pub bucket_bytes: Counter,
     /// Samples of malformed input committed to the sink.
     pub rejects: Counter,
+    /// Sketches of unique users committed to the sink.
+    pub sketches: Counter,
+    /// Bytes of those sketches.
+    pub sketch_bytes: Counter,
+    /// Minutes that went to the sink without the sketches of all their ads.
+    pub unsketched_minutes: Counter,
+    /// Clicks of those minutes that are in no sketch, as far as they are known.
+    pub unsketched_clicks: Counter,
+    /// Sets of users held, one for each ad and minute that is not final.
+    pub sketches_held: Counter,
+    /// Memory they take.
+    pub sketches_held_bytes: Counter,
     /// How long one flush takes in the sink.
     pub flush_latency: Histogram,
     /// From the receive time of a flush's oldest row to its commit.

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datasketches::theta::{ThetaSketch, ThetaSketchBuilder};
 use weir::forward::embedded::Store;
 use weir::forward::forwarder::StartError;
 use weir::forward::{
     Batch, BatchBlocks, Checkpoint, Forwarder, ForwarderConfig, Mailbox, Now, Share, Sink, SinkError,
-    mailboxes,
+    Uniques, mailboxes,
 };
 use weir::journal::block::check_block;
 use weir::journal::{DiskBudget, Folder, Recovery, recover};
@@ -129,14 +130,17 @@ impl<S: Sink> Node<S> {
                 share: None,
             })
             .collect();
+        let mut uniques = Uniques::new(flush.uniques_bytes_max);
         for row in &rows {
+            uniques.row(row);
             let owner = number(&row.click) as usize % workers.len();
             workers[owner].count(row);
         }
         let stats = Arc::new(ForwardStats::default());
         let sink = sink(&folder);
         let given = (budget, Arc::clone(&stats));
-        let forwarder = Forwarder::new(flush, &folder, &recovery, sink, forwarder_boxes, given)?;
+        let mut forwarder = Forwarder::new(flush, &folder, &recovery, sink, forwarder_boxes, given)?;
+        forwarder.go_on_with(uniques);
         let now = Now { ms: 0, wall: START, is_certain: true };
         Ok(Self { folder, workers, forwarder, recovery, stats, now })
     }
@@ -235,10 +239,22 @@ impl MemorySink {
         buckets
     }
 
+    /// The sketches as a consumer has them that keeps the highest revision, by minute and ad.
+    pub(crate) fn sketches(&self) -> BTreeMap<(u32, u64), Vec<u8>> {
+        let sketches = self.committed.values().flat_map(|(batch, _)| &batch.uniques.sketches);
+        sketches.map(|sketch| ((sketch.minute.0, sketch.ad), sketch.theta.clone())).collect()
+    }
+
+    /// The sketches that the rows of final minutes make.
+    pub(crate) fn sketches_recounted(&self) -> BTreeMap<(u32, u64), Vec<u8>> {
+        sketches_of(self.rows().iter(), self.checkpoint.final_before)
+    }
+
     /// Every click of these once, and buckets that are their recount.
     pub(crate) fn check(&self, clicks: Vec<u64>) {
         self.check_rows(clicks);
         assert_eq!(self.buckets(), self.recount());
+        assert_eq!(self.sketches(), self.sketches_recounted());
     }
 
     /// Every click of these once.
@@ -248,6 +264,29 @@ impl MemorySink {
         found.sort_unstable();
         assert_eq!(found, clicks);
     }
+}
+
+/// The sketches of these rows, of minutes before this one, by the plainest means.
+pub(crate) fn sketches_of<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    final_before: Minute,
+) -> BTreeMap<(u32, u64), Vec<u8>> {
+    let mut sketches = BTreeMap::new();
+    for row in rows.filter(|row| row.minute.get() < final_before.0) {
+        let is_counted = matches!(row.outcome, 0 | 1);
+        if is_counted && row.click.user_key.get() != 0 {
+            let key = (row.minute.get(), row.click.ad.get());
+            let sketch = sketches
+                .entry(key)
+                .or_insert_with(|| ThetaSketchBuilder::default().lg_k(12).seed(9001).build().unwrap());
+            sketch.update(row.click.user_key.get());
+        }
+    }
+    let octets = |(key, mut sketch): (_, ThetaSketch)| {
+        sketch.trim();
+        (key, sketch.compact(true).serialize())
+    };
+    sketches.into_iter().map(octets).collect()
 }
 
 pub(crate) fn store_path(dir: &Path) -> PathBuf {

@@ -17,12 +17,14 @@ pub(crate) const NODE: NodeId = NodeId(7);
 /// Some minute of 2023; the exact one means nothing.
 pub(crate) const START: UnixMs = UnixMs(28_333_333 * MS_PER_MINUTE);
 
-/// Click number `n`: its own impression, one of 3 ads, so that buckets fill.
+/// Click number `n`: its own impression, one of 3 ads, so that buckets fill, one of 6 users or an
+/// unknown one.
 pub(crate) fn click(n: u64, extension: &[u8]) -> Click {
     Click {
         impression: ImpressionId::issued(Issuer(1), KeyId(1), START.seconds(), n),
         ad: (n % 3).into(),
         price_micros: (1000 + n).into(),
+        user_key: (n % 7).into(), // one in seven is unknown
         country: *b"PL",
         device: (n % 2) as u8,
         extension_len: (extension.len() as u16).into(),

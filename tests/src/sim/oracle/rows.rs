@@ -64,6 +64,7 @@ impl Oracle {
             row.reason,
             row.minute.get()
         );
+        self.users.note(row);
         let key = bucket_of(row);
         if matches!(outcome, Outcome::Accepted | Outcome::Late) {
             self.impressions.insert((name.foreign, name.impression), received);

@@ -30,6 +30,8 @@ const FINAL_AFTER_MS: u64 = 5 * 60_000;
 const EXTENSION: usize = 900;
 const BLOCK_BYTES: usize = 20 << 10;
 const IMPRESSIONS: u64 = 1000;
+/// For users: more than there are.
+const ROOM: u64 = 1 << 20;
 
 /// Nothing expires in the time a test covers, so the oracle need not know how.
 fn settings() -> Settings {
@@ -130,7 +132,7 @@ impl Node {
         let folder = Folder::open(dir.path(), NodeId(1)).expect("folder");
         let shards = ShardMap::even(workers);
         let Refolded { ledgers, recovery, shelf, past, .. } =
-            refold(&folder, &shards, &settings(), &checkpoint).expect("refold");
+            refold(&folder, &shards, &settings(), ROOM, &checkpoint).expect("refold");
         assert_eq!(
             (recovery.report.lost_blocks, recovery.report.findings_total),
             (0, 0),
@@ -138,7 +140,7 @@ impl Node {
             recovery.report
         );
         let mut shares = vec![HashMap::new(); workers];
-        let past = past.map_or_else(Vec::new, |past| past.count().expect("past"));
+        let past = past.map_or_else(Vec::new, |past| past.count().expect("past").totals);
         shares.push(past.into_iter().collect());
         let budget = Arc::new(DiskBudget::new(1 << 30, 0));
         let writer = |worker: usize| {

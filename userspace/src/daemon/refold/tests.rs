@@ -21,6 +21,8 @@ const START_MS: u64 = 1_800_000_000_000;
 /// Far more than the ledger holds minutes open.
 const MINUTES: u64 = 45;
 const WORKERS: usize = 2;
+/// For users: more than there are.
+const ROOM: u64 = 1 << 20;
 
 /// One click every second for [`MINUTES`], decided and journaled by two workers in turn.
 fn write_journal(folder: &Folder) {
@@ -101,7 +103,7 @@ fn after_a_long_outage_of_the_sink_the_first_flush_has_every_bucket() {
         let nothing = Checkpoint::default();
         let shards = ShardMap::even(workers);
         let Refolded { ledgers, recovery, .. } =
-            refold(&folder, &shards, &settings(), &nothing).expect("refold");
+            refold(&folder, &shards, &settings(), ROOM, &nothing).expect("refold");
         assert_eq!(recovery.report.rows, MINUTES * 60 * WORKERS as u64);
         let sent = first_flush(ledgers);
         assert_eq!(sent.len(), MINUTES as usize * 5);
@@ -121,7 +123,7 @@ fn minutes_that_the_sink_has_and_that_are_over_are_not_sent_again() {
         checkpoint.counted.insert((folder.epoch(), WorkerId(worker as u16)), committed);
     }
     let Refolded { ledgers, .. } =
-        refold(&folder, &ShardMap::even(2), &settings(), &checkpoint).expect("refold");
+        refold(&folder, &ShardMap::even(2), &settings(), ROOM, &checkpoint).expect("refold");
     let (sent, all) = (first_flush(ledgers), recount(&folder));
     assert!(sent.len() < 20 * 5, "{} buckets", sent.len());
     let newest = UnixMs(START_MS).minute().0 + MINUTES as u32 - 1;
@@ -169,7 +171,7 @@ fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
         settled
     });
     let start = |checkpoint: &Checkpoint| {
-        let mut started = refold(&folder, &shards, &settings(), checkpoint).expect("refold");
+        let mut started = refold(&folder, &shards, &settings(), ROOM, checkpoint).expect("refold");
         (known_again(&shards, &mut started.ledgers), started)
     };
 
@@ -188,7 +190,7 @@ fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
     let (known, started) = start(&Checkpoint::default());
     assert_eq!((known, started.recovery.report.rows), (all, each));
     let mut sent = first_flush(started.ledgers);
-    for (key, totals) in started.past.expect("a past").count().expect("journal") {
+    for (key, totals) in started.past.expect("a past").count().expect("journal").totals {
         sent.entry(key).or_default().merge(&totals);
     }
     // The resends above were duplicates, so nothing but the journal is counted.
@@ -217,7 +219,8 @@ fn a_flush_cut_off_between_its_parts_leaves_all_its_buckets_owed() {
     let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
     write_journal(&folder);
     let nothing_counted = all_committed(&folder, BlockSeq(0));
-    let ledgers = refold(&folder, &ShardMap::even(2), &settings(), &nothing_counted).expect("refold").ledgers;
+    let ledgers =
+        refold(&folder, &ShardMap::even(2), &settings(), ROOM, &nothing_counted).expect("refold").ledgers;
     assert_eq!(first_flush(ledgers), recount(&folder));
 }
 
@@ -229,7 +232,7 @@ fn a_bucket_goes_with_the_shares_of_all_workers_or_not_at_all() {
     // The second worker has had no click since the first minute, so nothing moved its time on.
     write_journal_of(&folder, |minute, click| minute == 0 || shards.owner(click.shard()) == WorkerId(0));
     let all = all_committed(&folder, BlockSeq(u64::MAX));
-    let ledgers = refold(&folder, &shards, &settings(), &all).expect("refold").ledgers;
+    let ledgers = refold(&folder, &shards, &settings(), ROOM, &all).expect("refold").ledgers;
     let (sent, all) = (first_flush(ledgers), recount(&folder));
     assert!(!sent.is_empty());
     for (key, totals) in sent {
@@ -246,8 +249,9 @@ fn a_row_that_makes_an_old_minute_owed_is_known_before_any_share_is_dropped() {
     let mut checkpoint = all_committed(&folder, BlockSeq(u64::MAX));
     checkpoint.counted.remove(&(folder.epoch(), WorkerId(1)));
     for workers in [1, 2, 3] {
-        let ledgers =
-            refold(&folder, &ShardMap::even(workers), &settings(), &checkpoint).expect("refold").ledgers;
+        let ledgers = refold(&folder, &ShardMap::even(workers), &settings(), ROOM, &checkpoint)
+            .expect("refold")
+            .ledgers;
         assert_eq!(first_flush(ledgers), recount(&folder), "with {workers} workers");
     }
 }

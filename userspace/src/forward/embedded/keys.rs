@@ -47,6 +47,41 @@ pub fn by_minute(key: &BucketKey, incarnation: Incarnation) -> [u8; BUCKET_KEY_L
     bytes
 }
 
+/// ad, minute, incarnation: the key of a sketch.
+#[must_use]
+pub fn sketch(ad: u64, minute: Minute, incarnation: Incarnation) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&ad.to_be_bytes());
+    bytes[8..12].copy_from_slice(&minute.0.to_be_bytes());
+    bytes[12..].copy_from_slice(&incarnation.0.to_be_bytes());
+    bytes
+}
+
+/// What stands in [`sketch`] bytes.
+#[must_use]
+pub fn read_sketch(bytes: &[u8]) -> Option<(u64, Minute, Incarnation)> {
+    let (ad, rest) = bytes.split_first_chunk::<8>()?;
+    let (minute, incarnation) = read_unsketched(rest)?;
+    Some((u64::from_be_bytes(*ad), minute, incarnation))
+}
+
+/// minute, incarnation: the key of a minute of which some ads have no sketch.
+#[must_use]
+pub fn unsketched(minute: Minute, incarnation: Incarnation) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&minute.0.to_be_bytes());
+    bytes[4..].copy_from_slice(&incarnation.0.to_be_bytes());
+    bytes
+}
+
+/// What stands in [`unsketched`] bytes.
+#[must_use]
+pub fn read_unsketched(bytes: &[u8]) -> Option<(Minute, Incarnation)> {
+    let (minute, incarnation) = bytes.split_first_chunk::<4>()?;
+    let incarnation = u64::from_be_bytes(incarnation.try_into().ok()?);
+    Some((Minute(u32::from_be_bytes(*minute)), Incarnation(incarnation)))
+}
+
 /// The key that stands in [`by_ad`] bytes.
 #[must_use]
 pub fn read_by_ad(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
@@ -236,6 +271,14 @@ mod tests {
     fn streams_and_raw_batches_come_back_from_their_keys() {
         let parts = (Incarnation(1), Epoch(2), WorkerId(3));
         assert_eq!(read_stream(&stream(parts.0, parts.1, parts.2)), Some(parts));
+        let key = sketch(7, Minute(5), Incarnation(6));
+        assert_eq!(read_sketch(&key), Some((7, Minute(5), Incarnation(6))));
+        assert!(key < sketch(7, Minute(6), Incarnation(0)) && key < sketch(8, Minute(0), Incarnation(0)));
+        assert_eq!(
+            read_unsketched(&unsketched(Minute(5), Incarnation(6))),
+            Some((Minute(5), Incarnation(6)))
+        );
+        assert_eq!((read_sketch(&key[1..]), read_unsketched(&key)), (None, None));
         let id = RawId { flush: FlushNo(9), part: 8 };
         assert_eq!(read_raw_id(&raw_id(id)), Some(id));
         assert_eq!(RawId::parse(&id.file_name()), Some(id));

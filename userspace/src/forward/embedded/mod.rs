@@ -1,13 +1,13 @@
 //! The embedded sink: a node, or a small installation, without Kafka.
 //!
-//! Buckets, manifest and checkpoint are keyspaces of one fjall database and change in one atomic
+//! Buckets, sketches, manifest and checkpoint are keyspaces of one fjall database and change in one atomic
 //! write; the raw batches are files beside it. A raw file is durable under its name before the
 //! transaction that names it in the manifest, so the manifest never names what is not there; a
 //! file that no manifest entry names does not count.
 //!
 //! ```text
 //! <store>/
-//!   db/    fjall: buckets, minutes, manifest, gaps, streams, lives, rejects
+//!   db/    fjall: buckets, minutes, uniques, unsketched, manifest, gaps, streams, lives, rejects
 //!   raw/   <flush>-<part>.wraw
 //! ```
 
@@ -22,10 +22,12 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, WorkerId};
 use weir_common::time::Minute;
+use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo, Gap};
 use super::sink::{Sink, SinkError};
+use super::uniques::{Sketch, Unsketched};
 use crate::journal::disk::{create_folder, sync_folder};
 use crate::rejects::Reject;
 use keys::{BucketValue, LifeValue, ManifestValue, StreamValue};
@@ -75,6 +77,8 @@ pub struct Store {
     db: Database,
     buckets: Keyspace,
     minutes: Keyspace,
+    uniques: Keyspace,
+    unsketched: Keyspace,
     manifest: Keyspace,
     gaps: Keyspace,
     streams: Keyspace,
@@ -111,6 +115,8 @@ impl Store {
         Ok(Self {
             buckets: keyspace("buckets")?,
             minutes: keyspace("minutes")?,
+            uniques: keyspace("uniques")?,
+            unsketched: keyspace("unsketched")?,
             manifest: keyspace("manifest")?,
             gaps: keyspace("gaps")?,
             streams: keyspace("streams")?,
@@ -171,6 +177,29 @@ impl Store {
         let Some(value) = self.buckets.get(keys::by_ad(key, incarnation))? else { return Ok(None) };
         let value = BucketValue::read_from_bytes(&value).map_err(|_| StoreError::Damaged("buckets"))?;
         Ok(Some(value.totals))
+    }
+
+    /// The sketches of unique users with their revisions, ad after ad.
+    pub fn uniques(&self) -> impl Iterator<Item = Result<(Incarnation, FlushNo, Sketch), StoreError>> + '_ {
+        self.uniques.iter().map(|entry| {
+            let (key, value) = entry.into_inner()?;
+            let damaged = || StoreError::Damaged("uniques");
+            let (ad, minute, incarnation) = keys::read_sketch(&key).ok_or_else(damaged)?;
+            let (revision, theta) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+            let revision = FlushNo(u64::from_le_bytes(*revision));
+            Ok((incarnation, revision, Sketch { minute, ad, theta: theta.to_vec() }))
+        })
+    }
+
+    /// The minutes of which some ads have no sketch.
+    pub fn unsketched(&self) -> impl Iterator<Item = Result<(Incarnation, Unsketched), StoreError>> + '_ {
+        self.unsketched.iter().map(|entry| {
+            let (key, value) = entry.into_inner()?;
+            let damaged = || StoreError::Damaged("unsketched");
+            let (minute, incarnation) = keys::read_unsketched(&key).ok_or_else(damaged)?;
+            let clicks = value.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| damaged())?;
+            Ok((incarnation, Unsketched { minute, clicks }))
+        })
     }
 
     /// The raw batches in the order they were committed.
@@ -297,13 +326,25 @@ impl Store {
 
     fn transact(&self, batch: &Batch, id: RawId, raw: &RawSummary) -> fjall::Result<()> {
         let mut transaction = self.db.batch().durability(Some(PersistMode::SyncAll));
-        let revision = batch.flush.0.into();
+        let revision = U64::new(batch.flush.0);
         for bucket in &batch.buckets {
             let value = BucketValue { revision, totals: bucket.totals };
             let by_ad = keys::by_ad(&bucket.key, batch.incarnation);
             let by_minute = keys::by_minute(&bucket.key, batch.incarnation);
             transaction.insert(&self.buckets, by_ad, value.as_bytes());
             transaction.insert(&self.minutes, by_minute, value.as_bytes());
+        }
+        for sketch in &batch.uniques.sketches {
+            let key = keys::sketch(sketch.ad, sketch.minute, batch.incarnation);
+            let value = [revision.as_bytes(), &sketch.theta].concat();
+            transaction.insert(&self.uniques, key, value);
+        }
+        for Unsketched { minute, clicks } in &batch.uniques.unsketched {
+            transaction.insert(
+                &self.unsketched,
+                keys::unsketched(*minute, batch.incarnation),
+                clicks.to_le_bytes(),
+            );
         }
         for gap in &batch.gaps {
             let mut key = keys::stream(batch.incarnation, gap.epoch, gap.worker).to_vec();

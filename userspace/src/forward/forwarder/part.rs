@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::batch::{Batch, BatchBlocks, BlocksError, read_block, rows_of, unreadable};
 use super::super::pace::Now;
 use super::super::sink::{Sink, SinkError};
+use super::super::uniques::Closing;
 use super::{Asked, BACKOFF_MS, BUCKET_BYTES, Forwarder, Retry, State};
 use crate::journal::{BlockStream, Position};
 use crate::rejects::Samples;
@@ -79,6 +80,31 @@ impl<S: Sink> Forwarder<S> {
         self.stats.buckets.add(buckets);
         self.stats.bucket_bytes.add(buckets * BUCKET_BYTES);
         self.stats.rejects.add(planned.batch.rejects.len() as u64);
+        self.note_uniques(&planned.batch.uniques);
+    }
+
+    /// The sketches of a batch are committed.
+    fn note_uniques(&mut self, closing: &Closing) {
+        self.stats.sketches.add(closing.sketches.len() as u64);
+        self.stats.sketch_bytes.add(closing.bytes());
+        self.uniques.settle(self.checkpoint.final_before);
+        let (held, bytes) = self.uniques.held();
+        self.stats.sketches_held.set(held);
+        self.stats.sketches_held_bytes.set(bytes);
+        let (Some(first), Some(last)) = (closing.unsketched.first(), closing.unsketched.last()) else {
+            return;
+        };
+        let clicks = closing.unsketched.iter().map(|minute| minute.clicks).sum();
+        self.stats.unsketched_minutes.add(closing.unsketched.len() as u64);
+        self.stats.unsketched_clicks.add(clicks);
+        if self.config.uniques_bytes_max > 0 {
+            tracing::warn!(
+                from = first.minute.0,
+                to = last.minute.0,
+                clicks,
+                "minutes without the unique users of all their ads: forward.uniques_memory was not enough, or blocks were lost from the journal; the rows are all there"
+            );
+        }
     }
 
     fn stream(&self, writer: (Epoch, WorkerId), from: Position) -> BlockStream {
@@ -90,7 +116,7 @@ impl<S: Sink> Forwarder<S> {
         let mut checkpoint = self.checkpoint.clone();
         let (mut blocks, mut rows, mut bytes) = (0, 0, 0);
         let mut gaps = Vec::new();
-        let mut is_last = true;
+        let (mut is_last, mut uniques) = (true, Closing::default());
         let targets: Vec<_> = self.upto.iter().map(|(&writer, &upto)| (writer, upto)).collect();
         for (writer, upto) in targets {
             let from = self.checkpoint.positions.get(&writer).copied().unwrap_or_default();
@@ -109,6 +135,7 @@ impl<S: Sink> Forwarder<S> {
                 }
                 blocks += 1;
                 bytes += stream.block().len() as u64;
+                self.uniques.block(writer, stream.position().last, stream.block());
                 rows += rows_of(stream.block());
             }
             is_last &= stream.position().last >= upto;
@@ -126,7 +153,8 @@ impl<S: Sink> Forwarder<S> {
             && (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker))
         {
             let closed = asked.minute_before(self.config.close_after_ms);
-            checkpoint.final_before = checkpoint.final_before.max(closed);
+            let closed = checkpoint.final_before.max(closed);
+            (checkpoint.final_before, uniques) = self.uniques.close(closed, self.config.part_bytes_max);
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };
         let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
@@ -134,7 +162,7 @@ impl<S: Sink> Forwarder<S> {
         let is_empty = blocks == 0 && buckets.is_empty() && gaps.is_empty();
         let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);
         let rejects = samples.map_or_else(Vec::new, Samples::take);
-        let batch = Batch { node, incarnation, flush, part, buckets, gaps, rejects, checkpoint };
+        let batch = Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint };
         Ok(Planned { batch, is_last, blocks, rows, bytes })
     }
 
@@ -155,6 +183,7 @@ impl<S: Sink> Forwarder<S> {
 
 impl Planned {
     fn is_empty(&self) -> bool {
-        self.blocks == 0 && self.batch.buckets.is_empty() && self.batch.gaps.is_empty()
+        let Batch { buckets, uniques, gaps, .. } = &self.batch;
+        self.blocks == 0 && buckets.is_empty() && uniques.is_empty() && gaps.is_empty()
     }
 }

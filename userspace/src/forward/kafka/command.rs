@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use datasketches::common::NumStdDev;
+use datasketches::theta::CompactThetaSketch;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 use serde_json::{Map, Value, json};
@@ -14,7 +16,7 @@ use zerocopy::FromBytes;
 
 use super::KafkaError;
 use super::reader::{End, Reader};
-use super::record::{BLOCK_HEADER, BucketRecord};
+use super::record::{BLOCK_HEADER, BucketRecord, UniquesRecord};
 use super::topics::TopicNames;
 use crate::cli::{ReadTopicArgs, TopicKind};
 use crate::config::{self, Config};
@@ -62,6 +64,7 @@ pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> 
         TopicKind::Checkpoints => (names.checkpoints, raw),
         TopicKind::BucketCheckpoints => (names.checkpoints, buckets),
         TopicKind::Rejects => (names.rejects, raw),
+        TopicKind::Uniques => (names.uniques, buckets),
     };
     let reader = Reader::new(&cluster.settings, CLIENT_ID)?;
     let mut out = std::io::stdout().lock();
@@ -100,6 +103,7 @@ fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
             (json!(String::from_utf8_lossy(key)), ("block", block(block_header(message), value, args.rows)))
         }
         TopicKind::Buckets => (json!(key.try_into().map(u64::from_be_bytes).ok()), ("bucket", bucket(value))),
+        TopicKind::Uniques => (json!(key.try_into().map(u64::from_be_bytes).ok()), ("sketch", sketch(value))),
         TopicKind::Checkpoints | TopicKind::BucketCheckpoints => {
             let value = serde_json::from_slice(value).unwrap_or(Value::Null);
             (json!(String::from_utf8_lossy(key)), ("value", value))
@@ -212,11 +216,36 @@ fn totals_json(totals: &BucketTotals) -> Value {
     })
 }
 
+fn sketch(value: &[u8]) -> Value {
+    let Some((record, theta)) = UniquesRecord::read(value) else { return Value::Null };
+    let users = CompactThetaSketch::deserialize(theta).map_or(Value::Null, |users| {
+        json!({
+            "estimate": users.estimate().round() as u64,
+            "lower": users.lower_bound(NumStdDev::Two).round() as u64,
+            "upper": users.upper_bound(NumStdDev::Two).round() as u64,
+            "exact": !users.is_estimation_mode(),
+            "octets": theta.len(),
+        })
+    });
+    json!({
+        "node": record.node.get(),
+        "incarnation": format!("{:016x}", record.incarnation.get()),
+        "revision": record.revision.get(),
+        "ad": record.ad.get(),
+        "minute": record.minute.get(),
+        "unsketched": record.unsketched.get(),
+        "users": users,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use zerocopy::IntoBytes;
+    use weir_common::id::{Incarnation, NodeId};
+    use weir_common::time::Minute;
+    use zerocopy::{FromZeros, IntoBytes};
 
     use super::super::super::batch::{Bucket, FlushNo};
+    use super::super::super::uniques::Uniques;
     use super::*;
 
     #[test]
@@ -232,5 +261,23 @@ mod tests {
         assert_eq!((&printed["revision"], &printed["totals"]["gross"]), (&json!(9), &json!(7)));
         assert_eq!(printed["incarnation"], "00000000000000ab");
         assert_eq!(bucket(&record.as_bytes()[1..]), Value::Null);
+    }
+
+    #[test]
+    fn a_sketch_is_printed_with_its_estimate_and_damage_as_null() {
+        let mut uniques = Uniques::new(1 << 20);
+        let mut row = Row::new_zeroed();
+        row.click.ad = 7.into();
+        row.minute = 9.into();
+        for user in [1_u64, 2, 3, 2] {
+            row.click.user_key = user.into();
+            uniques.row(&row);
+        }
+        let (_, closing) = uniques.close(Minute(10), u64::MAX);
+        let record = UniquesRecord::sketch(NodeId(3), Incarnation(0xab), FlushNo(9), &closing.sketches[0]);
+        let printed = sketch(&record);
+        assert_eq!((&printed["ad"], &printed["minute"]), (&json!(7), &json!(9)));
+        assert_eq!((&printed["users"]["estimate"], &printed["users"]["exact"]), (&json!(3), &json!(true)));
+        assert_eq!(sketch(&record[1..]), Value::Null);
     }
 }

@@ -1,7 +1,7 @@
 //! The Kafka sink: one transaction a batch, so that the log itself holds every batch once.
 //!
-//! A transaction has the batch's blocks (`clicks.v1`), its changed buckets (`buckets.v1`) and its
-//! checkpoint (`checkpoints.v1`), under a transactional id that belongs to the node. Opening the
+//! A transaction has the batch's blocks (`clicks.v1`), its changed buckets (`buckets.v1`), the
+//! sketches of minutes that became final (`uniques.v1`) and its checkpoint (`checkpoints.v1`), under a transactional id that belongs to the node. Opening the
 //! sink fences whoever held that id before, waits until what it left open is settled, and reads
 //! the checkpoint with `read_committed`; forwarding goes on after it.
 //!

@@ -12,8 +12,8 @@ use super::checkpoint::{CheckpointValue, ClaimValue, GapValue, checkpoint_key, c
 use super::client::ClusterSettings;
 use super::reader::{End, Reader};
 use super::record::{
-    BLOCK_HEADER, BucketRecord, NODE_HEADER, REJECT_HEADERS, ROWS_HEADER, ad_key, block_key, reject_headers,
-    split_block,
+    BLOCK_HEADER, BucketRecord, NODE_HEADER, REJECT_HEADERS, ROWS_HEADER, UniquesRecord, ad_key, block_key,
+    reject_headers, split_block,
 };
 use super::topics::{Takes, TopicNames, TopicSettings, ensure};
 use super::transaction::{Owner, Record};
@@ -222,6 +222,7 @@ impl KafkaSink {
                 Record { topic: &self.names.buckets, key: &key, value: value.as_bytes(), headers: None };
             owner.send(record).map_err(sink_error)?;
         }
+        self.send_uniques(owner, batch).map_err(sink_error)?;
         for reject in &batch.rejects {
             self.send_reject(owner, batch, reject)?;
         }
@@ -235,6 +236,20 @@ impl KafkaSink {
         let key = checkpoint_key(batch.node, batch.incarnation);
         self.send_json(owner, &key, &value).map_err(sink_error)?;
         owner.flush().map_err(sink_error)
+    }
+
+    fn send_uniques(&self, owner: &Owner, batch: &Batch) -> Result<(), KafkaError> {
+        let Batch { node, incarnation, flush, uniques, .. } = batch;
+        let topic = &self.names.uniques;
+        for sketch in &uniques.sketches {
+            let value = UniquesRecord::sketch(*node, *incarnation, *flush, sketch);
+            owner.send(Record { topic, key: &ad_key(sketch.ad), value: &value, headers: None })?;
+        }
+        for minute in &uniques.unsketched {
+            let value = UniquesRecord::unsketched(*node, *incarnation, *flush, minute);
+            owner.send(Record { topic, key: &ad_key(0), value: &value, headers: None })?;
+        }
+        Ok(())
     }
 
     fn send_block(&self, owner: &Owner, block: &[u8]) -> Result<(), SinkError> {

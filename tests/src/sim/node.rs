@@ -116,6 +116,7 @@ impl Node {
         let phase = Arc::new(Phase::new(workers));
         let stats: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
         let floor = recovery.report.received.map_or_else(Default::default, |(_, latest)| latest);
+        let floor = floor.max(checkpoint.final_before.start());
         let clock = Arc::<NodeClock>::default();
         let shown = clocks.get();
         let newest = (floor > UnixMs(0)).then_some(floor);

@@ -89,6 +89,8 @@ pub struct Oracle {
     counted_from: BTreeMap<BucketKey, BTreeSet<BlockName>>,
     buckets: BTreeMap<BucketKey, (u64, Totals)>,
     users: UsersAtSink,
+    /// Minutes before this one were final at the sink when a start of the node looked.
+    closed_before: BTreeMap<u32, u32>,
     /// Blocks that the disk destroyed since the last start, which that start has to report.
     destroyed: BTreeSet<BlockName>,
     /// Impressions of which the disk destroyed a row.
@@ -126,6 +128,7 @@ impl Oracle {
             counted_from: BTreeMap::new(),
             buckets: BTreeMap::new(),
             users: UsersAtSink::default(),
+            closed_before: BTreeMap::new(),
             destroyed: BTreeSet::new(),
             trimmed: BTreeSet::new(),
             excused_impressions: BTreeSet::new(),
@@ -141,6 +144,11 @@ impl Oracle {
     pub fn time(&mut self, wall_ms: u64) {
         let (low, high) = self.wall.unwrap_or((wall_ms, wall_ms));
         self.wall = Some((low.min(wall_ms), high.max(wall_ms)));
+    }
+
+    /// The node starts, and this is what minutes are final for it.
+    pub fn starts(&mut self, epoch: u32, final_before: u32) {
+        self.closed_before.insert(epoch, final_before);
     }
 
     /// A sender made this click.

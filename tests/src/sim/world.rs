@@ -537,6 +537,7 @@ impl World {
         });
         let is_heard = self.run.canary != Some(Canary::SilentDamage);
         let (lost, damaged) = losses(if is_heard { &findings } else { &[] });
+        self.oracle.starts(node.epoch, self.store.borrow().checkpoint().final_before.0);
         self.oracle.reported(&lost, &damaged)?;
         self.oracle.recovered(&rows)?;
         self.node = Some(node);

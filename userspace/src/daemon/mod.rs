@@ -214,6 +214,8 @@ impl Node {
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;
         let _first_of_this_run = self.recovery.set(RecoveryStatus::from(&recovery.report));
+        // Minutes can become final after the last click; none is received in them any more.
+        let latest = latest.max(checkpoint.final_before.start());
         let newest = (latest > UnixMs(0)).then_some(latest);
         let watch = Watch::begin(&self.clock, settings::clock(config), newest, by.clock_is_right);
         let sink = sink.settled(config, &self.folder, &recovery)?;

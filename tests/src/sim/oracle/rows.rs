@@ -43,7 +43,7 @@ impl Oracle {
         let name = ClickName::of(&row.click);
         let received = row.received_at_ms.get();
         let may_be_forgotten = name.foreign && self.may_be_forgotten(name.impression);
-        let (minute, flags, expected) = self.expected(row);
+        let (minute, flags, expected) = self.expected(block, row);
         let Some(outcome) = Outcome::from_number(row.outcome) else {
             return Err(format!("{name:?} has no outcome"));
         };
@@ -92,7 +92,7 @@ impl Oracle {
     }
 
     /// Minute, flags, and the outcomes that a row of this click may have after those before it.
-    pub(super) fn expected(&self, row: &Row) -> (u32, u8, Vec<(Outcome, u8)>) {
+    pub(super) fn expected(&self, block: BlockName, row: &Row) -> (u32, u8, Vec<(Outcome, u8)>) {
         let Limits { lifetime_ms, lateness_ms, max_ahead_ms } = self.limits;
         let (click, received) = (&row.click, row.received_at_ms.get());
         let clicked = click.clicked_at_ms.get();
@@ -100,7 +100,9 @@ impl Oracle {
         let issued = if foreign { 0 } else { u64::from(click.impression.issued_at_s()) * 1000 };
         let age = received.saturating_sub(clicked);
         let suspect = clicked + 1000 < issued || clicked > received + max_ahead_ms || age > lifetime_ms;
-        let late = !suspect && age > lateness_ms;
+        // What is final stays final, whatever the clock says now.
+        let closed_before = self.closed_before.get(&block.0).copied().unwrap_or(0);
+        let late = !suspect && (age > lateness_ms || clicked / MS_PER_MINUTE < u64::from(closed_before));
         let minute = if suspect || late { received } else { clicked } / MS_PER_MINUTE;
         let filter = if click.flags & click_flags::TEST != 0 {
             Some(Reason::TestTraffic)

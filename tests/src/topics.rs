@@ -2,6 +2,8 @@
 //!
 //! It shares nothing with the sink but the documents: row format, block header, `docs/kafka.md`.
 
+mod uniques;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +20,10 @@ use weir_common::reason::Outcome;
 use weir_common::row::Rows;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use uniques::Users;
+
+pub use uniques::Sketches;
 
 /// How long a topic may be silent before its end.
 const SILENT_MAX: Duration = Duration::from_secs(30);
@@ -139,11 +145,20 @@ pub struct Recount {
     pub clicks_twice: u64,
     /// Buckets whose highest revision is not the recount of the rows.
     pub mismatches: u64,
+    /// The sketches of unique users.
+    pub sketches: Sketches,
     clicks: HashMap<ClickName, u32>,
 }
 
+/// What the rows say.
+#[derive(Debug, Default)]
+struct Truth {
+    buckets: HashMap<BucketName, BucketTotals>,
+    users: Users,
+}
+
 impl Recount {
-    /// Reads both topics and recounts them, with the default dimensions.
+    /// Reads the topics and recounts them, with the default dimensions.
     ///
     /// # Errors
     /// When they cannot be read, or hold what is no block, row or bucket.
@@ -151,13 +166,13 @@ impl Recount {
         Self::of_two(bootstrap, bootstrap, prefix)
     }
 
-    /// As [`Recount::of`], with the buckets of another cluster.
+    /// As [`Recount::of`], with the buckets and sketches of another cluster.
     ///
     /// # Errors
     /// As there.
     pub fn of_two(bootstrap: &str, of_buckets: &str, prefix: &str) -> Result<Self> {
         let mut recount = Self::default();
-        let mut truth: HashMap<BucketName, BucketTotals> = HashMap::new();
+        let mut truth = Truth::default();
         let mut streams: BTreeMap<StreamName, BTreeMap<u64, u32>> = BTreeMap::new();
         for record in read(bootstrap, &format!("{prefix}clicks.v1"), Isolation::Committed)? {
             let header = header_of(&record)?;
@@ -173,16 +188,12 @@ impl Recount {
             recount.gaps += last - stream.len() as u64;
         }
         recount.clicks_twice = recount.clicks.values().filter(|&&times| times > 1).count() as u64;
-        recount.compare_buckets(of_buckets, prefix, truth)?;
+        recount.compare_buckets(of_buckets, prefix, truth.buckets)?;
+        recount.sketches = truth.users.compare(of_buckets, prefix)?;
         Ok(recount)
     }
 
-    fn count_rows(
-        &mut self,
-        header: &BlockHeader,
-        body: &[u8],
-        truth: &mut HashMap<BucketName, BucketTotals>,
-    ) -> Result<()> {
+    fn count_rows(&mut self, header: &BlockHeader, body: &[u8], truth: &mut Truth) -> Result<()> {
         let mut rows = Rows::new(body);
         let mut count = 0;
         for (row, _) in &mut rows {
@@ -191,7 +202,8 @@ impl Recount {
             *self.clicks.entry((click.is_foreign(), click.impression.0, click.ordinal)).or_default() += 1;
             let key = Dimensions::DEFAULT.key(row.minute.get(), click, RULES);
             ensure!(Outcome::from_number(row.outcome).is_some(), "a row without an outcome");
-            truth.entry((header.incarnation.get(), key)).or_default().count(row);
+            truth.buckets.entry((header.incarnation.get(), key)).or_default().count(row);
+            truth.users.note(header.incarnation.get(), row);
         }
         ensure!(rows.rest().is_empty() && count == header.rows.get(), "a block's rows are damaged");
         self.rows += u64::from(count);
@@ -245,7 +257,8 @@ impl Recount {
     /// # Errors
     /// When they do not; with what was found.
     pub fn check(&self) -> Result<()> {
-        let faults = self.blocks_twice + self.gaps + self.clicks_twice + self.mismatches;
+        let faults =
+            self.blocks_twice + self.gaps + self.clicks_twice + self.mismatches + self.sketches.mismatches;
         if faults > 0 {
             bail!("{self}");
         }
@@ -258,7 +271,7 @@ impl std::fmt::Display for Recount {
         write!(
             f,
             "{} rows in {} blocks, {} buckets in {} revisions; gaps {}, blocks twice {}, clicks twice {}, \
-             mismatches {}; {} bytes of buckets for {} of rows",
+             mismatches {}; {} bytes of buckets for {} of rows; {:?}",
             self.rows,
             self.blocks,
             self.buckets,
@@ -269,6 +282,7 @@ impl std::fmt::Display for Recount {
             self.mismatches,
             self.bucket_bytes,
             self.raw_bytes,
+            self.sketches,
         )
     }
 }

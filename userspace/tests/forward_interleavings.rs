@@ -5,12 +5,12 @@ mod forward_fixture;
 mod journal_fixture;
 
 use forward_fixture::steps::{run, step};
-use forward_fixture::{Fault, MemorySink, Node, store, store_path};
+use forward_fixture::{Fault, MemorySink, Node, flush_config, sketches_of, store, store_path};
 use journal_fixture::number;
 use proptest::prelude::*;
 use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
-use weir::forward::Split;
 use weir::forward::embedded::Store;
+use weir::forward::{ForwarderConfig, Split};
 use weir_common::id::Incarnation;
 
 fn clicks(range: std::ops::Range<u64>) -> Vec<u64> {
@@ -25,13 +25,18 @@ fn audited(dir: &std::path::Path) -> (AuditReport, Vec<u64>) {
     (report, found)
 }
 
+/// So soon that some minutes are final in most cases. The clicks count in the minute they come in.
+fn config() -> ForwarderConfig {
+    ForwarderConfig { close_after_ms: 70_000, ..flush_config() }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn buckets_are_a_recount_after_any_interleaving(steps in prop::collection::vec(step(), 1..150)) {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Some(Node::start(dir.path(), 2, |_| MemorySink::default()));
+        let mut node = Some(Node::try_start(dir.path(), 2, config(), |_| MemorySink::default()).unwrap());
         let fail = |node: &mut Node<MemorySink>, answer_lost| {
             let fault = if answer_lost { Fault::LoseAnswer } else { Fault::Refuse };
             node.forwarder.sink().faults.borrow_mut().push(fault);
@@ -40,7 +45,7 @@ proptest! {
             let Node { forwarder, folder, workers: old, .. } = node;
             drop((folder, old));
             let sink = forwarder.into_sink();
-            Node::start(dir.path(), workers, |_| sink)
+            Node::try_start(dir.path(), workers, config(), |_| sink).unwrap()
         });
         node.unwrap().forwarder.sink().check(clicks(0..written));
     }
@@ -57,7 +62,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let two = Split::new(MemorySink::default(), MemorySink::default());
-        let mut node = Some(Node::start(dir.path(), 2, |_| two));
+        let mut node = Some(Node::try_start(dir.path(), 2, config(), |_| two).unwrap());
         let mut fails_raw = false;
         let fail = |node: &mut Node<Two>, answer_lost| {
             let fault = if answer_lost { Fault::LoseAnswer } else { Fault::Refuse };
@@ -71,13 +76,15 @@ proptest! {
             drop((folder, old));
             let (raw, buckets) = forwarder.into_sink().into_sinks();
             // Nothing is known any more but what the two say.
-            Node::start(dir.path(), workers, |_| Split::new(raw, buckets))
+            Node::try_start(dir.path(), workers, config(), |_| Split::new(raw, buckets)).unwrap()
         });
         let node = node.unwrap();
         let (raw, buckets) = node.forwarder.sink().sinks();
         raw.check_rows(clicks(0..written));
         prop_assert_eq!(buckets.buckets(), raw.recount());
-        prop_assert!(raw.buckets().is_empty() && buckets.rows().is_empty());
+        let recounted = sketches_of(raw.rows().iter(), buckets.checkpoint.final_before);
+        prop_assert_eq!(buckets.sketches(), recounted);
+        prop_assert!(raw.buckets().is_empty() && raw.sketches().is_empty() && buckets.rows().is_empty());
     }
 }
 
@@ -87,10 +94,10 @@ proptest! {
     #[test]
     fn the_store_passes_its_audit_after_any_interleaving(steps in prop::collection::vec(step(), 1..80)) {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Some(Node::start(dir.path(), 2, store(dir.path())));
+        let mut node = Some(Node::try_start(dir.path(), 2, config(), store(dir.path())).unwrap());
         let written = run(&mut node, steps, |_, _| {}, |node, workers| {
             drop(node);
-            Node::start(dir.path(), workers, store(dir.path()))
+            Node::try_start(dir.path(), workers, config(), store(dir.path())).unwrap()
         });
         drop(node);
         let (report, found) = audited(dir.path());

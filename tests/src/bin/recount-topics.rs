@@ -40,6 +40,10 @@ fn run(bootstrap: &str, prefix: &str, acked: &Path) -> Result<()> {
         ("blocks twice", recount.blocks_twice),
         ("clicks twice", recount.clicks_twice),
         ("buckets that are no recount of the rows", recount.mismatches),
+        ("sketches of unique users", recount.sketches.sketches),
+        ("octets of sketches", recount.sketches.bytes),
+        ("minutes not sketched in full", recount.sketches.unsketched_minutes),
+        ("sketches that are not those of the rows", recount.sketches.mismatches),
     ] {
         println!("  {name:<40} {number:>13}");
     }

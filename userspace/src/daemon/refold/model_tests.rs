@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use datasketches::theta::ThetaSketchBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
@@ -19,6 +20,7 @@ use zerocopy::byteorder::little_endian::{U16, U64};
 use super::*;
 use crate::admission::Admitted;
 use crate::digest::digester::Lookout;
+use crate::forward::Counted;
 use crate::journal::stream::Position;
 use crate::journal::trim::{trim, trimmable};
 use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
@@ -60,6 +62,7 @@ fn click(impression: u64, ordinal: u8) -> Click {
         impression: id,
         ordinal,
         ad: U64::new(impression % 3),
+        user_key: U64::new(impression % 50 + 1),
         price_micros: U64::new(10),
         flags: if is_foreign { click_flags::FOREIGN } else { 0 },
         extension_len: U16::new(EXTENSION as u16),
@@ -72,6 +75,8 @@ fn click(impression: u64, ordinal: u8) -> Click {
 struct Oracle {
     states: HashMap<u64, (BTreeSet<u8>, bool)>,
     buckets: HashMap<BucketKey, BucketTotals>,
+    /// The users of each minute and ad.
+    users: BTreeMap<(u32, u64), BTreeSet<u64>>,
 }
 
 impl Oracle {
@@ -90,6 +95,20 @@ impl Oracle {
         *counted |= outcome == Outcome::Accepted;
         let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, settings().rules_version);
         self.buckets.entry(key).or_default().count(row);
+        if matches!(outcome, Outcome::Accepted | Outcome::Repeat) {
+            let key = (row.minute.get(), row.click.ad.get());
+            self.users.entry(key).or_default().insert(row.click.user_key.get());
+        }
+    }
+
+    /// The sketches of minutes that are not final.
+    fn sketches(&self, open_from: Minute) -> BTreeMap<(u32, u64), Vec<u8>> {
+        let sketch = |(key, users): (&(u32, u64), &BTreeSet<u64>)| {
+            let mut sketch = ThetaSketchBuilder::default().lg_k(12).build().expect("a sketch");
+            users.iter().for_each(|&user| sketch.update(user));
+            (*key, sketch.compact(true).serialize())
+        };
+        self.users.range((open_from.0, 0)..).map(sketch).collect()
     }
 }
 
@@ -120,6 +139,8 @@ struct Node {
     /// Each worker's latest share, and the past's.
     shares: Vec<HashMap<BucketKey, BucketTotals>>,
     checkpoint: Checkpoint,
+    /// The users as its start folded them.
+    uniques: Uniques,
 }
 
 impl Node {
@@ -131,7 +152,7 @@ impl Node {
     ) -> Self {
         let folder = Folder::open(dir.path(), NodeId(1)).expect("folder");
         let shards = ShardMap::even(workers);
-        let Refolded { ledgers, recovery, shelf, past, .. } =
+        let Refolded { ledgers, recovery, shelf, past, uniques, .. } =
             refold(&folder, &shards, &settings(), ROOM, &checkpoint).expect("refold");
         assert_eq!(
             (recovery.report.lost_blocks, recovery.report.findings_total),
@@ -140,8 +161,9 @@ impl Node {
             recovery.report
         );
         let mut shares = vec![HashMap::new(); workers];
-        let past = past.map_or_else(Vec::new, |past| past.count().expect("past").totals);
-        shares.push(past.into_iter().collect());
+        let all = Counted { totals: Vec::new(), uniques };
+        let Counted { totals, uniques } = past.map_or(all, |past| past.count().expect("past"));
+        shares.push(totals.into_iter().collect());
         let budget = Arc::new(DiskBudget::new(1 << 30, 0));
         let writer = |worker: usize| {
             let config =
@@ -162,7 +184,7 @@ impl Node {
         };
         let lookout = Lookout::new(folder.place(), folder.epoch(), &shelf);
         let writers = (0..workers).map(writer).collect();
-        Self { folder, shards, ledgers, writers, lookout, sink, shares, checkpoint }
+        Self { folder, shards, ledgers, writers, lookout, sink, shares, checkpoint, uniques }
     }
 
     fn owner(&self, shard: Shard) -> usize {
@@ -281,11 +303,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn restart(node: Node, dir: &TempDir, workers: usize) -> Node {
+/// A start has the users of every row of an open minute, whether it was forwarded before or not.
+fn restart(node: Node, dir: &TempDir, workers: usize, oracle: &Oracle) -> Node {
     let Node { folder, mut writers, checkpoint, sink, .. } = node;
     writers.iter_mut().for_each(Writer::seal);
     drop((folder, writers));
-    Node::start(dir, workers, checkpoint, sink)
+    let mut node = Node::start(dir, workers, checkpoint, sink);
+    let (_, closing) = node.uniques.close(Minute(u32::MAX), u64::MAX);
+    let sketches = closing.sketches.into_iter().map(|sketch| ((sketch.minute.0, sketch.ad), sketch.theta));
+    let expected = oracle.sketches(node.checkpoint.final_before);
+    assert_eq!(sketches.collect::<BTreeMap<_, _>>(), expected);
+    node
 }
 
 /// Runs the steps; then restarts, resends everything, and compares sink and oracle.
@@ -307,10 +335,10 @@ fn check(steps: &[Step]) {
             Step::Flush => node.flush(now),
             Step::Digest(most) => node.digest(most),
             Step::Trim => node.trim(),
-            Step::Restart(workers) => node = restart(node, &dir, workers),
+            Step::Restart(workers) => node = restart(node, &dir, workers, &oracle),
         }
     }
-    node = restart(node, &dir, 3);
+    node = restart(node, &dir, 3, &oracle);
     for impression in 0..IMPRESSIONS {
         for ordinal in [0, 1, 2, 6] {
             node.click(&mut oracle, now, impression, ordinal, Reason::None);

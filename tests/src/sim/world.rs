@@ -533,7 +533,13 @@ impl World {
         self.tell(|| {
             let mut blocks = std::collections::BTreeMap::new();
             rows.iter().for_each(|(block, _)| *blocks.entry(*block).or_insert(0) += 1);
-            format!("start {} with {workers} workers on {} rows: {blocks:?}", node.epoch, rows.len())
+            format!(
+                "{:?} true {} start {} with {workers} workers on {} rows: {blocks:?}",
+                node.clock.at(self.clocks.get().monotonic_ns),
+                self.true_ms(),
+                node.epoch,
+                rows.len()
+            )
         });
         let is_heard = self.run.canary != Some(Canary::SilentDamage);
         let (lost, damaged) = losses(if is_heard { &findings } else { &[] });

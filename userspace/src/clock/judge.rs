@@ -173,6 +173,7 @@ impl Judge {
         };
         let gap_ms = less(system, from.0);
         judge.time.doubt = match newest {
+            Some(_) if is_vouched_for && gap_ms < -STEP_MS => Some(Doubt::BehindJournal),
             _ if is_vouched_for => None,
             None if is_plausible(system) => None,
             None => Some(Doubt::NoTime),
@@ -183,6 +184,8 @@ impl Judge {
         };
         if judge.time.doubt.is_none() {
             judge.believe(monotonic_ms);
+        } else if is_vouched_for {
+            judge.wait_for_system(monotonic_ms);
         }
         judge
     }
@@ -285,7 +288,7 @@ impl Judge {
         self.signed_time().is_some_and(|signed| signed.0 > latest_ms)
     }
 
-    /// The system clock has been behind for so long that it must be right: the node's time stands
+    /// The system clock is behind, and right: settled for so long, or vouched for. The node's time stands
     /// still until it has caught up. That takes as long as the clock was wrong; meanwhile the time
     /// is in doubt, and nothing expires or becomes final by it.
     fn wait_for_system(&mut self, monotonic_ms: u64) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_common::id::{Epoch, WorkerId};
+use weir_common::reason::Reason;
 use weir_common::time::UnixMs;
 
 use super::super::host::Shown;
@@ -154,6 +155,16 @@ impl World {
             })
             .collect();
         let (is_idle, error) = (node.forwarder.is_idle(), node.forwarder.last_error());
-        format!("no rest: {busy} senders wait; workers {states:?}; forwarder idle {is_idle}, {error:?}")
+        let refusals: Vec<_> = Reason::ALL
+            .iter()
+            .map(|&reason| {
+                (reason.name(), node.stats.iter().map(|of| of.reasons[reason as usize].get()).sum::<u64>())
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        format!(
+            "no rest: {busy} senders wait, time {:?}, refused {refusals:?}; workers {states:?}; forwarder idle {is_idle}, {error:?}",
+            node.clock.at(self.clocks.get().monotonic_ns),
+        )
     }
 }

@@ -229,6 +229,17 @@ fn a_clock_that_was_ahead_and_is_set_back_is_waited_for_once_it_has_settled() {
 }
 
 #[test]
+fn a_clock_behind_the_journal_that_an_operator_vouches_for_is_waited_for_however_far_it_is() {
+    let mut story = Story::vouched(0, Some(13 * HOUR_S), true);
+    assert_eq!((story.doubt(), story.pass(HOUR_S)), (Some(Doubt::BehindJournal), 12 * HOUR_S));
+    story.pass(12 * HOUR_S);
+    assert_eq!((story.doubt(), story.error_s()), (None, 0));
+    let mut story = Story::vouched(0, Some(13 * HOUR_S), false);
+    story.pass(14 * HOUR_S);
+    assert_eq!((story.doubt(), story.error_s()), (Some(Doubt::BehindJournal), 13 * HOUR_S));
+}
+
+#[test]
 fn a_clock_behind_the_journal_by_years_is_never_waited_for() {
     let mut story = Story::start(-365 * 86_400, Some(-5));
     assert_eq!(story.doubt(), Some(Doubt::BehindJournal));

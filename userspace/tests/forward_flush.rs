@@ -8,9 +8,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
-use forward_fixture::{Fault, MemorySink, Node, flush_config, store, store_path};
-use journal_fixture::{START, number};
-use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
+use forward_fixture::{Fault, MemorySink, Node, audited, flush_config, store, store_path};
+use journal_fixture::START;
+use weir::audit::{AuditConfig, audit};
 use weir::forward::ForwarderConfig;
 use weir::forward::embedded::{Orphan, Store};
 use weir::forward::forwarder::StartError;
@@ -19,14 +19,6 @@ use weir_common::time::Minute;
 
 fn clicks(range: std::ops::Range<u64>) -> Vec<u64> {
     range.collect()
-}
-
-fn audited(dir: &std::path::Path) -> (AuditReport, Vec<u64>) {
-    let store = Store::open(&store_path(dir), Incarnation(0)).unwrap();
-    let report = audit(&store, &AuditConfig::default()).unwrap();
-    let mut found: Vec<_> = RowIter::new(&store).unwrap().map(|(_, row)| number(&row.click)).collect();
-    found.sort_unstable();
-    (report, found)
 }
 
 #[test]

@@ -5,24 +5,12 @@ mod forward_fixture;
 mod journal_fixture;
 
 use forward_fixture::steps::{run, step};
-use forward_fixture::{Fault, MemorySink, Node, flush_config, sketches_of, store, store_path};
-use journal_fixture::number;
+use forward_fixture::{Fault, MemorySink, Node, audited, flush_config, sketches_of, store};
 use proptest::prelude::*;
-use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
-use weir::forward::embedded::Store;
 use weir::forward::{ForwarderConfig, Split};
-use weir_common::id::Incarnation;
 
 fn clicks(range: std::ops::Range<u64>) -> Vec<u64> {
     range.collect()
-}
-
-fn audited(dir: &std::path::Path) -> (AuditReport, Vec<u64>) {
-    let store = Store::open(&store_path(dir), Incarnation(0)).unwrap();
-    let report = audit(&store, &AuditConfig::default()).unwrap();
-    let mut found: Vec<_> = RowIter::new(&store).unwrap().map(|(_, row)| number(&row.click)).collect();
-    found.sort_unstable();
-    (report, found)
 }
 
 /// So soon that some minutes are final in most cases. The clicks count in the minute they come in.

@@ -1,15 +1,15 @@
 //! The run of one seed: step by step chance picks what happens next, and the oracle looks on.
 
+mod at_sink;
 mod carrying_out;
 mod ending;
+mod time;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use weir::clock::Doubt;
-use weir::clock::judge::STEP_MS;
 use weir::journal::Finding;
 use weir_common::id::Shard;
 use weir_common::time::UnixMs;
@@ -24,7 +24,7 @@ use super::node::Node;
 use super::oracle::{Loss, Oracle, Verdict};
 use super::plan::Plan;
 use super::senders::Source;
-use super::sink::{Fate, Store};
+use super::sink::Store;
 use super::{Canary, Run};
 
 /// The wall clock at the beginning of every run.
@@ -169,45 +169,6 @@ impl World {
         self.disturb()
     }
 
-    /// Time passes.
-    fn pass(&mut self, ns: u64) {
-        let now = self.clocks.get();
-        let monotonic_ns = now.monotonic_ns + ns;
-        let ms = monotonic_ns / 1_000_000 - now.monotonic_ns / 1_000_000;
-        self.show(Shown { wall: UnixMs(now.wall.0 + ms), monotonic_ns });
-    }
-
-    /// The clocks show this now; the node looks at them, and the oracle at the node.
-    fn show(&mut self, shown: Shown) {
-        self.clocks.set(shown);
-        self.oracle.time(self.true_ms());
-        let Some(node) = &mut self.node else { return };
-        node.look(shown);
-        let reading = node.clock.at(shown.monotonic_ns);
-        if reading.doubt != Some(Doubt::NoTime) {
-            self.oracle.time(reading.time.0);
-        }
-    }
-
-    /// The true time: ad servers and senders have it, whatever the node's clock shows.
-    fn true_ms(&self) -> u64 {
-        START_MS + self.clocks.get().monotonic_ns / 1_000_000
-    }
-
-    /// A clock that is far off, and at other times right, is never believed when it is not.
-    ///
-    /// # Errors
-    /// When the node's time is ahead of the true one.
-    fn time_is_true(&self) -> Verdict {
-        let Some(node) = self.node.as_ref().filter(|_| self.plan.clock_is_wild) else { return Ok(()) };
-        let node_ms = node.clock.at(self.clocks.get().monotonic_ns).time.0;
-        let true_ms = self.true_ms();
-        if node_ms <= true_ms + STEP_MS.unsigned_abs() {
-            return Ok(());
-        }
-        Err(format!("the node takes {node_ms} for the time, and it is {true_ms}"))
-    }
-
     fn click(&mut self, source: usize) {
         let now = self.clocks.get();
         let clicks = self.chance.between(1, 20);
@@ -311,95 +272,6 @@ impl World {
         if is_dead { self.crash("a call of a worker") } else { books }
     }
 
-    /// The forwarder's thread runs once.
-    fn forward(&mut self) -> Verdict {
-        let now_ms = self.now_ms();
-        if now_ms < self.sink_busy_until_ms {
-            return Ok(());
-        }
-        let Some(node) = &mut self.node else { return Ok(()) };
-        let fate = if self.chance.per_mille(self.plan.sink_refuses) {
-            Fate::Refuse
-        } else if self.chance.per_mille(self.plan.sink_answer_lost) {
-            Fate::LoseAnswer
-        } else if self.chance.per_mille(self.plan.crashes / 50) {
-            self.chance.pick(&[Fate::DieBefore, Fate::DieAfter])
-        } else {
-            Fate::Commit
-        };
-        self.store.borrow_mut().fate = fate;
-        let now = node.forwarder_time(self.clocks.get());
-        node.forwarder.poll(now);
-        if self.chance.per_mille(self.plan.sink_is_slow) {
-            self.sink_busy_until_ms = now_ms + self.chance.below(3000);
-        }
-        self.look_at_sink()?;
-        let deleted = self.disk.borrow_mut().note_deleted();
-        self.tally.trimmed += deleted.len() as u64;
-        if !deleted.is_empty() {
-            self.tell(|| format!("trimmed {} segments", deleted.len()));
-            for (path, bytes) in &deleted {
-                self.oracle.trimmed(path, bytes)?;
-            }
-            // The names are gone for good with the sync of the folder; a crash before it may
-            // bring any of them back.
-            if self.chance.per_mille(self.plan.crashes / 4) {
-                return self.crash("a trim");
-            }
-            let folder = self.folder.join("journal");
-            self.disk.borrow_mut().sync_folder(&folder);
-        }
-        let has_died = std::mem::take(&mut self.store.borrow_mut().has_died);
-        if has_died { self.crash("a commit") } else { Ok(()) }
-    }
-
-    fn look_at_sink(&mut self) -> Verdict {
-        let fresh = std::mem::take(&mut self.store.borrow_mut().fresh);
-        for mut committed in fresh {
-            self.tell(|| {
-                format!(
-                    "the sink has flush {:?} part {}: blocks {:?}, {} buckets",
-                    committed.batch.flush,
-                    committed.batch.part,
-                    committed
-                        .blocks
-                        .iter()
-                        .flat_map(|block| super::segments::blocks_in(block))
-                        .map(|(name, _)| name)
-                        .collect::<Vec<_>>(),
-                    committed.batch.buckets.len()
-                )
-            });
-            self.sing_at_sink(&mut committed);
-            self.oracle.committed(&committed.batch, &committed.blocks)?;
-        }
-        self.store.borrow().offence.clone().map_or(Ok(()), Err)
-    }
-
-    fn sing_at_sink(&mut self, committed: &mut super::sink::Committed) {
-        if self.canary_sang || self.tally.steps < self.run.steps / 2 {
-            return;
-        }
-        match self.run.canary {
-            Some(Canary::DoubleCount) => {
-                if let Some(bucket) = committed.batch.buckets.first_mut() {
-                    bucket.totals.accepted = (bucket.totals.accepted.get() + 1).into();
-                    self.canary_sang = true;
-                }
-            }
-            Some(Canary::LostRow) => self.canary_sang |= committed.blocks.pop().is_some(),
-            Some(Canary::WrongSketch) => {
-                if let Some(last) =
-                    committed.batch.uniques.sketches.first_mut().and_then(|it| it.theta.last_mut())
-                {
-                    *last ^= 1;
-                    self.canary_sang = true;
-                }
-            }
-            Some(Canary::WrongAck | Canary::SilentDamage) | None => {}
-        }
-    }
-
     /// Chance does harm, as far as the plan allows.
     fn disturb(&mut self) -> Verdict {
         let plan = self.plan.clone();
@@ -454,32 +326,6 @@ impl World {
         self.tell(|| format!("DAMAGE: {what}"));
         self.oracle.damaged(&before, disk.borrow().durable());
         Ok(())
-    }
-
-    fn step_clock(&mut self) {
-        let now = self.clocks.get();
-        let wall = if self.plan.clock_is_wild {
-            self.wild_clock()
-        } else {
-            let far = self.chance.pick(&[1000, 60_000, 600_000]);
-            let by = self.chance.below(far);
-            if self.chance.one_in(2) { now.wall.0 + by } else { now.wall.0 - by }
-        };
-        self.tell(|| format!("the wall clock goes from {} to {wall}", now.wall.0));
-        self.show(Shown { wall: UnixMs(wall), ..now });
-    }
-
-    /// Right, an hour or years off, or at 1970.
-    fn wild_clock(&mut self) -> u64 {
-        const HOUR_MS: u64 = 3_600_000;
-        const YEAR_MS: u64 = 365 * 24 * HOUR_MS;
-        let true_ms = self.true_ms();
-        let by = self.chance.pick(&[0, 0, HOUR_MS, 3 * HOUR_MS, YEAR_MS, 23 * YEAR_MS]);
-        match self.chance.below(5) {
-            0 => self.chance.below(YEAR_MS),
-            1 | 2 => true_ms - by.min(2 * YEAR_MS),
-            _ => true_ms + by,
-        }
     }
 
     /// The node will die at one of the next calls of one of its hosts.

@@ -3,6 +3,9 @@
 //!
 //! [`Status`] is plain data and reads back what it wrote; [`gather`] fills it from the counters.
 
+mod forwarding;
+mod time;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +17,8 @@ use weir_common::reason::{Class, Outcome, Reason};
 use super::recovery::RecoveryStatus;
 use crate::clock::NodeClock;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
+pub use forwarding::{ForwardStatus, UniquesStatus};
+pub use time::TimeStatus;
 
 /// What the daemon is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,86 +280,6 @@ pub struct JournalStatus {
     pub commit_latency_ns: Quantiles,
 }
 
-/// What the forwarder did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForwardStatus {
-    /// Flushes committed to the sink.
-    pub flushes: u64,
-    /// Flushes that failed and are tried again.
-    pub flush_failures: u64,
-    /// Why the last flush has not reached the sink; none when it has.
-    pub last_error: Option<String>,
-    /// Blocks committed.
-    pub blocks: u64,
-    /// Rows committed.
-    pub rows: u64,
-    /// Bytes of raw batches committed.
-    pub raw_bytes: u64,
-    /// Bucket revisions committed.
-    pub buckets: u64,
-    /// Bytes of those revisions.
-    pub bucket_bytes: u64,
-    /// Samples of malformed input committed.
-    #[serde(default)]
-    pub rejects: u64,
-    /// Unique users.
-    pub uniques: UniquesStatus,
-    /// How long one flush takes in the sink.
-    pub flush_latency_ns: Quantiles,
-    /// From the receive time of a flush's oldest row to its commit.
-    pub click_to_bucket_ns: Quantiles,
-}
-
-/// The node's time, and whether it can be relied on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TimeStatus {
-    /// Whether it is uncertain: clicks are taken; nothing becomes final, or goes for its age.
-    pub uncertain: bool,
-    /// Why, as [`crate::clock::Doubt::name`].
-    pub doubt: Option<String>,
-    /// The same as a sentence.
-    pub cause: Option<String>,
-    /// What to do about it.
-    pub remedy: Option<String>,
-    /// The node's time, in ms since 1970.
-    pub node_ms: u64,
-    /// What the system clock showed at the last look, in ms since 1970.
-    pub system_ms: u64,
-}
-
-impl From<&NodeClock> for TimeStatus {
-    fn from(clock: &NodeClock) -> Self {
-        let reading = clock.read();
-        let text =
-            |text: fn(crate::clock::Doubt) -> &'static str| reading.doubt.map(|it| text(it).to_owned());
-        Self {
-            uncertain: reading.doubt.is_some(),
-            doubt: text(crate::clock::Doubt::name),
-            cause: text(crate::clock::Doubt::cause),
-            remedy: text(crate::clock::Doubt::remedy),
-            node_ms: reading.time.0,
-            system_ms: clock.system().0,
-        }
-    }
-}
-
-/// What became of the unique users.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UniquesStatus {
-    /// Sketches committed.
-    pub sketches: u64,
-    /// Bytes of those sketches.
-    pub sketch_bytes: u64,
-    /// Minutes committed without the sketches of all their ads.
-    pub unsketched_minutes: u64,
-    /// Clicks of those minutes that are in no sketch, as far as they are known.
-    pub unsketched_clicks: u64,
-    /// Sets of users held, one for each ad and minute that is not final.
-    pub held: u64,
-    /// Memory they take.
-    pub held_bytes: u64,
-}
-
 /// The daemon at one moment. Counters run since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -429,7 +354,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         recovery: sources.recovery.get().cloned(),
         journal: journal(&workers, &latencies),
         workers,
-        forward: forward(&sources.forward, &latencies),
+        forward: ForwardStatus::of(&sources.forward, &latencies),
         ack_latency_ns: Quantiles::from(&latencies.ack),
     };
     (status, latencies)
@@ -534,29 +459,5 @@ fn journal(workers: &[WorkerStatus], latencies: &Latencies) -> JournalStatus {
         blocks: workers.iter().map(|worker| worker.blocks).sum(),
         bytes: workers.iter().map(|worker| worker.journal_bytes).sum(),
         commit_latency_ns: Quantiles::from(&latencies.commit),
-    }
-}
-
-fn forward(stats: &ForwardStats, latencies: &Latencies) -> ForwardStatus {
-    ForwardStatus {
-        flushes: stats.flushes.get(),
-        flush_failures: stats.flush_failures.get(),
-        last_error: stats.last_error.get(),
-        blocks: stats.blocks.get(),
-        rows: stats.rows.get(),
-        raw_bytes: stats.raw_bytes.get(),
-        buckets: stats.buckets.get(),
-        bucket_bytes: stats.bucket_bytes.get(),
-        rejects: stats.rejects.get(),
-        uniques: UniquesStatus {
-            sketches: stats.sketches.get(),
-            sketch_bytes: stats.sketch_bytes.get(),
-            unsketched_minutes: stats.unsketched_minutes.get(),
-            unsketched_clicks: stats.unsketched_clicks.get(),
-            held: stats.sketches_held.get(),
-            held_bytes: stats.sketches_held_bytes.get(),
-        },
-        flush_latency_ns: Quantiles::from(&latencies.flush),
-        click_to_bucket_ns: Quantiles::from(&latencies.click_to_bucket),
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datasketches::theta::{ThetaSketch, ThetaSketchBuilder};
+use weir::audit::{AuditConfig, AuditReport, RowIter, audit};
 use weir::forward::embedded::Store;
 use weir::forward::forwarder::StartError;
 use weir::forward::{
@@ -20,7 +21,7 @@ use weir::journal::block::check_block;
 use weir::journal::{DiskBudget, Folder, Recovery, recover};
 use weir::stats::ForwardStats;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
-use weir_common::id::BlockSeq;
+use weir_common::id::{BlockSeq, Incarnation};
 use weir_common::row::{Row, Rows};
 use weir_common::time::{Minute, UnixMs};
 
@@ -296,4 +297,13 @@ pub(crate) fn store_path(dir: &Path) -> PathBuf {
 pub(crate) fn store(dir: &Path) -> impl FnOnce(&Folder) -> Store {
     let path = store_path(dir);
     move |folder| Store::open(&path, folder.incarnation()).unwrap()
+}
+
+/// What the audit of a stopped node's store says, and the clicks in it, in order.
+pub(crate) fn audited(dir: &Path) -> (AuditReport, Vec<u64>) {
+    let store = Store::open(&store_path(dir), Incarnation(0)).unwrap();
+    let report = audit(&store, &AuditConfig::default()).unwrap();
+    let mut found: Vec<_> = RowIter::new(&store).unwrap().map(|(_, row)| number(&row.click)).collect();
+    found.sort_unstable();
+    (report, found)
 }

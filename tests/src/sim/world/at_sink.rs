@@ -1,0 +1,98 @@
+//! The forwarder's turns, and what the oracle sees of them at the sink.
+
+use super::super::Canary;
+use super::super::oracle::Verdict;
+use super::super::segments::blocks_in;
+use super::super::sink::{Committed, Fate};
+use super::World;
+
+impl World {
+    /// The forwarder's thread runs once.
+    pub(super) fn forward(&mut self) -> Verdict {
+        let now_ms = self.now_ms();
+        if now_ms < self.sink_busy_until_ms {
+            return Ok(());
+        }
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let fate = if self.chance.per_mille(self.plan.sink_refuses) {
+            Fate::Refuse
+        } else if self.chance.per_mille(self.plan.sink_answer_lost) {
+            Fate::LoseAnswer
+        } else if self.chance.per_mille(self.plan.crashes / 50) {
+            self.chance.pick(&[Fate::DieBefore, Fate::DieAfter])
+        } else {
+            Fate::Commit
+        };
+        self.store.borrow_mut().fate = fate;
+        let now = node.forwarder_time(self.clocks.get());
+        node.forwarder.poll(now);
+        if self.chance.per_mille(self.plan.sink_is_slow) {
+            self.sink_busy_until_ms = now_ms + self.chance.below(3000);
+        }
+        self.look_at_sink()?;
+        let deleted = self.disk.borrow_mut().note_deleted();
+        self.tally.trimmed += deleted.len() as u64;
+        if !deleted.is_empty() {
+            self.tell(|| format!("trimmed {} segments", deleted.len()));
+            for (path, bytes) in &deleted {
+                self.oracle.trimmed(path, bytes)?;
+            }
+            // The names are gone for good with the sync of the folder; a crash before it may
+            // bring any of them back.
+            if self.chance.per_mille(self.plan.crashes / 4) {
+                return self.crash("a trim");
+            }
+            let folder = self.folder.join("journal");
+            self.disk.borrow_mut().sync_folder(&folder);
+        }
+        let has_died = std::mem::take(&mut self.store.borrow_mut().has_died);
+        if has_died { self.crash("a commit") } else { Ok(()) }
+    }
+
+    pub(super) fn look_at_sink(&mut self) -> Verdict {
+        let fresh = std::mem::take(&mut self.store.borrow_mut().fresh);
+        for mut committed in fresh {
+            self.tell(|| {
+                format!(
+                    "the sink has flush {:?} part {}: blocks {:?}, {} buckets",
+                    committed.batch.flush,
+                    committed.batch.part,
+                    committed
+                        .blocks
+                        .iter()
+                        .flat_map(|block| blocks_in(block))
+                        .map(|(name, _)| name)
+                        .collect::<Vec<_>>(),
+                    committed.batch.buckets.len()
+                )
+            });
+            self.sing_at_sink(&mut committed);
+            self.oracle.committed(&committed.batch, &committed.blocks)?;
+        }
+        self.store.borrow().offence.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn sing_at_sink(&mut self, committed: &mut Committed) {
+        if self.canary_sang || self.tally.steps < self.run.steps / 2 {
+            return;
+        }
+        match self.run.canary {
+            Some(Canary::DoubleCount) => {
+                if let Some(bucket) = committed.batch.buckets.first_mut() {
+                    bucket.totals.accepted = (bucket.totals.accepted.get() + 1).into();
+                    self.canary_sang = true;
+                }
+            }
+            Some(Canary::LostRow) => self.canary_sang |= committed.blocks.pop().is_some(),
+            Some(Canary::WrongSketch) => {
+                if let Some(last) =
+                    committed.batch.uniques.sketches.first_mut().and_then(|it| it.theta.last_mut())
+                {
+                    *last ^= 1;
+                    self.canary_sang = true;
+                }
+            }
+            Some(Canary::WrongAck | Canary::SilentDamage) | None => {}
+        }
+    }
+}

@@ -100,7 +100,7 @@ enum State {
     Committing {
         asked: Asked,
         part: u32,
-        batch: Option<Planned>,
+        batch: Option<Box<Planned>>,
         retry: Retry,
     },
 }

@@ -75,7 +75,7 @@ pub(super) fn value(incarnation: Incarnation, reject: &Reject) -> Vec<u8> {
         epoch: reject.epoch.0.into(),
         worker: reject.worker.0.into(),
         reason: reject.reason as u8,
-        flags: is_click | u8::from(reject.is_cut) * CUT | ipv4,
+        flags: is_click | (u8::from(reject.is_cut) * CUT) | ipv4,
         network,
         network_bits: reject.source.prefix_len(),
     };

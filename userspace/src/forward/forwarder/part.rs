@@ -59,7 +59,7 @@ impl<S: Sink> Forwarder<S> {
         }
     }
 
-    fn failed(&mut self, now: Now, planned: Option<Planned>, error: &SinkError) {
+    fn failed(&mut self, now: Now, planned: Option<Box<Planned>>, error: &SinkError) {
         self.stats.flush_failures.add(1);
         self.note_error(error.to_string());
         if let State::Committing { batch, retry, .. } = &mut self.state {
@@ -112,7 +112,7 @@ impl<S: Sink> Forwarder<S> {
     }
 
     /// Reads ahead, up to the bound of a part, and fixes what the part holds.
-    fn plan(&mut self, part: u32, asked: Asked) -> Result<Planned, BlocksError> {
+    fn plan(&mut self, part: u32, asked: Asked) -> Result<Box<Planned>, BlocksError> {
         let mut checkpoint = self.checkpoint.clone();
         let (mut blocks, mut rows, mut bytes) = (0, 0, 0);
         let mut gaps = Vec::new();
@@ -163,7 +163,7 @@ impl<S: Sink> Forwarder<S> {
         let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);
         let rejects = samples.map_or_else(Vec::new, Samples::take);
         let batch = Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint };
-        Ok(Planned { batch, is_last, blocks, rows, bytes })
+        Ok(Box::new(Planned { batch, is_last, blocks, rows, bytes }))
     }
 
     /// The blocks between the committed checkpoint and the batch's.

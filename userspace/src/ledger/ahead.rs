@@ -20,6 +20,7 @@ use super::{Decision, Entry, Ledger};
 /// to 3; a longer chunk pays for the wait at its end less often, until its plans leave the first
 /// cache.
 pub(super) const LOOKAHEAD: usize = 64;
+const _: () = assert!(LOOKAHEAD <= u64::BITS as usize, "a set of them is a word");
 
 /// Where a click will probably be decided.
 #[derive(Clone, Copy)]
@@ -30,8 +31,9 @@ pub(super) struct Plan {
     /// Where it goes on.
     branch: Branch,
     bucket: buckets::Name,
-    /// Where the look-up of the bucket begins; nowhere for what looks like a duplicate.
-    bucket_home: usize,
+    /// Where the look-up of the bucket begins, and then where it ended; nowhere for what looks like a
+    /// duplicate.
+    bucket_at: usize,
 }
 
 /// What tells whether homes and branches still hold.
@@ -55,7 +57,7 @@ impl Ledger {
             let impression = self.impressions.name(entry.click.impression, entry.click.is_foreign());
             let home = self.impressions.home(&impression);
             let (branch, bucket) = (Branch::Nowhere, buckets::Name::NONE);
-            Plan { impression, home, branch, bucket, bucket_home: NOWHERE }
+            Plan { impression, home, branch, bucket, bucket_at: NOWHERE }
         }));
         self.bring_impressions(plans);
         self.plan_buckets(entries, plans);
@@ -102,21 +104,27 @@ impl Ledger {
             {
                 continue;
             }
-            let key = self.dimensions.key(entry.admitted.minute.0, entry.click, self.rules_version);
-            plan.bucket = self.buckets.name(&key);
-            plan.bucket_home = self.buckets.home(&plan.bucket);
+            plan.bucket = self.buckets.name(self.keys.of(entry.admitted.minute, entry.click));
+            plan.bucket_at = self.buckets.home(&plan.bucket);
         }
     }
 
+    /// Brings in the lines of these buckets and notes which they are.
     #[inline(always)]
-    fn bring_buckets(&self, plans: &[Plan]) {
+    fn bring_buckets(&self, plans: &mut [Plan]) {
         let buckets = &self.buckets;
-        let homes = plans.iter().fold(0, |sum, plan| sum ^ buckets.touch(plan.bucket_home));
-        let leaps = plans.iter().fold(homes, |sum, plan| {
-            // Most end at home, where the branch can be predicted.
-            sum ^ buckets.touch_leap(plan.bucket_home, &plan.bucket)
-        });
+        core::hint::black_box(plans.iter().fold(0, |sum, plan| sum ^ buckets.touch(plan.bucket_at)));
+        let mut far = 0_u64;
+        for (nth, plan) in plans.iter_mut().enumerate() {
+            if plan.bucket_at != NOWHERE {
+                let near = buckets.near(plan.bucket_at, &plan.bucket);
+                far |= u64::from(near.is_none()) << nth;
+                plan.bucket_at = near.unwrap_or(NOWHERE);
+            }
+        }
+        let leaps = ones(far).fold(0, |sum, nth| sum ^ buckets.touch_leap(&plans[nth].bucket));
         core::hint::black_box(leaps);
+        ones(far).for_each(|nth| plans[nth].bucket_at = buckets.far(&plans[nth].bucket).unwrap_or(NOWHERE));
     }
 
     /// Decides entries in order until one needs more than its lines at hand, and says how many it
@@ -141,18 +149,26 @@ impl Ledger {
             let Some(cell) = hand.cell(name, branch) else { break };
             let outcome = cell.state.judge(ordinal, Reason::None, false);
             if outcome != Outcome::Duplicate {
-                let next = cell.state.after(ordinal, outcome);
-                let (row_flags, price_micros) = (entry.admitted.row_flags, entry.click.price_micros.get());
-                let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros };
                 // Everything that can fail comes before anything that counts.
-                if !hand.has_room(name, cell, next) || !buckets.count(plan.bucket_home, &plan.bucket, &addend)
-                {
+                let next = cell.state.after(ordinal, outcome);
+                if !buckets.can_count(plan.bucket_at) || !hand.put(name, cell, next) {
                     break;
                 }
-                hand.put(name, cell, next);
+                let (row_flags, price_micros) = (entry.admitted.row_flags, entry.click.price_micros.get());
+                let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros };
+                buckets.count(plan.bucket_at, entry.admitted.minute, &addend);
             }
             decisions.push(Decision { outcome, reason: Reason::None });
         }
         decisions.len() - before
     }
+}
+
+/// The numbers of the bits that are set.
+fn ones(mut set: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let nth = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(nth)
+    })
 }

@@ -11,7 +11,7 @@ use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::hash::Hasher;
-use super::line::{KeyWords, Line, LineEntry, key_of, words};
+use super::line::{KeyWords, Line, LineEntry, key_of, minute_of, words};
 use super::pages::{Group, OutOfPages, Place, Table};
 use super::pool::{PAGE_GROUPS, Pool};
 
@@ -35,17 +35,21 @@ pub(super) struct Addend {
     pub(super) price_micros: u64,
 }
 
-/// A bucket's key, minute and hash.
+/// A bucket's key and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
     key: KeyWords,
-    minute: Minute,
     hash: u64,
 }
 
 impl Name {
     /// What has no name yet.
-    pub(super) const NONE: Self = Self { key: [0; 4], minute: Minute(0), hash: 0 };
+    pub(super) const NONE: Self = Self { key: [0; 4], hash: 0 };
+
+    #[inline(always)]
+    const fn minute(&self) -> Minute {
+        minute_of(&self.key)
+    }
 }
 
 /// Where a bucket stands; valid until the next insertion.
@@ -140,10 +144,9 @@ impl Buckets {
         self.closed_before
     }
 
-    #[inline]
-    pub(super) fn name(&self, key: &BucketKey) -> Name {
-        let words = words(key);
-        Name { key: words, minute: Minute(key.minute.get()), hash: self.hasher.of_bucket(words) }
+    #[inline(always)]
+    pub(super) const fn name(&self, key: KeyWords) -> Name {
+        Name { key, hash: self.hasher.of_bucket(key) }
     }
 
     #[inline]
@@ -154,37 +157,42 @@ impl Buckets {
     /// The line a look-up will go to first.
     #[inline(always)]
     pub(super) fn home(&self, name: &Name) -> usize {
-        self.minutes[self.slot(name.minute)].table.home(name.hash)
+        self.minutes[self.slot(name.minute())].table.home(name.hash)
     }
 
     /// Brings in a home and its neighbour.
-    #[inline]
+    #[inline(always)]
     pub(super) fn touch(&self, home: usize) -> u64 {
         let lines = self.lines.groups();
         let touch = |at: usize| lines.get(at).map_or(0, |line| line.touch());
         touch(home) ^ touch(home ^ 1)
     }
 
-    /// Brings in the next line, should the look-up have to go on.
-    #[inline]
-    pub(super) fn touch_leap(&self, home: usize, name: &Name) -> u64 {
-        match self.lines.groups().get(home) {
-            // From most homes nothing went on.
-            Some(line) if line.spilled != 0 && !line.is(&name.key) => self.touch_after(name),
-            _ => 0,
-        }
+    /// The line of a bucket, if that is its home or beside it.
+    #[inline(always)]
+    pub(super) fn near(&self, home: usize, name: &Name) -> Option<usize> {
+        let lines = self.lines.groups();
+        let is_here = |at: &usize| lines.get(*at).is_some_and(|line| line.is(&name.key));
+        Some(home).filter(is_here).or_else(|| Some(home ^ 1).filter(is_here))
     }
 
+    /// Brings in the line a look-up goes to after those.
     #[inline(never)]
-    fn touch_after(&self, name: &Name) -> u64 {
-        let leap = self.minutes[self.slot(name.minute)].table.leap(name.hash);
+    pub(super) fn touch_leap(&self, name: &Name) -> u64 {
+        let leap = self.minutes[self.slot(name.minute())].table.leap(name.hash);
         self.lines.groups().get(leap).map_or(0, |line| line.touch())
+    }
+
+    /// The line of a bucket, wherever that is.
+    #[inline(never)]
+    pub(super) fn far(&self, name: &Name) -> Option<usize> {
+        self.find(self.slot(name.minute()), name).map(|place| place.group as usize)
     }
 
     /// All lines at hand: what clicks need whose bucket is there already.
     #[inline(always)]
     pub(super) fn hand(&mut self) -> Hand<'_> {
-        Hand { lines: self.lines.groups_mut(), minutes: &mut self.minutes }
+        Hand { lines: self.lines.groups_mut(), minutes: &mut self.minutes, marked: None }
     }
 
     #[inline]
@@ -199,7 +207,7 @@ impl Buckets {
     /// `None` when the minute is closed, or has to wait until an older one was taken.
     #[inline]
     pub(super) fn find_or_open(&mut self, name: &Name, now: UnixMs) -> Option<Found> {
-        let minute = name.minute;
+        let minute = name.minute();
         let slot = self.slot(minute);
         if self.minutes[slot].minute != Some(minute) {
             self.open_minute(slot, minute, now)?;
@@ -232,11 +240,11 @@ impl Buckets {
         }
         let key = BucketKey {
             ad: U64::new(OTHER_AD),
-            minute: U32::new(name.minute.0),
+            minute: U32::new(name.minute().0),
             rules: key_of(&name.key).rules,
             ..BucketKey::default()
         };
-        let other = self.name(&key);
+        let other = self.name(words(&key));
         match self.find(slot, &other) {
             Some(place) => Some(Found::new(slot, place)),
             None => self.insert(slot, &other).ok(),
@@ -258,7 +266,7 @@ impl Buckets {
     #[cold]
     fn grow(&mut self, slot: usize, name: &Name) -> Result<(), OutOfPages> {
         self.moves += 1;
-        let before = &self.minutes[self.slot(Minute(name.minute.0.wrapping_sub(1)))];
+        let before = &self.minutes[self.slot(Minute(name.minute().0.wrapping_sub(1)))];
         let pages_before = before.table.pages_of(before.table.segment_of(name.hash));
         let (table, hasher) = (&mut self.minutes[slot].table, &self.hasher);
         table.grow(&mut self.lines, name.hash, pages_before, |entry| hasher.of_bucket(entry.key))
@@ -268,10 +276,10 @@ impl Buckets {
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
         self.minutes[at.minute as usize].changed = true;
         if matches!(addend.outcome, Outcome::Accepted | Outcome::Repeat | Outcome::Late) {
-            if !self.lines.group_mut(at.line).count(addend) {
+            if self.lines.group(at.line).is_full() {
                 self.carry(at);
-                self.lines.group_mut(at.line).count(addend);
             }
+            self.lines.group_mut(at.line).count(addend);
         } else {
             self.lines.group_mut(at.line).changed = 1;
             self.count_filtered(at, addend);
@@ -281,7 +289,7 @@ impl Buckets {
     #[cold]
     fn count_filtered(&mut self, at: Found, addend: &Addend) {
         if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
-            if self.lines.group(at.line).clock_suspect == u32::MAX {
+            if self.lines.group(at.line).is_full() {
                 self.carry(at);
             }
             self.lines.group_mut(at.line).clock_suspect += 1;
@@ -383,25 +391,27 @@ impl Buckets {
 pub(super) struct Hand<'a> {
     lines: &'a mut [Line],
     minutes: &'a mut [MinuteTable],
+    /// The minute that was marked as changed last.
+    marked: Option<Minute>,
 }
 
 impl Hand<'_> {
-    /// Counts an accepted or repeated click in its bucket, if that stands at this home or beside it;
-    /// `false`, and nothing is counted, if not.
+    /// Whether an accepted or repeated click can be counted in this line as it is; not where there
+    /// is none.
     #[inline(always)]
-    pub(super) fn count(&mut self, home: usize, name: &Name, addend: &Addend) -> bool {
-        let is_here = |at: usize| self.lines.get(at).is_some_and(|line| line.is(&name.key));
-        let at = if is_here(home) {
-            home
-        } else if is_here(home ^ 1) {
-            home ^ 1
-        } else {
-            return false;
-        };
-        let slot = name.minute.0 as usize & (self.minutes.len() - 1);
-        let counted = self.lines[at].count(addend);
-        self.minutes[slot].changed |= counted;
-        counted
+    pub(super) fn can_count(&self, at: usize) -> bool {
+        self.lines.get(at).is_some_and(|line| !line.is_full())
+    }
+
+    /// Counts a click in the line of its bucket, where it [can be](Self::can_count).
+    #[inline(always)]
+    pub(super) fn count(&mut self, at: usize, minute: Minute, addend: &Addend) {
+        self.lines[at].count(addend);
+        if self.marked != Some(minute) {
+            let slot = minute.0 as usize & (self.minutes.len() - 1);
+            self.minutes[slot].changed = true;
+            self.marked = Some(minute);
+        }
     }
 }
 
@@ -421,7 +431,7 @@ mod tests {
     }
 
     fn count(buckets: &mut Buckets, ad: u64, addend: &Addend) {
-        let name = buckets.name(&key(ad));
+        let name = buckets.name(words(&key(ad)));
         let found = buckets.find_or_open(&name, NOW).unwrap();
         buckets.count(found, addend);
     }
@@ -430,7 +440,7 @@ mod tests {
     fn counters_past_32_bits_stay_exact() {
         let mut buckets = Buckets::new(LIMITS, &SipKey { k0: 1, k1: 2 });
         count(&mut buckets, 1, &addend(Outcome::Accepted, Reason::None));
-        let name = buckets.name(&key(1));
+        let name = buckets.name(words(&key(1)));
         let found = buckets.find_or_open(&name, NOW).unwrap();
         buckets.lines.group_mut(found.line).accepted = u32::MAX - 2;
         buckets.lines.group_mut(found.line).clock_suspect = u32::MAX - 4;

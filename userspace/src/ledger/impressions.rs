@@ -11,8 +11,8 @@ use weir_common::time::UnixMs;
 
 use super::hash::Hasher;
 use super::hashed::{self, Hashed};
-use super::issued::{self, Cell, Hand, Issued, SLICE_S};
-use super::lines::{Branch, Lines};
+use super::issued::{self, Hand, Issued, SLICE_S};
+use super::lines::{Branch, Cell, Lines};
 use super::pages::{NOWHERE, Place};
 use super::positions::{Owned, Positions};
 use super::verdict::State;
@@ -297,11 +297,7 @@ impl Impressions {
         let mut hand = self.issued.hand();
         let Some(cell) = hand.cell(name, hand.branch(name, home)) else { return false };
         let next = State(cell.state.0 | state.0);
-        let has_room = hand.has_room(name, cell, next);
-        if has_room {
-            hand.put(name, cell, next);
-        }
-        has_room
+        hand.put(name, cell, next)
     }
 
     /// Brings an impression back that was remembered before, a foreign one in the slice of its own
@@ -343,7 +339,10 @@ impl Impressions {
     /// Puts the next state of an impression where room was made for it.
     pub(super) fn put(&mut self, known: &Known, room: Room, state: State, first_seen: UnixMs) {
         match (room, &known.name) {
-            (Room::Cell(cell), Name::Issued(name)) => self.issued.hand().put(name, cell, state),
+            (Room::Cell(cell), Name::Issued(name)) => {
+                let is_put = self.issued.hand().put(name, cell, state);
+                debug_assert!(is_put, "room was made");
+            }
             (Room::Place(place), _) => self.hashed.set_state(place, state),
             (Room::Hashed, Name::Hashed(name)) => self.hashed.insert(name, first_seen, state),
             (Room::Hashed, Name::Issued(_)) => {

@@ -16,7 +16,7 @@ use weir_common::time::UnixMs;
 use super::directory::{DirectoryLine, StretchKey};
 use super::hash::Hasher;
 use super::leaf::{Leaf, Rest, SECOND_BITS, STRETCH_SLOTS};
-use super::lines::{Branch, Lines};
+use super::lines::{Branch, Cell, Lines};
 use super::pages::{NOWHERE, Place, Table};
 use super::pool::Pool;
 use super::positions::Positions;
@@ -25,7 +25,7 @@ use super::spans::{Content, Spans};
 
 use growth::Scratch;
 
-pub(super) use hand::{Cell, Hand};
+pub(super) use hand::Hand;
 
 /// A slice of issue time in seconds: what is left of an issue time fits [`SECOND_BITS`].
 pub(super) const SLICE_S: u32 = 1 << SECOND_BITS;
@@ -200,8 +200,7 @@ impl Issued {
 
     /// Takes out an impression that cannot stay with its next state.
     pub(super) fn cast_out(&mut self, name: &Name, cell: Cell) {
-        let Some(slot) = cell.slot else { return };
-        self.memory.lines().cast_out(cell.branch, slot);
+        self.memory.lines().cast_out(cell.branch);
         if let Some(slice) = self.slices.live_mut(name.slice) {
             slice.len -= 1;
         }
@@ -227,10 +226,7 @@ mod tests {
     fn insert(issued: &mut Issued, name: &Name) -> bool {
         let branch = issued.branch(name);
         let room = issued.make_room(name, branch, SEEN, |_, _| false);
-        room.is_ok_and(|branch| {
-            issued.hand().put(name, Cell::vacant(branch), SEEN);
-            true
-        })
+        room.is_ok_and(|branch| issued.hand().put(name, Cell::vacant(branch), SEEN))
     }
 
     /// What is known of an impression without looking elsewhere.

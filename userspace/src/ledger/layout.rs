@@ -63,12 +63,13 @@ pub(super) fn dense(
     outcasts.clear();
     let first = runs.take(leaves, PAGE_LEVEL)?;
     for line in entries.chunk_by(|a, b| line_of(a) == line_of(b)) {
-        let leaf = leaves.group_mut(first + u32::from(line_of(&line[0])));
+        let leaf = leaves.group_mut(dense_place(first, line[0].rest()).0);
         leaf.dense_begin(line[line.len() / 2].rest().second);
         for entry in line {
             let (rest, state) = (entry.rest(), entry.state());
-            if has_code(state) && leaf.dense_has_room(dense_slot(rest), rest.second) {
-                leaf.dense_insert(dense_slot(rest), rest.second, state);
+            let (_, slot) = dense_place(first, rest);
+            if has_code(state) && leaf.dense_has_room(slot, rest.second) {
+                leaf.dense_put(slot, rest.second, state);
             } else {
                 leaf.mark_outcasts();
                 outcasts.push(*entry);
@@ -98,9 +99,10 @@ pub(super) fn wide(
     let firsts = [first, second];
     for entry in entries {
         let (rest, state) = (entry.rest(), entry.state());
-        let leaf = leaves.group_mut(wide_line(firsts, rest));
-        if has_code(state) && leaf.wide_has_room(wide_slot(rest)) {
-            leaf.wide_insert(wide_slot(rest), rest.second, state);
+        let (line, slot) = wide_place(firsts, rest);
+        let leaf = leaves.group_mut(line);
+        if has_code(state) && leaf.wide_has_room(slot) {
+            leaf.wide_put(slot, rest.second, state);
         } else {
             leaf.mark_outcasts();
             outcasts.push(*entry);
@@ -118,23 +120,19 @@ pub(super) const fn part_of(slot: u16, level: u8) -> u32 {
     slot as u32 >> (SLOT_BITS - level as u32)
 }
 
-/// The slot within its dense line.
-#[inline]
-pub(super) const fn dense_slot(rest: Rest) -> u8 {
-    (rest.slot % DENSE_SLOTS as u16) as u8
+/// The dense line of a position and its slot there.
+#[inline(always)]
+pub(super) const fn dense_place(first: u32, rest: Rest) -> (u32, u8) {
+    let (line, slot) = (rest.slot / DENSE_SLOTS as u16, rest.slot % DENSE_SLOTS as u16);
+    (first + line as u32, slot as u8)
 }
 
-/// The wide line of a position.
-#[inline]
-pub(super) const fn wide_line(firsts: [u32; 2], rest: Rest) -> u32 {
-    let line = rest.slot as u32 / WIDE_SLOTS as u32;
-    firsts[line as usize / STRETCH_LINES] + line % STRETCH_LINES as u32
-}
-
-/// The slot within its wide line.
-#[inline]
-pub(super) const fn wide_slot(rest: Rest) -> u8 {
-    (rest.slot % WIDE_SLOTS as u16) as u8
+/// The wide line of a position and its slot there.
+#[inline(always)]
+pub(super) const fn wide_place(firsts: [u32; 2], rest: Rest) -> (u32, u8) {
+    let (line, slot) = (rest.slot as usize / WIDE_SLOTS, rest.slot as usize % WIDE_SLOTS);
+    let first = if line < STRETCH_LINES { firsts[0] } else { firsts[1] };
+    (first + (line % STRETCH_LINES) as u32, slot as u8)
 }
 
 /// The least level at which these and one more fit sparse lines.

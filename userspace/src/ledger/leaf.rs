@@ -75,11 +75,6 @@ impl SparseEntry {
     pub(super) const fn state(self) -> State {
         State((self.0 >> (SLOT_BITS + SECOND_BITS)) as u8)
     }
-
-    #[inline]
-    pub(super) const fn set_state(&mut self, state: State) {
-        *self = Self::new(self.rest(), state);
-    }
 }
 
 /// Whether an impression stands in a line.
@@ -260,13 +255,6 @@ impl Leaf {
         STATES[usize::from(self.dense()[slot as usize] >> 4)]
     }
 
-    /// Changes the state of an impression that is here to one that [fits](has_code).
-    #[inline]
-    pub(super) fn dense_set_state(&mut self, slot: u8, state: State) {
-        let byte = &mut self.dense_mut()[slot as usize];
-        *byte = CODES[state.0 as usize] << 4 | *byte & 0xf;
-    }
-
     /// Whether an impression can come here: its slot is free, its second within the window.
     #[inline]
     pub(super) fn dense_has_room(&self, slot: u8, second: u16) -> bool {
@@ -282,10 +270,10 @@ impl Leaf {
         self.head = self.head & OUTCASTS | BEGUN | second.saturating_sub(WINDOW_S / 2) as u32;
     }
 
-    /// Puts an impression in; only with [room](Self::dense_has_room), and a state that
+    /// Puts an impression that is here or has [room](Self::dense_has_room) in a state that
     /// [fits](has_code). The first [begins](Self::dense_begin) the window.
     #[inline]
-    pub(super) fn dense_insert(&mut self, slot: u8, second: u16, state: State) {
+    pub(super) fn dense_put(&mut self, slot: u8, second: u16, state: State) {
         if self.head & BEGUN == 0 {
             self.dense_begin(second);
         }
@@ -293,9 +281,10 @@ impl Leaf {
         self.dense_mut()[slot as usize] = CODES[state.0 as usize] << 4 | ahead;
     }
 
-    /// Takes an impression out.
-    pub(super) fn dense_remove(&mut self, slot: u8) {
+    /// Takes an impression out; it is kept elsewhere.
+    pub(super) fn dense_cast_out(&mut self, slot: u8) {
         self.dense_mut()[slot as usize] = 0;
+        self.mark_outcasts();
     }
 }
 
@@ -323,28 +312,22 @@ impl Leaf {
         STATES[usize::from(self.wide()[slot as usize] >> SECOND_BITS)]
     }
 
-    /// Changes the state of an impression that is here to one that [has a code](has_code).
-    #[inline]
-    pub(super) fn wide_set_state(&mut self, slot: u8, state: State) {
-        let second = self.wide()[slot as usize] & ((1 << SECOND_BITS) - 1);
-        self.wide_insert(slot, second, state);
-    }
-
     /// Whether an impression can come here.
     #[inline]
     pub(super) fn wide_has_room(&self, slot: u8) -> bool {
         self.wide()[slot as usize] == 0
     }
 
-    /// Puts an impression in, with a state that [has a code](has_code).
+    /// Puts an impression that is here or has room in a state that [fits](has_code).
     #[inline]
-    pub(super) fn wide_insert(&mut self, slot: u8, second: u16, state: State) {
+    pub(super) fn wide_put(&mut self, slot: u8, second: u16, state: State) {
         self.wide_mut()[slot as usize] = u16::from(CODES[state.0 as usize]) << SECOND_BITS | second;
     }
 
-    /// Takes an impression out.
-    pub(super) fn wide_remove(&mut self, slot: u8) {
+    /// Takes an impression out; it is kept elsewhere.
+    pub(super) fn wide_cast_out(&mut self, slot: u8) {
         self.wide_mut()[slot as usize] = 0;
+        self.mark_outcasts();
     }
 }
 
@@ -380,7 +363,7 @@ mod tests {
         leaf.mark_outcasts();
         assert_eq!(leaf.sparse_find(Rest { slot: 1, second: 1 }), Sighting::Elsewhere);
         assert_eq!(leaf.dense_find(1, 1), Sighting::Elsewhere);
-        leaf.dense_insert(1, 1, State(1));
+        leaf.dense_put(1, 1, State(1));
         assert_eq!((leaf.dense_find(1, 1), leaf.has_outcasts()), (Sighting::Here(1), true));
         leaf = empty();
         leaf.mark_outcasts();
@@ -398,7 +381,7 @@ mod tests {
             let mut leaf = empty();
             for (at, (rest, state)) in rests.iter().zip(states).enumerate() {
                 leaf.sparse_push(SparseEntry::new(*rest, State(state | 1)));
-                leaf.sparse_entry_mut(at as u8).set_state(State(state | 3));
+                *leaf.sparse_entry_mut(at as u8) = SparseEntry::new(*rest, State(state | 3));
             }
             for (at, (rest, state)) in rests.iter().zip(states).enumerate() {
                 prop_assert_eq!(leaf.sparse_find(*rest), Sighting::Here(at as u8));
@@ -425,17 +408,17 @@ mod tests {
                 prop_assert_eq!(leaf.wide_find(slot, second), expected);
                 prop_assert_eq!(leaf.wide_has_room(slot), !held.contains_key(&slot));
                 if leaf.wide_has_room(slot) {
-                    leaf.wide_insert(slot, second, STATES[code]);
+                    leaf.wide_put(slot, second, STATES[code]);
                     held.insert(slot, (second, STATES[code]));
                 }
             }
             for (slot, (second, state)) in held {
                 prop_assert_eq!(leaf.wide_state(slot), state);
-                leaf.wide_set_state(slot, STATES[7]);
+                leaf.wide_put(slot, second, STATES[7]);
                 prop_assert_eq!(leaf.wide_state(slot), STATES[7]);
                 prop_assert_eq!(leaf.wide_find(slot, second), Sighting::Here(slot));
-                leaf.wide_remove(slot);
-                prop_assert_eq!(leaf.wide_find(slot, second), Sighting::Absent);
+                leaf.wide_cast_out(slot);
+                prop_assert_eq!(leaf.wide_find(slot, second), Sighting::Elsewhere);
             }
         }
 
@@ -445,7 +428,7 @@ mod tests {
             others in prop::collection::vec((0..60_u8, 0..4096_u16, 1..16_usize), 60),
         ) {
             let mut leaf = empty();
-            leaf.dense_insert(first.0, first.1, STATES[1]);
+            leaf.dense_put(first.0, first.1, STATES[1]);
             let mut held = std::collections::BTreeMap::from([(first.0, (first.1, STATES[1]))]);
             for (slot, second, code) in others {
                 // Half of them near the first, so that some fit.
@@ -454,18 +437,18 @@ mod tests {
                 let expected = if known { Sighting::Here(slot) } else { Sighting::Absent };
                 prop_assert_eq!(leaf.dense_find(slot, second), expected);
                 if !known && leaf.dense_has_room(slot, second) {
-                    leaf.dense_insert(slot, second, STATES[code]);
+                    leaf.dense_put(slot, second, STATES[code]);
                     held.insert(slot, (second, STATES[code]));
                 }
             }
             for (slot, (second, state)) in held {
                 prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Here(slot));
                 prop_assert_eq!(leaf.dense_state(slot), state);
-                leaf.dense_set_state(slot, STATES[7]);
+                leaf.dense_put(slot, second, STATES[7]);
                 prop_assert_eq!(leaf.dense_state(slot), STATES[7]);
                 prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Here(slot));
-                leaf.dense_remove(slot);
-                prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Absent);
+                leaf.dense_cast_out(slot);
+                prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Elsewhere);
             }
         }
     }

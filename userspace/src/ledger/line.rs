@@ -1,8 +1,10 @@
 //! A bucket as it stands in memory: one cache line.
 
-use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::reason::Outcome;
 use weir_common::row::row_flags;
+use weir_common::time::Minute;
+use weir_common::wire::{CLICK_LEN, Click};
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
@@ -117,26 +119,25 @@ impl Line {
         differs == 0 && self.used != 0
     }
 
-    /// Counts a click that is accepted, repeated or late; `false`, and nothing is counted, when a
-    /// small counter is full.
+    /// Whether a small counter is half full: then all have to be carried before more is counted.
     #[inline(always)]
-    pub(super) fn count(&mut self, addend: &Addend) -> bool {
-        let suspect = u32::from(addend.row_flags & row_flags::CLOCK_SUSPECT != 0);
-        let (counter, price_micros) = match addend.outcome {
-            Outcome::Accepted => (&mut self.accepted, addend.price_micros),
-            Outcome::Repeat => (&mut self.repeat, 0),
-            _ => (&mut self.late, 0),
-        };
-        let (Some(counted), Some(suspects)) =
-            (counter.checked_add(1), self.clock_suspect.checked_add(suspect))
-        else {
-            return false;
-        };
-        *counter = counted;
-        self.clock_suspect = suspects;
-        self.cost_micros = self.cost_micros.wrapping_add(price_micros);
+    pub(super) const fn is_full(&self) -> bool {
+        (self.accepted | self.repeat | self.late | self.clock_suspect) > u32::MAX / 2
+    }
+
+    /// Counts a click that is accepted, repeated or late, in a line that is not [full](Self::is_full).
+    #[inline(always)]
+    pub(super) fn count(&mut self, addend: &Addend) {
+        match addend.outcome {
+            Outcome::Accepted => {
+                self.accepted += 1;
+                self.cost_micros = self.cost_micros.wrapping_add(addend.price_micros);
+            }
+            Outcome::Repeat => self.repeat += 1,
+            _ => self.late += 1,
+        }
+        self.clock_suspect += u32::from(addend.row_flags & row_flags::CLOCK_SUSPECT != 0);
         self.changed = 1;
-        true
     }
 
     /// What the line itself counts; what it carried on stands elsewhere.
@@ -152,6 +153,42 @@ impl Line {
     }
 }
 
+/// What makes the key of a click: its dimensions as a mask over all there are, so that no click
+/// costs a branch for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    mask: KeyWords,
+    rules_version: u32,
+}
+
+impl Keys {
+    pub(super) fn new(dimensions: &Dimensions, rules_version: u32) -> Self {
+        let ones: Click = transmute!([u8::MAX; CLICK_LEN]);
+        Self { mask: words(&dimensions.key(u32::MAX, &ones, u32::MAX)), rules_version }
+    }
+
+    /// The key of the bucket that a click of `minute` belongs to, as [`Dimensions::key`] has it.
+    #[inline(always)]
+    pub(super) fn of(&self, minute: Minute, click: &Click) -> KeyWords {
+        const ALL: Dimensions = Dimensions {
+            country: true,
+            device: true,
+            os: true,
+            publisher: true,
+            placement: true,
+            creative: true,
+        };
+        let [a, b, c, d] = words(&ALL.key(minute.0, click, self.rules_version));
+        [a & self.mask[0], b & self.mask[1], c & self.mask[2], d & self.mask[3]]
+    }
+}
+
+/// The minute of a key.
+#[inline]
+pub(super) const fn minute_of(words: &KeyWords) -> Minute {
+    Minute(words[1] as u32)
+}
+
 /// A key as words.
 #[inline]
 pub(super) fn words(key: &BucketKey) -> KeyWords {
@@ -163,4 +200,28 @@ pub(super) fn words(key: &BucketKey) -> KeyWords {
 #[inline]
 pub(super) fn key_of(words: &KeyWords) -> BucketKey {
     transmute!(words.map(U64::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_by_mask_is_the_key_of_its_dimensions(
+            on: [bool; 6],
+            bytes: [[u8; 24]; 4],
+            minute: u32,
+            rules_version: u32,
+        ) {
+            let [country, device, os, publisher, placement, creative] = on;
+            let dimensions = Dimensions { country, device, os, publisher, placement, creative };
+            let click = Click::read_from_bytes(bytes.as_flattened()).unwrap();
+            let key = Keys::new(&dimensions, rules_version).of(Minute(minute), &click);
+            prop_assert_eq!(key_of(&key), dimensions.key(minute, &click, rules_version));
+            prop_assert_eq!(minute_of(&key), Minute(minute));
+        }
+    }
 }

@@ -4,12 +4,13 @@
 //! It makes no room and asks no one else: what does not fit is the caller's affair.
 
 use super::directory::{DirectoryLine, Form, Stretch, StretchKey};
-use super::layout::{dense_slot, part_of, wide_line, wide_slot};
-use super::leaf::{DENSE_SLOTS, Leaf, Rest, SPARSE_SLOTS, Sighting, SparseEntry, has_code};
+use super::layout::{dense_place, part_of, wide_place};
+use super::leaf::{Leaf, Rest, SPARSE_SLOTS, Sighting, SparseEntry, has_code};
 use super::pages::Place;
 use super::verdict::State;
 
-/// Where the line of an impression is, as long as its stretch does not grow.
+/// Where the line of an impression is, as long as its stretch does not grow; in dense and wide
+/// lines also its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Branch {
     /// Nothing of its stretch was seen.
@@ -17,27 +18,45 @@ pub(super) enum Branch {
     /// In the directory.
     Inline(Place),
     /// A sparse line.
-    Sparse(u32),
-    /// A dense line.
-    Dense(u32),
-    /// A wide line.
-    Wide(u32),
+    Sparse { line: u32 },
+    /// A slot of a dense line.
+    Dense { line: u32, slot: u8 },
+    /// A slot of a wide line.
+    Wide { line: u32, slot: u8 },
 }
 
 impl Branch {
     /// Whether it leads to the same line as long as its slice lives: such stretches do not grow.
     #[inline(always)]
     pub(super) const fn is_final(self) -> bool {
-        matches!(self, Self::Dense(_) | Self::Wide(_))
+        matches!(self, Self::Dense { .. } | Self::Wide { .. })
     }
 
     /// The line it leads to; any, if that is in the directory.
     #[inline(always)]
     pub(super) const fn line(self) -> u32 {
         match self {
-            Self::Sparse(line) | Self::Dense(line) | Self::Wide(line) => line,
+            Self::Sparse { line } | Self::Dense { line, .. } | Self::Wide { line, .. } => line,
             Self::Nowhere | Self::Inline(_) => 0,
         }
+    }
+}
+
+/// Where an impression is or would come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    pub(super) branch: Branch,
+    /// Where in its line it is; `None` if it is not.
+    pub(super) slot: Option<u8>,
+    /// Its state; of one that is not here, the first.
+    pub(super) state: State,
+}
+
+impl Cell {
+    /// A cell for an impression that is not here.
+    #[inline(always)]
+    pub(super) const fn vacant(branch: Branch) -> Self {
+        Self { branch, slot: None, state: State(0) }
     }
 }
 
@@ -81,52 +100,46 @@ impl Lines<'_> {
         &mut self.leaves[line as usize]
     }
 
-    /// Looks for an impression where its branch leads.
+    /// The cell of an impression where its branch leads; `None` when it is not there and may be
+    /// among the outcasts.
     #[inline(always)]
-    pub(super) fn search(&self, rest: Rest, branch: Branch) -> Sighting {
-        match branch {
-            Branch::Nowhere => Sighting::Absent,
+    pub(super) fn search(&self, rest: Rest, branch: Branch) -> Option<Cell> {
+        let (sighting, state) = match branch {
+            Branch::Nowhere => (Sighting::Absent, State(0)),
             Branch::Inline(place) => {
-                let slot = self.stretch(place).inline().iter().position(|entry| entry.is(rest));
-                slot.map_or(Sighting::Absent, |slot| Sighting::Here(slot as u8))
+                let entries = self.stretch(place).inline();
+                match entries.iter().position(|entry| entry.is(rest)) {
+                    Some(slot) => (Sighting::Here(slot as u8), entries[slot].state()),
+                    None => (Sighting::Absent, State(0)),
+                }
             }
-            Branch::Sparse(line) => self.leaf(line).sparse_find(rest),
-            Branch::Dense(line) => self.leaf(line).dense_find(dense_slot(rest), rest.second),
-            Branch::Wide(line) => self.leaf(line).wide_find(wide_slot(rest), rest.second),
-        }
-    }
-
-    /// The state in a slot that a [search](Self::search) saw.
-    #[inline(always)]
-    pub(super) fn state(&self, branch: Branch, slot: u8) -> State {
-        match branch {
-            Branch::Nowhere => State::default(),
-            Branch::Inline(place) => {
-                let entry = self.stretch(place).inline().get(usize::from(slot));
-                entry.map_or(State::default(), |entry| entry.state())
+            Branch::Sparse { line } => {
+                let leaf = self.leaf(line);
+                match leaf.sparse_find(rest) {
+                    Sighting::Here(slot) => (Sighting::Here(slot), leaf.sparse_entry(slot).state()),
+                    missing => (missing, State(0)),
+                }
             }
-            Branch::Sparse(line) => self.leaf(line).sparse_entry(slot).state(),
-            Branch::Dense(line) => self.leaf(line).dense_state(slot),
-            Branch::Wide(line) => self.leaf(line).wide_state(slot),
+            Branch::Dense { line, slot } => {
+                let leaf = self.leaf(line);
+                (leaf.dense_find(slot, rest.second), leaf.dense_state(slot))
+            }
+            Branch::Wide { line, slot } => {
+                let leaf = self.leaf(line);
+                (leaf.wide_find(slot, rest.second), leaf.wide_state(slot))
+            }
+        };
+        match sighting {
+            Sighting::Here(slot) => Some(Cell { branch, slot: Some(slot), state }),
+            Sighting::Absent => Some(Cell::vacant(branch)),
+            Sighting::Elsewhere => None,
         }
     }
 
     /// Whether an impression can stand where its branch leads with this state.
     #[inline(always)]
     pub(super) fn can_hold(branch: Branch, state: State) -> bool {
-        !matches!(branch, Branch::Dense(_) | Branch::Wide(_)) || has_code(state)
-    }
-
-    /// Changes a state to one that it [can hold](Self::can_hold).
-    #[inline(always)]
-    pub(super) fn set_state(&mut self, branch: Branch, slot: u8, state: State) {
-        match branch {
-            Branch::Nowhere => {}
-            Branch::Inline(place) => self.stretch_mut(place).inline_mut(slot).set_state(state),
-            Branch::Sparse(line) => self.leaf_mut(line).sparse_entry_mut(slot).set_state(state),
-            Branch::Dense(line) => self.leaf_mut(line).dense_set_state(slot, state),
-            Branch::Wide(line) => self.leaf_mut(line).wide_set_state(slot, state),
-        }
+        !branch.is_final() || has_code(state)
     }
 
     /// Whether an impression that is not here can be inserted as it is.
@@ -135,38 +148,45 @@ impl Lines<'_> {
         match branch {
             Branch::Nowhere => false,
             Branch::Inline(place) => !self.stretch(place).inline_is_full(),
-            Branch::Sparse(line) => self.leaf(line).sparse_len() < SPARSE_SLOTS,
-            Branch::Dense(line) => {
-                has_code(state) && self.leaf(line).dense_has_room(dense_slot(rest), rest.second)
+            Branch::Sparse { line } => self.leaf(line).sparse_len() < SPARSE_SLOTS,
+            Branch::Dense { line, slot } => {
+                has_code(state) && self.leaf(line).dense_has_room(slot, rest.second)
             }
-            Branch::Wide(line) => has_code(state) && self.leaf(line).wide_has_room(wide_slot(rest)),
+            Branch::Wide { line, slot } => has_code(state) && self.leaf(line).wide_has_room(slot),
         }
     }
 
-    /// Inserts an impression; only with [room](Self::has_room).
+    /// Changes the state of an impression that is here, or inserts it; `false`, and nothing is changed,
+    /// when its line cannot take that.
     #[inline(always)]
-    pub(super) fn insert(&mut self, rest: Rest, branch: Branch, state: State) {
-        let entry = SparseEntry::new(rest, state);
-        match branch {
-            Branch::Nowhere => {}
-            Branch::Inline(place) => self.stretch_mut(place).inline_push(entry),
-            Branch::Sparse(line) => self.leaf_mut(line).sparse_push(entry),
-            Branch::Dense(line) => {
-                self.leaf_mut(line).dense_insert(dense_slot(rest), rest.second, state);
-            }
-            Branch::Wide(line) => self.leaf_mut(line).wide_insert(wide_slot(rest), rest.second, state),
+    pub(super) fn put(&mut self, rest: Rest, cell: Cell, state: State) -> bool {
+        let fits = match cell.slot {
+            Some(_) => Self::can_hold(cell.branch, state),
+            None => self.has_room(rest, cell.branch, state),
+        };
+        if !fits {
+            return false;
         }
+        let entry = SparseEntry::new(rest, state);
+        match (cell.branch, cell.slot) {
+            (Branch::Nowhere, _) => {}
+            (Branch::Inline(place), Some(slot)) => *self.stretch_mut(place).inline_mut(slot) = entry,
+            (Branch::Inline(place), None) => self.stretch_mut(place).inline_push(entry),
+            (Branch::Sparse { line }, Some(slot)) => *self.leaf_mut(line).sparse_entry_mut(slot) = entry,
+            (Branch::Sparse { line }, None) => self.leaf_mut(line).sparse_push(entry),
+            (Branch::Dense { line, slot }, _) => self.leaf_mut(line).dense_put(slot, rest.second, state),
+            (Branch::Wide { line, slot }, _) => self.leaf_mut(line).wide_put(slot, rest.second, state),
+        }
+        true
     }
 
     /// Takes out an impression that a dense or wide line cannot hold any more.
-    pub(super) fn cast_out(&mut self, branch: Branch, slot: u8) {
-        let (Branch::Dense(line) | Branch::Wide(line)) = branch else { return };
-        let leaf = self.leaf_mut(line);
+    pub(super) fn cast_out(&mut self, branch: Branch) {
         match branch {
-            Branch::Dense(_) => leaf.dense_remove(slot),
-            _ => leaf.wide_remove(slot),
+            Branch::Dense { line, slot } => self.leaf_mut(line).dense_cast_out(slot),
+            Branch::Wide { line, slot } => self.leaf_mut(line).wide_cast_out(slot),
+            Branch::Nowhere | Branch::Inline(_) | Branch::Sparse { .. } => {}
         }
-        leaf.mark_outcasts();
     }
 }
 
@@ -175,8 +195,14 @@ impl Lines<'_> {
 fn branch_in(stretch: &Stretch, place: Place, rest: Rest) -> Branch {
     match stretch.form() {
         Form::Inline => Branch::Inline(place),
-        Form::Sparse { first, level } => Branch::Sparse(first + part_of(rest.slot, level)),
-        Form::Dense { first } => Branch::Dense(first + u32::from(rest.slot) / DENSE_SLOTS as u32),
-        Form::Wide { firsts } => Branch::Wide(wide_line(firsts, rest)),
+        Form::Sparse { first, level } => Branch::Sparse { line: first + part_of(rest.slot, level) },
+        Form::Dense { first } => {
+            let (line, slot) = dense_place(first, rest);
+            Branch::Dense { line, slot }
+        }
+        Form::Wide { firsts } => {
+            let (line, slot) = wide_place(firsts, rest);
+            Branch::Wide { line, slot }
+        }
     }
 }

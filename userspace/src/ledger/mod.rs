@@ -43,6 +43,7 @@ use weir_common::wire::Click;
 use ahead::{LOOKAHEAD, Plan};
 use buckets::{Addend, Buckets};
 use impressions::Impressions;
+use line::Keys;
 
 pub use buckets::OTHER_AD;
 pub use impressions::remembered_ms;
@@ -134,8 +135,7 @@ impl Settings {
 
 /// Everything one worker knows of impressions and totals.
 pub struct Ledger {
-    dimensions: Dimensions,
-    rules_version: u32,
+    keys: Keys,
     impressions: Impressions,
     buckets: Buckets,
     now: UnixMs,
@@ -156,8 +156,7 @@ impl Ledger {
             impressions::Limits { lifetime_ms, max_ahead_ms, capacity: settings.capacity_impressions };
         let buckets = buckets::Limits { lateness_ms, max_ahead_ms, capacity: settings.capacity_buckets };
         Self {
-            dimensions: settings.dimensions,
-            rules_version: settings.rules_version,
+            keys: Keys::new(&settings.dimensions, settings.rules_version),
             impressions: Impressions::new(impressions, &settings.owned, &settings.hash_key),
             buckets: Buckets::new(buckets, &settings.hash_key),
             now: UnixMs(0),
@@ -233,8 +232,9 @@ impl Ledger {
         Ok(outcome)
     }
 
+    #[inline(always)]
     fn bucket_of(&self, minute: Minute, click: &Click) -> buckets::Name {
-        self.buckets.name(&self.dimensions.key(minute.0, click, self.rules_version))
+        self.buckets.name(self.keys.of(minute, click))
     }
 
     /// Remembers what one row of a journal says happened, and compares it with the rule. No bucket
@@ -274,7 +274,7 @@ impl Ledger {
     /// The bucket that counts a row.
     #[must_use]
     pub fn bucket_of_row(&self, row: &Row) -> BucketKey {
-        self.dimensions.key(row.minute.get(), &row.click, self.rules_version)
+        line::key_of(&self.keys.of(Minute(row.minute.get()), &row.click))
     }
 
     /// Appends the totals so far of every bucket that changed since the last call, in no

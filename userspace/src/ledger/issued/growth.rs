@@ -51,10 +51,10 @@ impl Issued {
         match branch {
             Branch::Nowhere => self.begin(name),
             Branch::Inline(_) => self.grow(name, branch, state, keep_elsewhere),
-            Branch::Sparse(line) if !lines.leaf(line).has_outcasts() => {
+            Branch::Sparse { line } if !lines.leaf(line).has_outcasts() => {
                 self.grow(name, branch, state, keep_elsewhere)
             }
-            Branch::Sparse(line) | Branch::Dense(line) | Branch::Wide(line) => {
+            Branch::Sparse { line } | Branch::Dense { line, .. } | Branch::Wide { line, .. } => {
                 lines.leaf_mut(line).mark_outcasts();
                 Err(Outcast)
             }
@@ -106,7 +106,7 @@ impl Issued {
         self.scratch = scratch;
         let Some(form) = grown else {
             match (branch, self.slices.live_mut(name.slice)) {
-                (Branch::Sparse(line), _) => self.memory.leaves.group_mut(line).mark_outcasts(),
+                (Branch::Sparse { line }, _) => self.memory.leaves.group_mut(line).mark_outcasts(),
                 (_, Some(slice)) => (slice.overflowed, self.any_overflowed) = (true, true),
                 _ => {}
             }
@@ -121,7 +121,7 @@ impl Issued {
         if lines.has_room(name.rest, branch, state) {
             return Ok(branch);
         }
-        if let Branch::Dense(line) | Branch::Wide(line) = branch {
+        if let Branch::Dense { line, .. } | Branch::Wide { line, .. } = branch {
             lines.leaf_mut(line).mark_outcasts();
         }
         Err(Outcast)

@@ -1,8 +1,8 @@
 //! The lines of issued impressions at hand: the one way in which an impression is looked up and its
 //! state put, for many clicks in a row or for one.
 
-use super::super::leaf::{Leaf, Sighting};
-use super::super::lines::{Branch, Lines};
+use super::super::leaf::Leaf;
+use super::super::lines::{Branch, Cell, Lines};
 use super::super::pages::Group;
 use super::super::spans::Spans;
 use super::super::verdict::State;
@@ -13,24 +13,6 @@ pub(in super::super) struct Hand<'a> {
     pub(super) lines: Lines<'a>,
     pub(super) slices: &'a mut Spans<IssuedSlice>,
     pub(super) any_overflowed: bool,
-}
-
-/// Where an impression is or would come.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Cell {
-    pub(in super::super) branch: Branch,
-    /// Where in its line it is; `None` if it is not.
-    pub(in super::super) slot: Option<u8>,
-    /// Its state; of one that is not here, the first.
-    pub(in super::super) state: State,
-}
-
-impl Cell {
-    /// A cell for an impression that is not here.
-    #[inline(always)]
-    pub(in super::super) const fn vacant(branch: Branch) -> Self {
-        Self { branch, slot: None, state: State(0) }
-    }
 }
 
 impl Hand<'_> {
@@ -55,15 +37,11 @@ impl Hand<'_> {
     /// The cell of an impression where its branch leads; `None` when it may be kept elsewhere.
     #[inline(always)]
     pub(in super::super) fn cell(&self, name: &Name, branch: Branch) -> Option<Cell> {
-        match self.lines.search(name.rest, branch) {
-            Sighting::Here(slot) => {
-                Some(Cell { branch, slot: Some(slot), state: self.lines.state(branch, slot) })
-            }
-            Sighting::Absent if !self.any_overflowed || !self.has_overflowed(name) => {
-                Some(Cell::vacant(branch))
-            }
-            Sighting::Absent | Sighting::Elsewhere => None,
+        let cell = self.lines.search(name.rest, branch)?;
+        if self.any_overflowed && cell.slot.is_none() && self.has_overflowed(name) {
+            return None;
         }
+        Some(cell)
     }
 
     #[cold]
@@ -71,26 +49,17 @@ impl Hand<'_> {
         self.slices.live(name.slice).is_some_and(|slice| slice.overflowed)
     }
 
-    /// Whether a cell can take a state as it is; one that leads nowhere cannot.
+    /// Puts a state into a cell; `false`, and nothing is changed, when it cannot take it as it is, as none
+    /// can that leads nowhere.
     #[inline(always)]
-    pub(in super::super) fn has_room(&self, name: &Name, cell: Cell, state: State) -> bool {
-        match cell.slot {
-            Some(_) => Lines::can_hold(cell.branch, state),
-            None => self.lines.has_room(name.rest, cell.branch, state),
+    pub(in super::super) fn put(&mut self, name: &Name, cell: Cell, state: State) -> bool {
+        let is_put = self.lines.put(name.rest, cell, state);
+        if is_put
+            && cell.slot.is_none()
+            && let Some(slice) = self.slices.live_mut(name.slice)
+        {
+            slice.len += 1;
         }
-    }
-
-    /// Puts a state into a cell that [has room](Self::has_room) for it.
-    #[inline(always)]
-    pub(in super::super) fn put(&mut self, name: &Name, cell: Cell, state: State) {
-        match cell.slot {
-            Some(slot) => self.lines.set_state(cell.branch, slot, state),
-            None => {
-                self.lines.insert(name.rest, cell.branch, state);
-                if let Some(slice) = self.slices.live_mut(name.slice) {
-                    slice.len += 1;
-                }
-            }
-        }
+        is_put
     }
 }

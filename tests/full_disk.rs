@@ -1,6 +1,7 @@
 //! A whole node on a disk that is really full: it tells senders to retry, goes on living, loses
 //! nothing it acknowledged, and takes clicks again by itself once there is space.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -179,4 +180,62 @@ fn a_node_that_cannot_start_on_a_full_disk_says_what_to_free_and_starts_once_it_
     let sent = send(&folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
     node.drain().expect("drain");
+}
+
+/// A datagram that is none of ours, so often that the samples of several seconds are used up.
+fn send_garbage(folder: &NodeFolder) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    for _ in 0..50 {
+        socket.send_to(b"GET / HTTP/1.1", ("127.0.0.1", folder.port())).expect("a datagram");
+    }
+}
+
+fn count(status: &Value, name: &str) -> u64 {
+    status["clicks"][name].as_u64().expect("a number")
+}
+
+#[test]
+fn a_journal_that_fills_says_so_and_gives_up_samples_before_it_refuses_clicks() {
+    // The sink is away from the start: nobody listens there.
+    let away = "[forward]\nsink = \"kafka\"\n[kafka]\nbrokers = [\"127.0.0.1:1\"]\n";
+    let journal = "segment_size = \"4MiB\"\nmax_size = \"64MiB\"\ncommit_window = \"1ms\"";
+    let setup = Setup { journal: Some(journal), config: away, ..Setup::default() };
+    let folder = NodeFolder::with(setup).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
+    send_garbage(&folder);
+    node.wait_until("sampling", |status| count(status, "rejects_sampled") > 0).expect("samples");
+    let load = Load { duration: Duration::from_secs(40), ..LOAD };
+    let generator = Generator::start(&folder, load).expect("generator");
+    let is_three_quarters = |status: &Value| {
+        ["three_quarters", "critical"].iter().any(|level| status["spool"]["level"] == *level)
+    };
+    node.wait_until("three quarters full", is_three_quarters).expect("alarm");
+    let before = node.status().expect("status");
+    assert!(before["spool"]["fraction"].as_f64() >= Some(0.7), "{:#}", before["spool"]);
+    // Samples are the first to go, and malformed input is still counted.
+    send_garbage(&folder);
+    let unsampled = count(&before, "rejects_unsampled");
+    node.wait_until("counting", |status| count(status, "rejects_unsampled") >= unsampled + 50)
+        .expect("count");
+    let after = node.status().expect("status");
+    assert_eq!(count(&after, "rejects_sampled"), count(&before, "rejects_sampled"), "no more samples");
+    assert!(count(&after, "received") > count(&before, "received"), "clicks are taken");
+    // Then clicks are told to retry; nothing acknowledged goes.
+    node.wait_until("refusing clicks", is_refusing).expect("refusing");
+    assert_eq!(node.status().expect("status")["spool"]["level"], "critical");
+    for level in ["half", "critical"] {
+        assert!(folder.log_text().contains(&format!("level=\"{level}\"")), "{level}: {}", folder.log_tail());
+    }
+    node.kill().expect("kill");
+    // A sink that is there has everything that was acknowledged.
+    folder.reconfigure("sink", "sink = \"embedded\"").expect("config");
+    folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let sent = send(&folder, &known.with_rows).expect("answers");
+    assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
+    finish(&folder, node, generator, &known, load);
 }

@@ -1,11 +1,13 @@
 //! The main job into a real Apache Kafka: every acknowledged click is in the log once, and the
 //! buckets there are a recount of the raw batches there.
 
+use std::net::UdpSocket;
+use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_labs::topics::Recount;
-use weir_labs::{Generator, Load, NodeFolder, kafka};
+use weir_labs::{Generator, Load, NodeFolder, binary, kafka};
 
 /// Sends a load to a node with Kafka, and holds the topics against what was acknowledged. The final
 /// status, and the generator's report.
@@ -70,4 +72,29 @@ fn an_ad_with_nine_clicks_of_ten_is_counted_to_the_unit() {
     let all: i64 = owned.iter().sum();
     let even = all / owned.len() as i64;
     assert!(owned.iter().all(|own| (own - even).abs() < all / 10), "{owned:?}");
+}
+
+#[test]
+fn malformed_input_is_in_kafka_with_its_exact_bytes_and_its_reason() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
+    let mut node = folder.start().expect("start");
+    node.wait_until_ready().expect("ready");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    socket.send_to(b"GET / HTTP/1.1\xff", ("127.0.0.1", folder.port())).expect("a datagram");
+    let is_sampled = |status: &Value| status["clicks"]["rejects_sampled"] == 1;
+    node.wait_until("sampling", is_sampled).expect("a sample");
+    node.drain().expect("drain");
+    assert_eq!(folder.final_status().expect("final status")["forward"]["rejects"], 1);
+    let mut command = Command::new(binary("weir"));
+    let printed = command.args(["read-topic", "rejects", "--config"]).arg(folder.config()).output();
+    let printed = printed.expect("weir read-topic");
+    let record: Value = serde_json::from_slice(&printed.stdout).expect("one record");
+    let reject = &record["reject"];
+    assert_eq!(reject["hex"], "474554202f20485454502f312e31ff", "{record:#}");
+    assert_eq!((&reject["reason"], &reject["reason_number"]), (&json!("header_short"), &json!("48")));
+    assert_eq!((&reject["input"], &reject["source"]), (&json!("datagram"), &json!("127.0.0.0/24")));
+    assert_eq!((&reject["node"], &reject["cut"]), (&json!("1"), &json!("0")));
+    assert!(record["key"].as_str().is_some_and(|key| key.contains("-1-")), "{record:#}");
 }

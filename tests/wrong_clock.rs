@@ -11,6 +11,8 @@ use weir_labs::{Generator, Load, Node, NodeFolder};
 
 const LOAD: Load = Load { profile: "demo", rate: 2000, duration: Duration::from_secs(6), seed: 17 };
 const HOUR_S: i64 = 3600;
+/// 2024: no node can have run before.
+const EARLIEST_MS: u64 = 1_704_067_200_000;
 
 /// A node's folder with a clock that can be set wrong; none, with the reason printed, where no such
 /// node is built.
@@ -47,7 +49,7 @@ fn resend(folder: &NodeFolder, known: &Known) {
 }
 
 /// Holds a stopped node's store against the acks: the buckets are a recount of the raw batches,
-/// every acknowledged click is there once, and none at a time that the clock made up.
+/// and every acknowledged click is there once.
 fn audit(folder: &NodeFolder, acked: &PathBuf, known: &[&Known]) {
     let status = folder.final_status().expect("final status");
     assert_eq!(status["clicks"]["residual"], 0, "{:#}", status["clicks"]);
@@ -138,6 +140,9 @@ fn a_new_node_at_1970_learns_the_time_from_signed_clicks_and_counts_none_in_1970
     wait_for_doubt(&mut node, "no_time");
     let generator = Generator::start(&folder, LOAD).expect("generator");
     wait_for_doubt(&mut node, "implausible");
+    let status = node.status().expect("status");
+    assert!(status["time"]["node_ms"].as_u64() > Some(EARLIEST_MS), "{:#}", status["time"]);
+    assert!(status["clicks"]["reasons"]["time_uncertain"].as_u64() > Some(0), "{:#}", status["clicks"]);
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     resend(&folder, &known);

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use control_fixture::Fixture;
 use weir::control::{ControlHandle, State};
+use weir::stats::JournalHealth;
 use weir_common::reason::{Class, Reason};
 
 /// The status line and the body of one request.
@@ -33,6 +34,22 @@ fn readiness_follows_the_state_and_liveness_does_not() {
         fixture.state.set(state);
         assert_eq!(request(&control, "GET /readyz"), (format!("HTTP/1.1 {ready}"), body.to_owned()));
         assert_eq!(request(&control, "GET /livez").0, "HTTP/1.1 200 OK");
+    }
+}
+
+#[test]
+fn a_node_that_refuses_clicks_is_not_ready_and_says_why() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    fixture.state.set(State::Running);
+    for (health, answer) in [
+        (JournalHealth::NoSpace, ("503 Service Unavailable", "not ready: the journal is full\n")),
+        (JournalHealth::Halted, ("503 Service Unavailable", "not ready: a journal is halted\n")),
+        (JournalHealth::Running, ("200 OK", "ok: running\n")),
+    ] {
+        fixture.workers[1].journal_health.set(health as u64);
+        let (status, body) = request(&control, "GET /readyz");
+        assert_eq!((status.as_str(), body.as_str()), (format!("HTTP/1.1 {}", answer.0).as_str(), answer.1));
     }
 }
 

@@ -29,9 +29,9 @@ pub const STEP_MS: i64 = 5_000;
 /// believed at once: longer than an upgrade or a reboot. The dedupe state expires early by as much
 /// if it was wrong, which the slack of its slices covers, at the usual lifetime.
 const STOP_MS: u64 = 3_600_000;
-/// How long a clock must run steadily before it is believed without another witness: longer than
+/// How long a clock must run steadily before it is believed without another witness: twice what
 /// time daemons need after a boot until they set a wrong clock right.
-const SETTLE_MS: u64 = 5 * 60_000;
+const SETTLE_MS: u64 = 2 * 60_000;
 /// Signed clicks that are heard as one witness: fewer may all be of an ad server under test.
 const WITNESSES: u64 = 8;
 /// Issue times of which the middle one is taken. An ad server whose clock is wrong is a minority.

@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 use super::metrics::{self, Format};
 use super::status::{Sources, State, gather};
+use crate::clock::Doubt;
+use crate::stats::JournalHealth;
 
 /// Scrapers at once.
 const CONNECTIONS_MAX: usize = 16;
@@ -64,14 +66,30 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
         }
         "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {
-            let state = sources.state.get();
-            let ready = state == State::Running;
-            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let mark = if ready { "ok" } else { "not ready" };
-            response(code, TEXT, format!("{mark}: {}\n", state.name()))
+            let (code, mark, why) = match unready(sources) {
+                None => (StatusCode::OK, "ok", State::Running.name()),
+                Some(why) => (StatusCode::SERVICE_UNAVAILABLE, "not ready", why),
+            };
+            response(code, TEXT, format!("{mark}: {why}\n"))
         }
         _ => response(StatusCode::NOT_FOUND, TEXT, "paths: /metrics /livez /readyz\n".to_owned()),
     }
+}
+
+/// Why clicks should rather go elsewhere, if they should: the node takes none, or not all.
+fn unready(sources: &Sources) -> Option<&'static str> {
+    let state = sources.state.get();
+    if state != State::Running {
+        return Some(state.name());
+    }
+    let health = sources.workers.iter().map(|worker| JournalHealth::from_gauge(worker.journal_health.get()));
+    match health.max() {
+        Some(JournalHealth::NoSpace) => return Some("the journal is full"),
+        Some(JournalHealth::Halted) => return Some("a journal is halted"),
+        Some(JournalHealth::Running) | None => {}
+    }
+    let has_no_time = sources.clock.read().doubt == Some(Doubt::NoTime);
+    has_no_time.then_some("the time is not known")
 }
 
 fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

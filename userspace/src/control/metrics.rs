@@ -16,6 +16,7 @@ use weir_common::reason::{Class, Reason};
 
 use super::status::{Latencies, State, Status, WorkerStatus};
 use crate::clock::Doubt;
+use crate::journal::spool::Level;
 use crate::stats::JournalHealth;
 use crate::stats::{Histogram, HistogramSnapshot};
 
@@ -229,6 +230,16 @@ impl Scrape {
         for (name, help, total) in totals {
             out.counters(name, help, [(vec![], total)])?;
         }
+        let spool = &self.status.spool;
+        let gauge = |value: u64| [(vec![], i64::try_from(value).unwrap_or(i64::MAX))];
+        out.gauges("spool_bytes", "Bytes of segments and digests", gauge(spool.used_bytes))?;
+        let help = "Bytes there may be of them: journal.max_size, or what the device has room for";
+        out.gauges("spool_capacity_bytes", help, gauge(spool.capacity_bytes))?;
+        let help = "Seconds until the journal is full, at the rate of the last quarter of an hour; absent when it does not fill";
+        let seconds = spool.hours_to_full.map(|hours| (vec![], (hours * 3600.0) as i64));
+        out.gauges("spool_seconds_to_full", help, seconds)?;
+        let levels = Level::ALL.map(|level| (vec![("level", level.name())], i64::from(level == spool.level)));
+        out.gauges("spool_level", "1 beside how full the journal is", levels)?;
         let lost = self.status.recovery.as_ref().map_or(0, |recovery| recovery.lost_blocks);
         let help = "Blocks that the start found to be gone from the journal";
         out.gauges("recovery_lost_blocks", help, [(vec![], i64::try_from(lost).unwrap_or(i64::MAX))])?;

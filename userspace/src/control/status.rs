@@ -4,6 +4,7 @@
 //! [`Status`] is plain data and reads back what it wrote; [`gather`] fills it from the counters.
 
 mod forwarding;
+mod spool;
 mod time;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,10 @@ use weir_common::reason::{Class, Outcome, Reason};
 
 use super::recovery::RecoveryStatus;
 use crate::clock::NodeClock;
+use crate::journal::spool::SpoolGauges;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
 pub use forwarding::{ForwardStatus, UniquesStatus};
+pub use spool::SpoolStatus;
 pub use time::TimeStatus;
 
 /// What the daemon is doing.
@@ -143,6 +146,8 @@ pub struct Sources {
     pub recovery: Arc<OnceLock<RecoveryStatus>>,
     /// The node's time.
     pub clock: Arc<NodeClock>,
+    /// How full the journal is.
+    pub spool: Arc<SpoolGauges>,
     /// When it started.
     pub started: Instant,
 }
@@ -312,6 +317,9 @@ pub struct Status {
     pub recovery: Option<RecoveryStatus>,
     /// The journals.
     pub journal: JournalStatus,
+    /// How full they are together.
+    #[serde(default)]
+    pub spool: SpoolStatus,
     /// The forwarder.
     pub forward: ForwardStatus,
     /// From reading a datagram to handing its ack to the kernel, over all workers.
@@ -353,6 +361,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         clicks,
         recovery: sources.recovery.get().cloned(),
         journal: journal(&workers, &latencies),
+        spool: SpoolStatus::from(&*sources.spool),
         workers,
         forward: ForwardStatus::of(&sources.forward, &latencies),
         ack_latency_ns: Quantiles::from(&latencies.ack),

@@ -40,6 +40,7 @@ use crate::forward::losses;
 use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
+use crate::journal::spool::{Level, Measured, SpoolGauges, SpoolWatch};
 use crate::journal::{DiskBudget, Folder, FolderError};
 use crate::ledger;
 use crate::rejects::{Gate, samplers};
@@ -60,6 +61,8 @@ use threads::{ForwarderThread, WorkerThreads};
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How often the main thread looks whether anything ended.
 const WATCH_TICK: Duration = Duration::from_millis(20);
+/// How often it looks how full the journal is: a segment takes longer to fill.
+const SPOOL_TICK: Duration = Duration::from_secs(1);
 
 /// Why a run ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +151,7 @@ pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
         drain: Arc::default(),
         recovery: Arc::default(),
         clock: Arc::default(),
+        spool: Arc::default(),
         workers,
         cores,
         folder,
@@ -176,6 +180,7 @@ struct Node {
     drain: Arc<AtomicBool>,
     recovery: Arc<OnceLock<RecoveryStatus>>,
     clock: Arc<NodeClock>,
+    spool: Arc<SpoolGauges>,
 }
 
 impl Node {
@@ -195,6 +200,7 @@ impl Node {
             state: Arc::clone(&self.state),
             recovery: Arc::clone(&self.recovery),
             clock: Arc::clone(&self.clock),
+            spool: Arc::clone(&self.spool),
             started: Instant::now(),
         };
         let settings =
@@ -229,12 +235,20 @@ impl Node {
             Some(past) => forwarder.await_past(past.start(&self.cores)?),
             None => forwarder.go_on_with(uniques),
         }
-        let samples_per_s = config.rejects.samples_per_s;
+        let (gate, samples_per_s) = (Gate::default(), config.rejects.samples_per_s);
         let (samplers, samples) =
-            samplers(self.cores.len() as u16, samples_per_s, self.folder.epoch(), &Gate::default());
+            samplers(self.cores.len() as u16, samples_per_s, self.folder.epoch(), &gate);
         forwarder.take_samples(samples);
         forwarder.keep_time(Arc::clone(&self.clock));
         forwarder.keep_digests(self.digests(config, shelf)?);
+        let spool = SpoolGuard {
+            watch: SpoolWatch::new(Arc::clone(&self.spool)),
+            budget: Arc::clone(&budget),
+            journal: self.folder.segments().to_owned(),
+            gate,
+            started: Instant::now(),
+            looked_at: None,
+        };
         let phase = Arc::new(Phase::new(self.cores.len()));
         let workers = WorkerThreads::start(threads::Start {
             config,
@@ -253,7 +267,7 @@ impl Node {
             samplers,
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
-        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock) })
+        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool })
     }
 }
 
@@ -294,6 +308,33 @@ impl Node {
     }
 }
 
+/// Looks how full the journal is, and lets go of what is not needed as it fills.
+struct SpoolGuard {
+    watch: SpoolWatch,
+    budget: Arc<DiskBudget>,
+    journal: PathBuf,
+    gate: Gate,
+    started: Instant,
+    looked_at: Option<Instant>,
+}
+
+impl SpoolGuard {
+    fn look_now_and_then(&mut self) {
+        let now = Instant::now();
+        if self.looked_at.is_some_and(|at| now.duration_since(at) < SPOOL_TICK) {
+            return;
+        }
+        self.looked_at = Some(now);
+        // What the kernel holds in memory; it does not wait for the disk.
+        let device = rustix::fs::statvfs(&self.journal);
+        let device_free = device.map_or(u64::MAX, |device| device.f_bavail.saturating_mul(device.f_frsize));
+        let measured = Measured { used: self.budget.used(), bytes_max: self.budget.bytes_max(), device_free };
+        let since_start = now.duration_since(self.started);
+        let level = self.watch.look(since_start.as_millis() as u64, measured);
+        self.gate.set_closed(level >= Level::ThreeQuarters);
+    }
+}
+
 /// Where the embedded store of a node is.
 #[must_use]
 pub fn store_path(config: &Config) -> PathBuf {
@@ -307,11 +348,12 @@ struct Running {
     forwarder: ForwarderThread,
     watch: Watch,
     clock: Arc<NodeClock>,
+    spool: SpoolGuard,
 }
 
 impl Running {
-    /// Sleeps until a drain is asked for, or a thread ends that should not; looks at the clocks
-    /// meanwhile, for this thread waits for nothing else.
+    /// Sleeps until a drain is asked for, or a thread ends that should not; looks at the clocks and
+    /// at the room for the journal meanwhile, for this thread waits for nothing else.
     fn watch(&mut self, drain: &AtomicBool) -> Result<(), DaemonError> {
         while !drain.load(Ordering::Acquire) {
             if let Some(name) = self.workers.ended().or_else(|| self.forwarder.ended()) {
@@ -319,6 +361,7 @@ impl Running {
                 return Err(DaemonError::Panicked(name));
             }
             self.watch.look(&self.clock);
+            self.spool.look_now_and_then();
             std::thread::park_timeout(WATCH_TICK);
         }
         Ok(())

@@ -70,6 +70,7 @@ pub mod recovery;
 pub mod scan;
 pub mod segment;
 pub mod settle;
+pub mod spool;
 pub mod stream;
 pub mod trim;
 pub mod writer;

@@ -28,8 +28,8 @@ pub const SAMPLE_BYTES_MAX: usize = 2048;
 /// Samples that wait for the forwarder in a worker's ring: several seconds at the default rate,
 /// 130 KiB of memory.
 const RING_SAMPLES: usize = 64;
-/// What is kept of a source address: enough to find the network, not the person. Shorter than what
-/// is personal data by any reading, and the same as for clicks.
+/// What is kept of a source address: enough to find a broken sender's network, not the person. The
+/// full address is never on a disk.
 const IPV4_BITS: u8 = 24;
 const IPV6_BITS: u8 = 48;
 
@@ -165,12 +165,7 @@ impl Sampler {
     /// A sampler that takes none.
     #[must_use]
     pub fn off() -> Self {
-        samplers(1, 0, Epoch(0), &Gate::default()).0.pop().unwrap_or_else(|| Self {
-            ring: RingBuffer::new(0).0,
-            rate: Rate::new(0),
-            gate: Gate::default(),
-            next: 0,
-        })
+        Self { ring: RingBuffer::new(0).0, rate: Rate::new(0), gate: Gate::default(), next: 0 }
     }
 
     /// Keeps a copy of malformed input, whose bytes are `parts` in a row, if the rate, the ring and

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::model::{Flow, Model, Verdict, WorkerRates};
+use crate::journal::spool::Level;
 use crate::stats::JournalHealth;
 
 /// From this width on tables have all their columns, and the ledger all its digits.
@@ -202,6 +203,14 @@ fn notes(model: &Model) -> Vec<String> {
         JournalHealth::Halted => {
             notes.push(format!("journal HALTED: clicks are told to retry until a restart: {why}"));
         }
+    }
+    if status.spool.level > Level::Ok {
+        let full = format!("journal {:.0} % FULL", status.spool.fraction * 100.0);
+        let left = status
+            .spool
+            .hours_to_full
+            .map_or(String::new(), |hours| format!(", {hours:.1} h until clicks are told to retry"));
+        notes.push(full + &left);
     }
     notes.extend(status.forward.last_error.as_ref().map(|why| format!("forward FAILING: {why}")));
     if let Some(recovery) =

@@ -76,6 +76,7 @@ impl Fixture {
             state: Arc::clone(&self.state),
             recovery: Arc::clone(&self.recovery),
             clock: Arc::default(),
+            spool: Arc::default(),
             started: Instant::now(),
         }
     }

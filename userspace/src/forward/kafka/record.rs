@@ -227,6 +227,35 @@ mod tests {
     }
 
     #[test]
+    fn a_rejects_headers_say_all_but_the_bytes() {
+        let reject = Reject {
+            epoch: weir_common::id::Epoch(2),
+            worker: weir_common::id::WorkerId(1),
+            number: 9,
+            received_at: weir_common::time::UnixMs(1_800_000_000_000),
+            reason: weir_common::reason::Reason::BadMagic,
+            input: crate::rejects::Input::Datagram,
+            source: "203.0.113.0/24".parse().unwrap(),
+            is_cut: false,
+            bytes: b"bytes".to_vec(),
+        };
+        let values = reject_headers(NodeId(7), &reject);
+        let named: Vec<_> = REJECT_HEADERS.iter().copied().zip(values.iter().map(String::as_str)).collect();
+        assert_eq!(
+            named,
+            [
+                ("reason", "bad_magic"),
+                ("reason_number", "49"),
+                ("input", "datagram"),
+                ("source", "203.0.113.0/24"),
+                ("received_ms", "1800000000000"),
+                ("node", "7"),
+                ("cut", "0"),
+            ]
+        );
+    }
+
+    #[test]
     fn a_blocks_key_is_its_identity() {
         let header = BlockHeader {
             incarnation: U64::new(0xab),

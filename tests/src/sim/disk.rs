@@ -102,6 +102,28 @@ impl Disk {
         Ok(FileNo(self.last))
     }
 
+    /// Takes over a file that was written and synced past the disk, with its name.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn adopt(&mut self, path: &Path) -> io::Result<()> {
+        let live = File::options().read(true).write(true).open(path)?;
+        let durable = fs::read(path)?;
+        self.last += 1;
+        let inode = Inode {
+            path: path.to_owned(),
+            live,
+            size: durable.len(),
+            durable,
+            written: Vec::new(),
+            is_named: true,
+            name_is_durable: true,
+            cache_differs: false,
+        };
+        self.inodes.insert(FileNo(self.last), inode);
+        Ok(())
+    }
+
     /// Finds a file by its name.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //!
 //! Start reading at [`run`], then at `World::step`.
 
+pub mod aside;
 pub mod chance;
 pub mod damage;
 pub mod disk;

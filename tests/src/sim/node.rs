@@ -10,7 +10,7 @@ use std::time::Duration;
 use weir::admission::{self, Admission, KeyRing, SigningKey};
 use weir::clock::{NodeClock, Watch};
 use weir::daemon::refold::{Refolded, refold};
-use weir::forward::{self, Forwarder, ForwarderConfig, Sink, mailboxes};
+use weir::forward::{self, Forwarder, ForwarderConfig, Mailbox, Sink, mailboxes};
 use weir::journal::settle::settle;
 use weir::journal::{
     BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
@@ -23,12 +23,15 @@ use weir::worker::desk::Parts;
 use weir::worker::handoff::mesh;
 use weir::worker::phase::Phase;
 use weir::worker::shard_map::ShardMap;
+use weir::worker::unflushed::Unflushed;
 use weir::worker::{Settings, Worker};
+use weir_common::block::BlockHeader;
 use weir_common::id::{Issuer, KeyId, NodeId, WorkerId};
 use weir_common::row::Row;
 use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 
+use super::aside::Aside;
 use super::host::{BUFFERS, Clocks, Shown, SimulatedHost, Station};
 use super::medium::FaultyMedium;
 use super::plan::Plan;
@@ -51,6 +54,8 @@ pub struct Node {
     pub stations: Vec<Rc<RefCell<Station>>>,
     /// Its forwarder.
     pub forwarder: Forwarder<SimulatedSink>,
+    /// What runs beside workers and forwarder.
+    pub aside: Aside,
     /// The steps of its drain.
     pub phase: Arc<Phase>,
     /// The workers' counters.
@@ -65,109 +70,114 @@ pub struct Node {
     /// Monotonic ms at its start.
     pub started_ms: u64,
     /// Held as long as it runs.
-    _folder: Folder,
+    folder: Folder,
+}
+
+/// How a node is to start.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    /// Its data folder.
+    pub path: &'a Path,
+    /// Its workers.
+    pub workers: usize,
+    /// An operator says that the clock is right.
+    pub is_vouched_for: bool,
+    /// Its sizes and limits.
+    pub plan: &'a Plan,
+    /// What its clocks show.
+    pub clocks: &'a Clocks,
+    /// Its sink.
+    pub store: &'a Rc<RefCell<Store>>,
 }
 
 /// What a start read back from the journal.
 pub type RowsRead = Vec<(BlockName, Row)>;
 
 impl Node {
-    /// Starts a node on what the disk holds, in the order of the daemon. `is_vouched_for`: an
-    /// operator says that the clock is right.
+    /// Starts a node on what the disk holds, in the order of the daemon.
     ///
     /// # Errors
     /// Why it cannot start, in words.
     pub fn start(
-        path: &Path,
-        (workers, is_vouched_for): (usize, bool),
-        plan: &Plan,
-        clocks: &Clocks,
-        store: &Rc<RefCell<Store>>,
+        start: Start<'_>,
         medium: &mut FaultyMedium<'_>,
     ) -> Result<(Self, RowsRead, Vec<Finding>), String> {
-        let folder = Folder::open(path, NODE).map_err(|error| error.to_string())?;
-        settle(medium, &folder).map_err(|error| error.to_string())?;
-        let mut rows = Vec::new();
-        let read = recover(&folder, |header, row, _| {
-            let block = BlockIdentity::of(header);
-            rows.push(((block.epoch.0, block.worker.0, block.sequence.0), *row));
-        });
-        read.map_err(|error| error.to_string())?;
+        let Start { path, workers, is_vouched_for, plan, clocks, store } = start;
+        let folder = Folder::open(path, NODE).map_err(text)?;
+        settle(medium, &folder).map_err(text)?;
+        let rows = rows_of(&folder)?;
         let mut sink = SimulatedSink(Rc::clone(store));
-        let checkpoint = sink.checkpoint().map_err(|error| error.to_string())?;
+        let checkpoint = sink.checkpoint().map_err(text)?;
         let shards = ShardMap::even(workers);
-        let Refolded { ledgers, recovery, uniques, .. } =
-            refold(&folder, &shards, &ledger_settings(plan), plan.uniques_bytes, &checkpoint)
-                .map_err(|error| error.to_string())?;
-        let used = folder.bytes_used().map_err(|error| error.to_string())?;
+        let refolded = refold(&folder, &shards, &ledger_settings(plan), plan.uniques_bytes, &checkpoint)
+            .map_err(text)?;
+        let Refolded { ledgers, recovery, uniques, shelf, past, latest } = refolded;
+        let used = folder.bytes_used().map_err(text)?;
         let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
         let budget = Arc::new(DiskBudget::new(used + plan.segments_max * segment_bytes, used));
         let (boxes, ends) = mailboxes(workers as u16);
-        let mut forwarder = Forwarder::new(
-            forwarder_config(plan),
-            &folder,
-            &recovery,
-            sink,
-            ends,
-            (Arc::clone(&budget), Arc::new(ForwardStats::default())),
-        )
-        .map_err(|error| error.to_string())?;
-        forwarder.go_on_with(uniques);
-        let phase = Arc::new(Phase::new(workers));
-        let stats: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
-        let floor = recovery.report.received.map_or_else(Default::default, |(_, latest)| latest);
-        let floor = floor.max(checkpoint.final_before.start());
+        let given = (Arc::clone(&budget), Arc::new(ForwardStats::default()));
+        let mut forwarder =
+            Forwarder::new(forwarder_config(plan), &folder, &recovery, sink, ends, given).map_err(text)?;
+        let aside = Aside::of(&folder, (shelf, past, uniques), plan, &mut forwarder)?;
+        let latest = latest.max(checkpoint.final_before.start());
         let clock = Arc::<NodeClock>::default();
         let shown = clocks.get();
-        let newest = (floor > UnixMs(0)).then_some(floor);
+        let newest = (latest > UnixMs(0)).then_some(latest);
         let shows = (shown.monotonic_ns, shown.wall);
         let watch = Watch::begin_at(&clock, clock_settings(plan), shows, newest, is_vouched_for);
-        let stations: Vec<_> = (0..workers).map(|_| Rc::<RefCell<Station>>::default()).collect();
-        let mut running = Vec::new();
-        let (mut samplers, samples) = samplers(workers as u16, 10, folder.epoch(), &Gate::default());
+        let (samplers, samples) = samplers(workers as u16, 10, folder.epoch(), &Gate::default());
         forwarder.take_samples(samples);
-        let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(&stations).enumerate();
-        for (number, ((((ledger, unflushed), mailbox), port), station)) in each {
+        let mut node = Self {
+            workers: Vec::new(),
+            stations: (0..workers).map(|_| Rc::<RefCell<Station>>::default()).collect(),
+            forwarder,
+            aside,
+            phase: Arc::new(Phase::new(workers)),
+            stats: (0..workers).map(|_| WorkerStats::default()).collect(),
+            epoch: folder.epoch().0,
+            shards,
+            clock,
+            watch,
+            started_ms: shown.monotonic_ns / 1_000_000,
+            folder,
+        };
+        let each = ledgers.into_iter().zip(boxes).zip(mesh(workers)).zip(samplers).enumerate();
+        for (number, ((((ledger, unflushed), mailbox), port), rejects)) in each {
             let worker = WorkerId(number as u16);
             let parts = Parts {
                 worker,
-                shards: shards.clone(),
+                shards: node.shards.clone(),
                 admission: admission(plan, checkpoint.final_before)?,
                 ledger,
-                book: book(plan, &folder, worker, floor, &budget),
+                book: book(plan, &node.folder, worker, latest, &budget),
                 port,
                 waiting_capacity: 64,
-                stats: OwnStats::new(Arc::clone(&stats), number),
-                clock: Arc::clone(&clock),
-                rejects: samplers.remove(0),
+                stats: OwnStats::new(Arc::clone(&node.stats), number),
+                clock: Arc::clone(&node.clock),
+                rejects,
             };
-            let host =
-                SimulatedHost::new(number as i32, Rc::clone(clocks), Arc::clone(&clock), Rc::clone(station));
-            let told = Settings {
-                commit_window: Duration::from_millis(plan.commit_window_ms),
-                receive_buffers: BUFFERS as u16,
-            };
-            running.push(Worker::new(told, host, parts, mailbox, unflushed, Arc::clone(&phase)));
+            node.add_worker(parts, mailbox, unflushed, plan, clocks);
         }
-        let started_ms = clocks.get().monotonic_ns / 1_000_000;
-        let epoch = folder.epoch().0;
-        Ok((
-            Self {
-                workers: running,
-                stations,
-                forwarder,
-                phase,
-                stats,
-                epoch,
-                shards,
-                clock,
-                watch,
-                started_ms,
-                _folder: folder,
-            },
-            rows,
-            recovery.report.findings,
-        ))
+        Ok((node, rows, recovery.report.findings))
+    }
+
+    fn add_worker(
+        &mut self,
+        parts: Parts,
+        mailbox: Mailbox,
+        unflushed: Unflushed,
+        plan: &Plan,
+        clocks: &Clocks,
+    ) {
+        let (number, clock) = (self.workers.len(), Arc::clone(&self.clock));
+        let station = Rc::clone(&self.stations[number]);
+        let host = SimulatedHost::new(number as i32, Rc::clone(clocks), clock, station);
+        let told = Settings {
+            commit_window: Duration::from_millis(plan.commit_window_ms),
+            receive_buffers: BUFFERS as u16,
+        };
+        self.workers.push(Worker::new(told, host, parts, mailbox, unflushed, Arc::clone(&self.phase)));
     }
 
     /// Its main thread looks at the clocks.
@@ -207,6 +217,21 @@ impl Node {
         }
         Err(format!("{received} clicks received, {decided} decided, {out} handed off, {over} taken over"))
     }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Every row in the journal.
+fn rows_of(folder: &Folder) -> Result<RowsRead, String> {
+    let mut rows = Vec::new();
+    let on_row = |header: &BlockHeader, row: &Row, _: &[u8]| {
+        let block = BlockIdentity::of(header);
+        rows.push(((block.epoch.0, block.worker.0, block.sequence.0), *row));
+    };
+    recover(folder, on_row).map_err(text)?;
+    Ok(rows)
 }
 
 fn book(

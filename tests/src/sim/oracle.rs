@@ -95,6 +95,9 @@ pub struct Oracle {
     destroyed: BTreeSet<BlockName>,
     /// Impressions of which the disk destroyed a row.
     excused_impressions: BTreeSet<(bool, u128)>,
+    /// Blocks of which a digest knows the clicks: the first of each range, and the last one's
+    /// sequence. No start has to read them.
+    digested: Vec<Loss>,
     /// Streams of which segments were deleted.
     trimmed: BTreeSet<(u32, u16)>,
     /// Buckets of rows that the disk destroyed after they were forwarded, or before.
@@ -130,6 +133,7 @@ impl Oracle {
             users: UsersAtSink::default(),
             closed_before: BTreeMap::new(),
             destroyed: BTreeSet::new(),
+            digested: Vec::new(),
             trimmed: BTreeSet::new(),
             excused_impressions: BTreeSet::new(),
             excused: BTreeSet::new(),

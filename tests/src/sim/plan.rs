@@ -66,6 +66,8 @@ pub struct Plan {
     /// Whether steps are of hours and years, and the clock is right at times; otherwise they are of
     /// up to ten minutes, and add up.
     pub clock_is_wild: bool,
+    /// ... at which a closed segment is digested.
+    pub digests: u64,
     /// ... at which minutes pass.
     pub pauses: u64,
     /// ... at which the disk destroys something that was durable.
@@ -99,6 +101,7 @@ impl Plan {
             clock_steps: sometimes(300),
             clock_is_wild: sometimes(2) == 1,
             pauses: sometimes(300),
+            digests: sometimes(4000),
             // Less often: what is destroyed is excused, and the oracle sees less.
             damage: if sometimes(2) == 2 { sometimes(100) } else { 0 },
             steered: chance.pick(&[0, 300, 700, 1000]),

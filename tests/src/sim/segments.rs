@@ -1,6 +1,6 @@
 //! Reads segments naively: wherever a sound block begins, there is one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use weir::journal::SegmentId;
 use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_OFFSET};
@@ -20,6 +20,13 @@ pub type Place = (std::ops::Range<usize>, BlockName, Vec<Row>);
 pub fn stream_of(path: &Path) -> Option<(u32, u16)> {
     let id = SegmentId::parse(path.file_name()?.to_str()?)?;
     Some((id.epoch.0, id.worker.0))
+}
+
+/// Where the digest of a segment is, if this is one and it has one.
+#[must_use]
+pub fn digest_of(path: &Path) -> Option<PathBuf> {
+    let id = SegmentId::parse(path.file_name()?.to_str()?)?;
+    Some(path.with_file_name(id.digest_name()))
 }
 
 /// The sound blocks of a segment. What strayed into it from another stream is none of them.

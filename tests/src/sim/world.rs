@@ -2,6 +2,7 @@
 
 mod at_sink;
 mod carrying_out;
+mod digesting;
 mod ending;
 mod time;
 
@@ -20,7 +21,7 @@ use super::damage;
 use super::disk::Disk;
 use super::host::{Clocks, Packet, Shown};
 use super::medium::FaultyMedium;
-use super::node::Node;
+use super::node::{Node, Start};
 use super::oracle::{Loss, Oracle, Verdict};
 use super::plan::Plan;
 use super::senders::Source;
@@ -76,8 +77,10 @@ pub struct Tally {
     pub clicks_acked: u64,
     /// Rows at the sink.
     pub rows: u64,
-    /// Segments the forwarder deleted.
+    /// Segments and digests the forwarder deleted.
     pub trimmed: u64,
+    /// Digests written.
+    pub digests: u64,
     /// Sketches of unique users at the sink.
     pub sketches: u64,
 }
@@ -298,6 +301,9 @@ impl World {
         if now(&mut self.chance, plan.crashes) {
             self.doom();
         }
+        if now(&mut self.chance, plan.digests) {
+            return self.digest();
+        }
         if now(&mut self.chance, plan.drains) {
             return self.drain();
         }
@@ -365,14 +371,15 @@ impl World {
                 disk: &mut disk.borrow_mut(),
                 chance: &mut self.chance,
             };
-            Node::start(
-                &self.folder,
-                (workers, is_vouched_for),
-                &self.plan,
-                &self.clocks,
-                &self.store,
-                &mut medium,
-            )?
+            let start = Start {
+                path: &self.folder,
+                workers,
+                is_vouched_for,
+                plan: &self.plan,
+                clocks: &self.clocks,
+                store: &self.store,
+            };
+            Node::start(start, &mut medium)?
         };
         // What the disk has, whoever knows of it; then what the node made of that.
         self.oracle.crashed(disk.borrow().durable())?;

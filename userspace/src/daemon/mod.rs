@@ -11,7 +11,7 @@
 
 mod frames;
 mod heal;
-mod past;
+pub mod past;
 mod recall;
 pub mod refold;
 mod settings;

@@ -9,27 +9,55 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::row::Row;
 use weir_common::time::{Minute, UnixMs};
 
 use super::DaemonError;
 use crate::digest::digester::step_aside;
 use crate::forward::{self, Counted, Uniques};
-use crate::journal::{FolderError, Part, Place, SegmentId, SegmentSummary, recover_part};
+use crate::journal::{
+    BlockIdentity, FolderError, Part, Place, RecoveryReport, SegmentId, SegmentSummary, recover_part,
+};
 use crate::ledger::{Ledger, Settings};
 use crate::worker::shard_map::ShardMap;
 use crate::worker::unflushed::Unflushed;
 
 /// What is to be counted, and how.
-pub(super) struct Past {
+pub struct Past {
     pub(super) place: Place,
     pub(super) part: Part,
+    /// What is to be counted in it.
+    pub(super) blocks: Blocks,
     pub(super) shards: ShardMap,
     pub(super) settings: Settings,
     /// Minutes the sink has the last word on.
     pub(super) final_before: Minute,
     /// The users of the rows that were refolded before.
     pub(super) uniques: Uniques,
+}
+
+/// The blocks that digests stand for. A segment on which something failed may hold more, which were
+/// written again to the next one and are counted from there.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// The first of each range, and the last one's sequence.
+    ranges: BTreeMap<(Epoch, WorkerId, BlockSeq), BlockSeq>,
+}
+
+impl Blocks {
+    /// Those of these segments.
+    pub(super) fn of<'a>(segments: impl Iterator<Item = &'a SegmentSummary>) -> Self {
+        let range =
+            |segment: &SegmentSummary| ((segment.id.epoch, segment.id.worker, segment.first), segment.last);
+        Self { ranges: segments.map(range).collect() }
+    }
+
+    fn contain(&self, of: &BlockIdentity) -> bool {
+        let (writer, block) = ((of.epoch, of.worker), of.sequence);
+        let before = self.ranges.range((writer.0, writer.1, BlockSeq(0))..=(writer.0, writer.1, block));
+        before.last().is_some_and(|(_, &last)| block <= last)
+    }
 }
 
 const NAME: &str = "weir-past";
@@ -61,7 +89,7 @@ impl Past {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub(super) fn count(mut self) -> Result<Counted, FolderError> {
+    pub fn count(mut self) -> Result<Counted, FolderError> {
         let began = Instant::now();
         let workers = self.shards.iter().map(|owner| usize::from(owner.0) + 1).max().unwrap_or(1);
         // The rows are in digests; what is wanted of these ledgers is their buckets.
@@ -70,7 +98,10 @@ impl Past {
             (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
         let mut uniques = std::mem::take(&mut self.uniques);
         let (mut rows, mut latest) = (0_u64, UnixMs(0));
-        recover_part(&self.place, &self.part, |_, row, _| {
+        let recovery = recover_part(&self.place, &self.part, |header, row, _| {
+            if !self.blocks.contain(&BlockIdentity::of(header)) {
+                return;
+            }
             let owner = self.shards.owner(row.click.shard());
             let (ledger, unflushed) = &mut ledgers[usize::from(owner.0)];
             self.row(row, ledger, unflushed);
@@ -78,6 +109,7 @@ impl Past {
             latest = latest.max(UnixMs(row.received_at_ms.get()));
             rows += 1;
         })?;
+        self.tell_damage(&recovery.report, latest, &mut uniques);
         let mut totals: HashMap<BucketKey, BucketTotals> = HashMap::new();
         for (ledger, unflushed) in &mut ledgers {
             ledger.mark_all_changed();
@@ -90,6 +122,19 @@ impl Past {
         let (buckets, seconds) = (totals.len(), began.elapsed().as_secs_f64());
         tracing::info!(rows, buckets, seconds, "the journal's past is counted; forwarding begins");
         Ok(Counted { totals: totals.into_iter().collect(), uniques })
+    }
+
+    /// Damage that the start did not see, because a digest stood for the segment.
+    fn tell_damage(&self, report: &RecoveryReport, latest: UnixMs, uniques: &mut Uniques) {
+        if report.findings_total == 0 {
+            return;
+        }
+        tracing::error!(
+            blocks_lost = report.lost_blocks,
+            "the journal's past is damaged: buckets of minutes that were not final are sent without the rows of lost blocks, and those minutes have no sketches; what was forwarded of them is in the raw batches\n{report}"
+        );
+        let newest = UnixMs(latest.0.saturating_add(self.settings.max_ahead_ms)).minute();
+        uniques.spoil(Minute(newest.0.saturating_add(1)));
     }
 
     fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {

@@ -14,7 +14,7 @@ use weir_common::row::Row;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 
 use super::heal::Healed;
-use super::past::{Past, part_of};
+use super::past::{Blocks, Past, part_of};
 use super::recall::{RecallReport, recall};
 use crate::digest::{DigestError, DigestHeader, Shelf};
 use crate::forward::{Checkpoint, Uniques};
@@ -36,9 +36,9 @@ pub struct Refolded {
     /// What was found in the journal.
     pub recovery: Recovery,
     /// The digests that can be used.
-    pub(super) shelf: Shelf,
+    pub shelf: Shelf,
     /// Rows that are still to be counted.
-    pub(super) past: Option<Past>,
+    pub past: Option<Past>,
     /// The users of the rows of minutes that are not final at the sink, but for those of the past,
     /// which goes on with them.
     pub uniques: Uniques,
@@ -103,6 +103,7 @@ pub(super) fn refold_healed(
     let mut uniques = std::mem::take(&mut fold.uniques);
     let past = (!plan.past.is_empty()).then(|| Past {
         part: part_of(&plan.known, &plan.past),
+        blocks: Blocks::of(plan.past.iter().filter_map(|id| plan.known.get(id))),
         place,
         shards: shards.clone(),
         settings: settings.clone(),

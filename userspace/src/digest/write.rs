@@ -81,7 +81,8 @@ fn unread(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> 
 }
 
 /// Writes the digest of a closed segment and makes it durable. One that is there already is
-/// replaced. `last` is the last block the segment must hold, as the one after it says; `None` when
+/// replaced. `last` is the last block the segment must hold, as the one after it says, and the last
+/// that the digest knows of; `None` when
 /// its stream ends with it, and no sound block may follow damage then.
 ///
 /// # Errors
@@ -173,6 +174,12 @@ fn write_groups(
     Ok(header)
 }
 
+/// Whether a block comes after the last that its segment has to hold.
+fn is_beyond(block: &[u8], last: Option<BlockSeq>) -> bool {
+    let Ok((header, _)) = BlockHeader::ref_from_prefix(block) else { return false };
+    last.is_some_and(|last| header.sequence.get() > last.0)
+}
+
 /// What one reading of a segment gathers: some groups' impressions, and the facts of all rows.
 struct Gathered<'a> {
     groups: &'a [u8],
@@ -209,6 +216,9 @@ impl<'a> Gathered<'a> {
                     }
                     return Ok(());
                 }
+                // Written here first, without success, and again in the segment after it: what is
+                // here of it may be in the page cache alone.
+                Found::Block(_) if is_beyond(scan.block(), last) => break,
                 Found::Block(_) => self.block(scan.block(), id)?,
                 Found::Damage(damage) if torn.is_none() => torn = Some(damage),
                 Found::Damage(_) => {}

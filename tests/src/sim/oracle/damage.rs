@@ -3,27 +3,38 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::super::segments::{blocks_of, stream_of};
+use weir_common::time::Minute;
+
+use super::super::segments::{BlockName, blocks_of, stream_of};
 use super::rows::bucket_of;
 use super::{ClickName, Loss, Oracle, Verdict, hold};
 
 impl Oracle {
-    /// The forwarder deleted a segment with these bytes.
+    /// The forwarder deleted a segment with these bytes; other files have the blocks that are
+    /// `left`. `digested`: a digest stands for it, and minutes before this one are final at the sink.
     ///
     /// # Errors
     /// When something of it was still needed.
-    pub fn trimmed(&mut self, path: &Path, bytes: &[u8]) -> Verdict {
+    pub fn trimmed(
+        &mut self,
+        (path, bytes): (&Path, &[u8]),
+        left: &BTreeSet<BlockName>,
+        digested: Option<Minute>,
+    ) -> Verdict {
         let (_, latest) = self.wall.unwrap_or_default();
         self.trimmed.extend(stream_of(path));
-        for (block, rows) in blocks_of(path, bytes) {
+        // What failed here was written again to another segment.
+        let gone = blocks_of(path, bytes).into_iter().filter(|(block, _)| !left.contains(block));
+        for (block, rows) in gone {
             for row in &rows {
                 let name = ClickName::of(&row.click);
                 let Some(truth) = self.clicks.get_mut(&name) else { continue };
                 let is_forwarded = truth.at_sink.iter().any(|(at, ..)| *at == block);
                 hold!(is_forwarded, "{name:?} was in {block:?}, which is deleted and was not forwarded");
                 let age_ms = latest.saturating_sub(row.received_at_ms.get());
+                let is_settled = digested.is_some_and(|final_before| row.minute.get() < final_before.0);
                 hold!(
-                    age_ms > self.limits.lifetime_ms,
+                    age_ms > self.limits.lifetime_ms || is_settled,
                     "{block:?} is deleted, and {name:?} in it is {age_ms} ms old"
                 );
                 truth.durable.remove(&block);
@@ -31,6 +42,11 @@ impl Oracle {
             self.blocks.remove(&block);
         }
         Ok(())
+    }
+
+    /// A digest of these blocks is durable: the first of them, and the last one's sequence.
+    pub fn digested(&mut self, blocks: Loss) {
+        self.digested.push(blocks);
     }
 
     /// The disk damaged what it held: `before` became what `after` says.
@@ -75,8 +91,12 @@ impl Oracle {
             // What was forwarded may have been deleted, with the rest of its segment, since.
             let is_forwarded = self.forwarded.get(&(epoch, worker)).is_some_and(|last| sequence <= *last);
             let may_be_trimmed = is_forwarded && self.trimmed.contains(&(epoch, worker));
+            // What comes of it is said when it is read: lost blocks are gaps to the sink.
+            let is_digested = self.digested.iter().any(|&((of, by, first), last)| {
+                (of, by) == (epoch, worker) && (first..=last).contains(&sequence)
+            });
             hold!(
-                is_lost || damaged.contains(&(epoch, worker)) || may_be_trimmed,
+                is_lost || damaged.contains(&(epoch, worker)) || may_be_trimmed || is_digested,
                 "block {:?} was destroyed by the disk, and the start did not report it",
                 (epoch, worker, sequence)
             );

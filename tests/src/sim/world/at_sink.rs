@@ -1,8 +1,10 @@
 //! The forwarder's turns, and what the oracle sees of them at the sink.
 
+use std::collections::BTreeSet;
+
 use super::super::Canary;
 use super::super::oracle::Verdict;
-use super::super::segments::blocks_in;
+use super::super::segments::{blocks_in, blocks_of, digest_of};
 use super::super::sink::{Committed, Fate};
 use super::World;
 
@@ -13,6 +15,7 @@ impl World {
         if now_ms < self.sink_busy_until_ms {
             return Ok(());
         }
+        self.count_past()?;
         let Some(node) = &mut self.node else { return Ok(()) };
         let fate = if self.chance.per_mille(self.plan.sink_refuses) {
             Fate::Refuse
@@ -33,9 +36,18 @@ impl World {
         let deleted = self.disk.borrow_mut().note_deleted();
         self.tally.trimmed += deleted.len() as u64;
         if !deleted.is_empty() {
-            self.tell(|| format!("trimmed {} segments", deleted.len()));
+            self.tell(|| format!("trimmed {} files", deleted.len()));
+            let final_before = self.store.borrow().checkpoint().final_before;
+            let left: BTreeSet<_> = self
+                .disk
+                .borrow()
+                .durable()
+                .flat_map(|(path, bytes)| blocks_of(path, bytes))
+                .map(|(name, _)| name)
+                .collect();
             for (path, bytes) in &deleted {
-                self.oracle.trimmed(path, bytes)?;
+                let stands_for_it = digest_of(path).is_some_and(|digest| digest.exists());
+                self.oracle.trimmed((path, bytes), &left, stands_for_it.then_some(final_before))?;
             }
             // The names are gone for good with the sync of the folder; a crash before it may
             // bring any of them back.

@@ -80,6 +80,9 @@ impl World {
                 }
             }
         }
+        if self.plan.digests > 0 && self.chance.one_in(50) {
+            self.digest()?;
+        }
         self.forward()
     }
 

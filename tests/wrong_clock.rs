@@ -1,7 +1,7 @@
 //! A whole node whose system clock is at 1970, at 2050 or stepped by an hour: it says that its time is
 //! uncertain, takes clicks, counts none twice, and goes on by itself when the clock is right.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn resend(folder: &NodeFolder, known: &Known) {
 
 /// Holds a stopped node's store against the acks: the buckets are a recount of the raw batches,
 /// and every acknowledged click is there once.
-fn audit(folder: &NodeFolder, acked: &PathBuf, known: &[&Known]) {
+fn audit(folder: &NodeFolder, acked: &Path, known: &[&Known]) {
     let status = folder.final_status().expect("final status");
     assert_eq!(status["clicks"]["residual"], 0, "{:#}", status["clicks"]);
     let found = folder.audit(Some(acked)).expect("audit");

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use control_fixture::Fixture;
 use weir::clock::{Doubt, Time};
 use weir::control::metrics::Format;
-use weir::control::status::TimeStatus;
+use weir::control::standing::TimeStatus;
 use weir::control::{
     ClientError, Control, Drain, Error, FINAL_STATUS_NAME, SOCKET_NAME, State, Status, fetch, gather,
 };

@@ -12,6 +12,7 @@ mod http;
 pub mod metrics;
 mod recovery;
 mod socket;
+pub mod standing;
 pub mod status;
 
 use std::fs;

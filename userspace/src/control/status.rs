@@ -4,8 +4,6 @@
 //! [`Status`] is plain data and reads back what it wrote; [`gather`] fills it from the counters.
 
 mod forwarding;
-mod spool;
-mod time;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,12 +14,11 @@ use serde::{Deserialize, Serialize};
 use weir_common::reason::{Class, Outcome, Reason};
 
 use super::recovery::RecoveryStatus;
+use super::standing::{JournalStatus, SpoolStatus, TimeStatus};
 use crate::clock::NodeClock;
 use crate::journal::spool::SpoolGauges;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
 pub use forwarding::{ForwardStatus, UniquesStatus};
-pub use spool::SpoolStatus;
-pub use time::TimeStatus;
 
 /// What the daemon is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,24 +264,6 @@ pub struct WorkerStatus {
     pub commit_latency_ns: Quantiles,
 }
 
-/// The journals of all workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalStatus {
-    /// The worst state of a worker's journal: `running`; `no_space`, when the next segment cannot
-    /// be made and clicks will be refused; `halted`, when a worker takes none until a restart.
-    pub state: JournalHealth,
-    /// Writes, syncs and creations of segments that failed, want of space included.
-    pub failures: u64,
-    /// The last failure of the worker that is worst off, in words.
-    pub last_failure: Option<String>,
-    /// Blocks made durable.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// From a group's write to its fdatasync's completion.
-    pub commit_latency_ns: Quantiles,
-}
-
 /// The daemon at one moment. Counters run since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -360,7 +339,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         frames: sources.frames.frames().iter().map(frame).collect(),
         clicks,
         recovery: sources.recovery.get().cloned(),
-        journal: journal(&workers, &latencies),
+        journal: JournalStatus::of(&workers, &latencies),
         spool: SpoolStatus::from(&*sources.spool),
         workers,
         forward: ForwardStatus::of(&sources.forward, &latencies),
@@ -454,19 +433,5 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
         sleeps: stats.sleeps.get(),
         ack_latency_ns: Quantiles::from(&stats.ack_latency.snapshot()),
         commit_latency_ns: Quantiles::from(&stats.commit_latency.snapshot()),
-    }
-}
-
-fn journal(workers: &[WorkerStatus], latencies: &Latencies) -> JournalStatus {
-    // Of two that are as bad as each other, the one that can say why.
-    let worst =
-        workers.iter().max_by_key(|worker| (worker.journal_state, worker.journal_last_failure.is_some()));
-    JournalStatus {
-        state: worst.map_or(JournalHealth::Running, |worker| worker.journal_state),
-        failures: workers.iter().map(|worker| worker.journal_failures).sum(),
-        last_failure: worst.and_then(|worker| worker.journal_last_failure.clone()),
-        blocks: workers.iter().map(|worker| worker.blocks).sum(),
-        bytes: workers.iter().map(|worker| worker.journal_bytes).sum(),
-        commit_latency_ns: Quantiles::from(&latencies.commit),
     }
 }

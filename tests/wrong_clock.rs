@@ -153,3 +153,21 @@ fn a_new_node_at_1970_learns_the_time_from_signed_clicks_and_counts_none_in_1970
     node.drain().expect("drain");
     audit(&folder, &acked, &[&known]);
 }
+
+#[test]
+fn a_new_node_an_hour_behind_is_told_so_by_signed_clicks() {
+    let Some((folder, clock)) = folder() else { return };
+    clock.set(Error::Seconds(-HOUR_S)).expect("clock");
+    let mut node = started(&folder);
+    assert!(is_certain(&node.status().expect("status")), "nothing speaks against its clock yet");
+    let generator = Generator::start(&folder, LOAD).expect("generator");
+    wait_for_doubt(&mut node, "signed_ahead");
+    clock.set(Error::None).expect("clock");
+    node.wait_until("certain of its time", is_certain).expect("certain");
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
+    resend(&folder, &known);
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    node.drain().expect("drain");
+    audit(&folder, &acked, &[&known]);
+}

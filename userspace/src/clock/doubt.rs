@@ -60,6 +60,9 @@ doubts! {
     6 SteppedBack "stepped_back"
         { "The system clock was stepped back while the node ran." }
         { "If it is right now, wait: the node goes on when it has caught up. If not, set it; the node goes on by itself." }
+    7 SignedAhead "signed_ahead"
+        { "Most signed clicks were issued in the future of this node's clock." }
+        { "Compare the clocks of this node and of the ad servers, and set the one that is wrong; the node goes on by itself." }
 }
 
 impl Doubt {

@@ -36,6 +36,8 @@ const SETTLE_MS: u64 = 2 * 60_000;
 const WITNESSES: u64 = 8;
 /// Issue times of which the middle one is taken. An ad server whose clock is wrong is a minority.
 pub const ISSUES_HEARD: usize = 64;
+/// How long what signed clicks say counts while nothing else is in doubt.
+const HEARD_FOR_MS: u64 = 10_000;
 /// How long ago the impressions that are clicked now were issued, the middle one of them.
 const FRESH_MS: u64 = 10 * 60_000;
 
@@ -132,6 +134,36 @@ enum Anchor {
     Nothing,
 }
 
+/// What signed clicks have said of the node's time.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    since_ms: u64,
+    signed: Signed,
+    /// Most were in time once: no other time is needed.
+    is_confirmed: bool,
+    /// When the last was heard that was issued in the future.
+    future_at_ms: u64,
+}
+
+impl Heard {
+    fn since(monotonic_ms: u64) -> Self {
+        Self { since_ms: monotonic_ms, future_at_ms: monotonic_ms, ..Self::default() }
+    }
+
+    fn add(&mut self, monotonic_ms: u64, signed: Signed) {
+        if signed.future > 0 {
+            self.future_at_ms = monotonic_ms;
+        }
+        self.signed.add(signed);
+        self.is_confirmed |= self.signed.confirm();
+    }
+
+    /// The time that they say it is at least, when it is later than the node's.
+    fn later_time(&self) -> Option<UnixMs> {
+        self.signed.later_time().filter(|_| !self.is_confirmed)
+    }
+}
+
 /// Decides about the time, look by look.
 #[derive(Clone, Debug)]
 pub struct Judge {
@@ -142,10 +174,7 @@ pub struct Judge {
     system_offset_ms: i64,
     /// Since when the system clock has not jumped.
     steady_since_ms: u64,
-    /// What signed clicks have said since.
-    signed: Signed,
-    /// Most of those were in time once: the node's time needs no other.
-    is_confirmed: bool,
+    heard: Heard,
 }
 
 impl Judge {
@@ -168,8 +197,7 @@ impl Judge {
             anchor: if newest.is_some() { Anchor::AtLeast } else { Anchor::Nothing },
             system_offset_ms: less(system, monotonic_ms),
             steady_since_ms: monotonic_ms,
-            signed: Signed::default(),
-            is_confirmed: false,
+            heard: Heard::since(monotonic_ms),
         };
         let gap_ms = less(system, from.0);
         judge.time.doubt = match newest {
@@ -196,61 +224,67 @@ impl Judge {
         self.time
     }
 
+    /// Whether it matters what signed clicks say.
+    #[must_use]
+    pub const fn is_hearing(&self) -> bool {
+        self.time.doubt.is_some() || self.heard.signed.future > 0
+    }
+
     /// Takes note that the clocks show this, and of what signed clicks said since the last look.
     pub fn look(&mut self, monotonic_ms: u64, system: UnixMs, signed: Signed) {
         let system_offset_ms = less(system, monotonic_ms);
         if system_offset_ms.abs_diff(self.system_offset_ms) > STEP_MS.cast_unsigned() {
             self.steady_since_ms = monotonic_ms;
-            self.hear_anew();
+            self.heard = Heard::since(monotonic_ms);
         }
         self.system_offset_ms = system_offset_ms;
-        self.signed.add(signed);
-        self.is_confirmed |= self.signed.confirm();
+        self.heard.add(monotonic_ms, signed);
         let gap_ms = less(system, self.time.at(monotonic_ms).0);
         if self.time.doubt.is_some() {
             self.reconsider(monotonic_ms, system, gap_ms);
-        } else if is_plausible(system) && gap_ms.abs() <= STEP_MS {
-            self.believe(monotonic_ms);
+        } else if !is_plausible(system) || gap_ms.abs() > STEP_MS {
+            self.doubt(monotonic_ms, doubt_of(system, gap_ms));
+        } else if self.heard.later_time().is_some() {
+            self.doubt(monotonic_ms, Doubt::SignedAhead);
         } else {
-            self.doubt(monotonic_ms, system, gap_ms);
+            self.follow(monotonic_ms);
+        }
+    }
+
+    /// The system clock is believed as before.
+    fn follow(&mut self, monotonic_ms: u64) {
+        let floor = self.time.at(monotonic_ms);
+        self.time = Time { offset_ms: self.system_offset_ms, floor, doubt: None };
+        if monotonic_ms.saturating_sub(self.heard.since_ms) >= HEARD_FOR_MS {
+            self.heard = Heard::since(monotonic_ms);
         }
     }
 
     /// The system clock is right from now on. Where it is behind, the node's time waits for it.
     fn believe(&mut self, monotonic_ms: u64) {
-        let floor = self.time.at(monotonic_ms);
-        self.time = Time { offset_ms: self.system_offset_ms, floor, doubt: None };
+        self.follow(monotonic_ms);
         self.anchor = Anchor::Moment;
-        self.hear_anew();
+        self.heard = Heard::since(monotonic_ms);
     }
 
-    fn hear_anew(&mut self) {
-        self.signed = Signed::default();
-        self.is_confirmed = false;
-    }
-
-    /// The time that signed clicks say it is at least, when it is later than the node's.
-    fn signed_time(&self) -> Option<UnixMs> {
-        self.signed.later_time().filter(|_| !self.is_confirmed)
-    }
-
-    fn doubt(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
+    fn doubt(&mut self, monotonic_ms: u64, doubt: Doubt) {
         // A clock that was believed and waited for goes on from where the node's time is.
         self.time.offset_ms = less(self.time.at(monotonic_ms), monotonic_ms);
-        self.time.doubt = Some(match gap_ms {
-            _ if !is_plausible(system) => Doubt::Implausible,
-            0.. => Doubt::SteppedAhead,
-            _ => Doubt::SteppedBack,
-        });
+        self.time.doubt = Some(doubt);
         self.anchor = Anchor::Moment;
         self.steady_since_ms = monotonic_ms;
-        self.hear_anew();
+        self.heard = Heard::since(monotonic_ms);
     }
 
     fn reconsider(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
-        if is_plausible(system) && (self.agrees(gap_ms) || self.is_borne_out(system, gap_ms)) {
+        let agrees = self.agrees(gap_ms) && self.is_answered(monotonic_ms);
+        if is_plausible(system) && (agrees || self.is_borne_out(system, gap_ms)) {
             self.believe(monotonic_ms);
             return;
+        }
+        if self.time.doubt == Some(Doubt::SignedAhead) && gap_ms.abs() > STEP_MS {
+            // Somebody sets the clock: from here it is a step like any other.
+            self.time.doubt = Some(doubt_of(system, gap_ms));
         }
         let has_settled = monotonic_ms.saturating_sub(self.steady_since_ms) >= self.settings.settle_ms;
         let is_near = gap_ms.unsigned_abs() <= self.settings.settled_gap_ms;
@@ -276,16 +310,24 @@ impl Judge {
         }
     }
 
+    /// Whether those who signed clicks from the future have nothing more to say.
+    const fn is_answered(&self, monotonic_ms: u64) -> bool {
+        let silent_ms = monotonic_ms.saturating_sub(self.heard.future_at_ms);
+        !matches!(self.time.doubt, Some(Doubt::SignedAhead))
+            || self.heard.is_confirmed
+            || silent_ms >= self.settings.settle_ms
+    }
+
     /// Whether signed clicks say that the node's time is behind, and that the system's is right.
     fn is_borne_out(&self, system: UnixMs, gap_ms: i64) -> bool {
         let is_near = |signed: UnixMs| signed.0.saturating_add(FRESH_MS) >= system.0;
-        gap_ms > 0 && self.signed_time().is_some_and(is_near) && !self.is_contradicted(system)
+        gap_ms > STEP_MS && self.heard.later_time().is_some_and(is_near) && !self.is_contradicted(system)
     }
 
     /// Whether signed clicks say that the system clock is behind.
     fn is_contradicted(&self, system: UnixMs) -> bool {
         let latest_ms = system.0.saturating_add(self.settings.max_ahead_ms);
-        self.signed_time().is_some_and(|signed| signed.0 > latest_ms)
+        self.heard.later_time().is_some_and(|signed| signed.0 > latest_ms)
     }
 
     /// The system clock is behind, and right: settled for so long, or vouched for. The node's time stands
@@ -300,7 +342,7 @@ impl Judge {
     /// It is as late, at least, as what was signed; as long as nothing exact is known, and the
     /// system clock, if it can be right at all, does not say that it is earlier.
     fn follow_signed(&mut self, monotonic_ms: u64, system: UnixMs, gap_ms: i64) {
-        let Some(signed) = self.signed_time().filter(|signed| is_plausible(*signed)) else { return };
+        let Some(signed) = self.heard.later_time().filter(|signed| is_plausible(*signed)) else { return };
         let is_denied = is_plausible(system) && gap_ms > 0 && self.is_contradicted(system);
         let is_later = signed > self.time.at(monotonic_ms);
         if self.anchor == Anchor::Moment || is_denied || !is_later {
@@ -308,10 +350,18 @@ impl Judge {
         }
         self.time.offset_ms = less(signed, monotonic_ms);
         self.anchor = Anchor::AtLeast;
-        self.hear_anew();
+        self.heard = Heard::since(monotonic_ms);
         if self.time.doubt == Some(Doubt::NoTime) {
             self.time.doubt = Some(Doubt::Implausible);
         }
+    }
+}
+
+fn doubt_of(system: UnixMs, gap_ms: i64) -> Doubt {
+    match gap_ms {
+        _ if !is_plausible(system) => Doubt::Implausible,
+        0.. => Doubt::SteppedAhead,
+        _ => Doubt::SteppedBack,
     }
 }
 

@@ -13,7 +13,7 @@ mod doubt;
 pub mod judge;
 mod system;
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use weir_common::time::UnixMs;
@@ -48,6 +48,8 @@ pub struct NodeClock {
     doubt: AtomicU8,
     /// What the system clock said when it was last looked at.
     system_ms: AtomicU64,
+    /// Whether signed clicks are to be noted.
+    is_hearing: AtomicBool,
     /// Signed clicks since the last look that are in time by the node's.
     in_time: AtomicU64,
     /// Those that it takes for issued in the future, and when the last of them were issued.
@@ -65,6 +67,7 @@ impl Default for NodeClock {
             floor_ms: AtomicU64::new(0),
             doubt: AtomicU8::new(0),
             system_ms: AtomicU64::new(system.0),
+            is_hearing: AtomicBool::new(false),
             in_time: AtomicU64::new(0),
             future: AtomicUsize::new(0),
             issued_ms: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -103,10 +106,17 @@ impl NodeClock {
     }
 
     /// A click whose signature is right was issued at a time that the node takes for the future.
-    /// Called only while the time is in doubt, like [`NodeClock::note_in_time`].
     pub fn note_future(&self, issued_at: UnixMs) {
         let at = self.future.fetch_add(1, Ordering::Relaxed) % ISSUES_HEARD;
         self.issued_ms[at].store(issued_at.0, Ordering::Relaxed);
+    }
+
+    /// Whether it matters how many signed clicks are in time: the time is in doubt, or some are not.
+    /// Otherwise none are to be noted: workers would share a cache line for nothing.
+    #[inline]
+    #[must_use]
+    pub fn is_hearing(&self) -> bool {
+        self.is_hearing.load(Ordering::Relaxed)
     }
 
     /// So many clicks whose signature is right are in time.
@@ -183,6 +193,7 @@ impl Watch {
     fn tell(&mut self, clock: &NodeClock, system: UnixMs, monotonic_ns: u64) {
         let time = self.judge.time();
         clock.set(time, system);
+        clock.is_hearing.store(self.judge.is_hearing(), Ordering::Relaxed);
         if time.doubt == self.told {
             return;
         }

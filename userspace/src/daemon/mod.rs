@@ -17,6 +17,7 @@ pub mod refold;
 mod settings;
 mod shape;
 mod sinks;
+mod spool;
 mod threads;
 
 use std::io;
@@ -40,7 +41,7 @@ use crate::forward::losses;
 use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
-use crate::journal::spool::{Level, Measured, SpoolGauges, SpoolWatch};
+use crate::journal::spool::{SpoolGauges, SpoolWatch};
 use crate::journal::{DiskBudget, Folder, FolderError};
 use crate::ledger;
 use crate::rejects::{Gate, samplers};
@@ -54,6 +55,7 @@ use crate::worker::shard_map::ShardMap;
 use frames::SharedSteering;
 use heal::Healed;
 use sinks::Opened;
+use spool::SpoolGuard;
 use threads::{ForwarderThread, WorkerThreads};
 
 /// How long the workers may take to finish what waits. Longer than any healthy disk needs;
@@ -61,8 +63,6 @@ use threads::{ForwarderThread, WorkerThreads};
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How often the main thread looks whether anything ended.
 const WATCH_TICK: Duration = Duration::from_millis(20);
-/// How often it looks how full the journal is: a segment takes longer to fill.
-const SPOOL_TICK: Duration = Duration::from_secs(1);
 
 /// Why a run ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -241,14 +241,9 @@ impl Node {
         forwarder.take_samples(samples);
         forwarder.keep_time(Arc::clone(&self.clock));
         forwarder.keep_digests(self.digests(config, shelf)?);
-        let spool = SpoolGuard {
-            watch: SpoolWatch::new(Arc::clone(&self.spool)),
-            budget: Arc::clone(&budget),
-            journal: self.folder.segments().to_owned(),
-            gate,
-            started: Instant::now(),
-            looked_at: None,
-        };
+        let place = self.folder.segments().to_owned();
+        let spool =
+            SpoolGuard::new(SpoolWatch::new(Arc::clone(&self.spool)), Arc::clone(&budget), place, gate);
         let phase = Arc::new(Phase::new(self.cores.len()));
         let workers = WorkerThreads::start(threads::Start {
             config,
@@ -305,33 +300,6 @@ impl Node {
             .map_err(|source| DaemonError::Thread { name: "weir-digest".to_owned(), source })?;
         let lifetime_ms = config.admission.lifetime.as_millis() as u64;
         Ok(Digests::new(place, shelf, lifetime_ms, written).by(digester))
-    }
-}
-
-/// Looks how full the journal is, and lets go of what is not needed as it fills.
-struct SpoolGuard {
-    watch: SpoolWatch,
-    budget: Arc<DiskBudget>,
-    journal: PathBuf,
-    gate: Gate,
-    started: Instant,
-    looked_at: Option<Instant>,
-}
-
-impl SpoolGuard {
-    fn look_now_and_then(&mut self) {
-        let now = Instant::now();
-        if self.looked_at.is_some_and(|at| now.duration_since(at) < SPOOL_TICK) {
-            return;
-        }
-        self.looked_at = Some(now);
-        // What the kernel holds in memory; it does not wait for the disk.
-        let device = rustix::fs::statvfs(&self.journal);
-        let device_free = device.map_or(u64::MAX, |device| device.f_bavail.saturating_mul(device.f_frsize));
-        let measured = Measured { used: self.budget.used(), bytes_max: self.budget.bytes_max(), device_free };
-        let since_start = now.duration_since(self.started);
-        let level = self.watch.look(since_start.as_millis() as u64, measured);
-        self.gate.set_closed(level >= Level::ThreeQuarters);
     }
 }
 

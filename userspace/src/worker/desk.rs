@@ -238,15 +238,20 @@ impl Desk {
         let mut own_origins = std::mem::take(&mut self.scratch.own_origins);
         judgements.clear();
         self.admission.judge(now.wall, arrivals, &mut judgements);
-        let mut signed_in_time = 0;
+        let (mut signed_in_time, is_hearing) = (0, self.clock.is_hearing());
         for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
-            let judgement = match now.doubt {
-                None => *judgement,
-                Some(doubt) => self.judge_in_doubt(doubt, arrival, *judgement),
+            let judgement = match (now.doubt, *judgement) {
+                (Some(doubt), judgement) => self.judge_in_doubt(doubt, arrival, judgement),
+                (None, judgement) => {
+                    if matches!(judgement, Judgement::Reject(_, Reason::NotYetIssued)) {
+                        let _for_the_clock_alone = self.witness(arrival, Reason::NotYetIssued);
+                    }
+                    judgement
+                }
             };
             let admitted = match judgement {
                 Judgement::Admit(admitted) => {
-                    signed_in_time += u64::from(now.doubt.is_some() && !arrival.click.is_foreign());
+                    signed_in_time += u64::from(is_hearing && !arrival.click.is_foreign());
                     admitted
                 }
                 Judgement::Reject(outcome, reason) => {
@@ -294,17 +299,27 @@ impl Desk {
         match judgement {
             Judgement::Admit(_) if doubt == Doubt::NoTime => uncertain,
             Judgement::Reject(_, reason @ (Reason::Expired | Reason::NotYetIssued)) => {
-                if let Err(reason) = self.admission.check_tag(arrival.click) {
-                    return Judgement::Reject(Outcome::Refused, reason);
+                match self.witness(arrival, reason) {
+                    Ok(()) => uncertain,
+                    Err(reason) => Judgement::Reject(Outcome::Refused, reason),
                 }
-                if reason == Reason::NotYetIssued {
-                    let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
-                    self.clock.note_future(UnixMs(issued_at_ms));
-                }
-                uncertain
             }
             certain => certain,
         }
+    }
+
+    /// Checks the signature of a click that is not in time, and heeds it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[cold]
+    fn witness(&self, arrival: &Arrival<'_>, reason: Reason) -> Result<(), Reason> {
+        self.admission.check_tag(arrival.click)?;
+        if reason == Reason::NotYetIssued {
+            let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
+            self.clock.note_future(UnixMs(issued_at_ms));
+        }
+        Ok(())
     }
 
     fn reject(&mut self, now: Now, origin: Origin, outcome: Outcome, reason: Reason) {

@@ -273,3 +273,35 @@ fn an_ad_server_whose_clock_is_ahead_is_outvoted() {
     story.set_wrong(0);
     assert_eq!((story.doubt(), story.error_s()), (None, 0));
 }
+
+#[test]
+fn most_signed_clicks_from_the_future_are_a_doubt_and_a_few_are_none() {
+    // Nothing was in the journal, so the clock was believed, and it is an hour behind.
+    let mut story = Story::start(-HOUR_S, None);
+    story.hear(WITNESSES, 20);
+    assert_eq!((story.doubt(), story.error_s()), (Some(Doubt::SignedAhead), -HOUR_S));
+    story.hear(1000, 10);
+    assert_eq!((story.doubt(), story.pass(30)), (Some(Doubt::SignedAhead), -HOUR_S));
+    story.set_wrong(0);
+    story.hear(WITNESSES, 20);
+    assert_eq!((story.doubt(), story.error_s()), (None, 0));
+    // One ad server of several is ahead.
+    story.hear(2 * WITNESSES, 30);
+    story.hear(WITNESSES, -600);
+    assert_eq!((story.doubt(), story.pass(20)), (None, 0));
+}
+
+#[test]
+fn a_single_ad_server_that_is_ahead_moves_no_time_and_is_forgotten_when_it_is_silent() {
+    let mut story = Story::start(0, None);
+    story.hear(WITNESSES, -600);
+    assert_eq!((story.doubt(), story.error_s()), (Some(Doubt::SignedAhead), 0));
+    story.hear(100, -600);
+    assert_eq!(story.pass(119), 0);
+    assert_eq!(story.doubt(), Some(Doubt::SignedAhead));
+    assert_eq!((story.pass(2), story.doubt()), (0, None));
+    // Or its clock is set, and its clicks are in time.
+    story.hear(WITNESSES, -600);
+    story.hear(WITNESSES, 20);
+    assert_eq!((story.pass(1), story.doubt()), (0, None));
+}

@@ -72,6 +72,12 @@ fn a_sketch_with_a_user_it_should_not_have_is_found() {
 }
 
 #[test]
+fn a_clock_that_is_believed_when_it_is_wrong_is_found() {
+    let (_, wrong) = first_to_find(Canary::BelievedClock);
+    assert!(wrong.contains("for the time, and it is"), "{wrong}");
+}
+
+#[test]
 fn a_full_journal_gets_room_by_trimming_alone() {
     for seed in 1..=20 {
         // Two for each of four workers, as few as can work, and two that were given up.

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Some("lost-row") => Some(Canary::LostRow),
         Some("silent-damage") => Some(Canary::SilentDamage),
         Some("wrong-sketch") => Some(Canary::WrongSketch),
+        Some("believed-clock") => Some(Canary::BelievedClock),
         _ => None,
     };
     let scratch = scratch();

@@ -41,6 +41,8 @@ pub enum Canary {
     SilentDamage,
     /// A sketch of unique users has one it should not have.
     WrongSketch,
+    /// The node is told that its clock is right, whatever it shows.
+    BelievedClock,
 }
 
 /// One run.

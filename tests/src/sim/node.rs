@@ -67,6 +67,7 @@ pub struct Node {
     /// Its time.
     pub clock: Arc<NodeClock>,
     watch: Watch,
+    clock_settings: weir::clock::Settings,
     /// Monotonic ms at its start.
     pub started_ms: u64,
     /// Held as long as it runs.
@@ -139,6 +140,7 @@ impl Node {
             shards,
             clock,
             watch,
+            clock_settings: clock_settings(plan),
             started_ms: shown.monotonic_ns / 1_000_000,
             folder,
         };
@@ -180,8 +182,12 @@ impl Node {
         self.workers.push(Worker::new(told, host, parts, mailbox, unflushed, Arc::clone(&self.phase)));
     }
 
-    /// Its main thread looks at the clocks.
-    pub fn look(&mut self, shown: Shown) {
+    /// Its main thread looks at the clocks. `is_vouched_for`: an operator says that they are right.
+    pub fn look(&mut self, shown: Shown, is_vouched_for: bool) {
+        if is_vouched_for {
+            let shows = (shown.monotonic_ns, shown.wall);
+            self.watch = Watch::begin_at(&self.clock, self.clock_settings, shows, None, true);
+        }
         self.watch.look_at(&self.clock, shown.monotonic_ns, shown.wall);
     }
 
@@ -277,7 +283,7 @@ fn ledger_settings(plan: &Plan) -> ledger::Settings {
     }
 }
 
-fn clock_settings(plan: &Plan) -> weir::clock::Settings {
+const fn clock_settings(plan: &Plan) -> weir::clock::Settings {
     weir::clock::Settings::new(plan.limits.lifetime_ms, plan.limits.max_ahead_ms)
 }
 

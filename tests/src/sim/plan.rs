@@ -99,11 +99,11 @@ impl Plan {
             crashes: sometimes(400),
             drains: sometimes(100),
             clock_steps: sometimes(300),
-            clock_is_wild: sometimes(2) == 1,
             pauses: sometimes(300),
             digests: sometimes(4000),
             // Less often: what is destroyed is excused, and the oracle sees less.
             damage: if sometimes(2) == 2 { sometimes(100) } else { 0 },
+            clock_is_wild: chance.one_in(2),
             steered: chance.pick(&[0, 300, 700, 1000]),
             senders: chance.between(1, 3) as usize,
             workers_max: chance.between(1, 4),

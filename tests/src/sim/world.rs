@@ -58,6 +58,8 @@ pub struct World {
     canary_sang: bool,
     /// All faults are over.
     is_at_rest: bool,
+    /// A node started on an empty journal while its clock was wrong: nothing can have told it.
+    is_misled: bool,
     /// What happened, for the report.
     pub tally: Tally,
 }
@@ -116,6 +118,7 @@ impl World {
             sink_busy_until_ms: 0,
             canary_sang: false,
             is_at_rest: false,
+            is_misled: false,
             tally: Tally::default(),
         };
         world.start()?;
@@ -399,6 +402,7 @@ impl World {
         self.oracle.starts(node.epoch, self.store.borrow().checkpoint().final_before.0);
         self.oracle.reported(&lost, &damaged)?;
         self.oracle.recovered(&rows)?;
+        self.is_misled |= rows.is_empty() && self.clock_is_wrong();
         self.node = Some(node);
         Ok(())
     }

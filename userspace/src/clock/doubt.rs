@@ -53,7 +53,7 @@ doubts! {
         { "If the node was stopped for that long, restart it with `weir run --clock-is-right`; signed clicks end it by themselves. If not, set the clock." }
     4 BehindJournal "behind_journal"
         { "At the start the system clock was behind what the journal has already." }
-        { "Set the clock. If it is right now and was ahead before, wait: the node goes on when it has caught up; by more than half a lifetime, only after a restart with `weir run --clock-is-right`." }
+        { "Set the clock. If it is right now and was ahead before, wait: the node goes on when it has caught up. If that takes longer than half of `admission.lifetime`, restart it with `weir run --clock-is-right`." }
     5 SteppedAhead "stepped_ahead"
         { "The system clock was stepped ahead while the node ran." }
         { "If it is right now, restart the node with `weir run --clock-is-right`; signed clicks end it by themselves. If not, set it back; the node goes on." }

@@ -104,7 +104,7 @@ impl World {
                     self.canary_sang = true;
                 }
             }
-            Some(Canary::WrongAck | Canary::SilentDamage) | None => {}
+            Some(Canary::WrongAck | Canary::SilentDamage | Canary::BelievedClock) | None => {}
         }
     }
 }

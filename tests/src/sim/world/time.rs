@@ -4,6 +4,7 @@ use weir::clock::Doubt;
 use weir::clock::judge::STEP_MS;
 use weir_common::time::UnixMs;
 
+use super::super::Canary;
 use super::super::host::Shown;
 use super::super::oracle::Verdict;
 use super::{START_MS, World};
@@ -21,8 +22,9 @@ impl World {
     pub(super) fn show(&mut self, shown: Shown) {
         self.clocks.set(shown);
         self.oracle.time(self.true_ms());
+        let is_vouched_for = self.run.canary == Some(Canary::BelievedClock);
         let Some(node) = &mut self.node else { return };
-        node.look(shown);
+        node.look(shown, is_vouched_for);
         let reading = node.clock.at(shown.monotonic_ns);
         if reading.doubt != Some(Doubt::NoTime) {
             self.oracle.time(reading.time.0);
@@ -34,12 +36,19 @@ impl World {
         START_MS + self.clocks.get().monotonic_ns / 1_000_000
     }
 
+    /// Whether the system's wall clock is further off than any step that is followed.
+    pub(super) fn clock_is_wrong(&self) -> bool {
+        self.clocks.get().wall.0.abs_diff(self.true_ms()) > STEP_MS.unsigned_abs()
+    }
+
     /// A clock that is far off, and at other times right, is never believed when it is not.
     ///
     /// # Errors
     /// When the node's time is ahead of the true one.
     pub(super) fn time_is_true(&self) -> Verdict {
-        let Some(node) = self.node.as_ref().filter(|_| self.plan.clock_is_wild) else { return Ok(()) };
+        let Some(node) = self.node.as_ref().filter(|_| self.plan.clock_is_wild && !self.is_misled) else {
+            return Ok(());
+        };
         let node_ms = node.clock.at(self.clocks.get().monotonic_ns).time.0;
         let true_ms = self.true_ms();
         if node_ms <= true_ms + STEP_MS.unsigned_abs() {

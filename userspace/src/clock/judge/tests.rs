@@ -248,6 +248,15 @@ fn a_clock_behind_the_journal_by_years_is_never_waited_for() {
 }
 
 #[test]
+fn a_clock_that_an_operator_vouches_for_is_waited_for_however_far_behind_it_is() {
+    let mut story = Story::vouched(0, Some(20 * HOUR_S), true);
+    let stood = story.time();
+    story.pass(20 * HOUR_S - 10);
+    assert_eq!((story.time(), story.doubt()), (stood, Some(Doubt::BehindJournal)));
+    assert_eq!((story.pass(10), story.doubt()), (0, None));
+}
+
+#[test]
 fn a_clock_that_is_waited_for_and_set_ahead_again_is_believed_where_it_may_be() {
     let mut story = Story::start(0, Some(HOUR_S));
     story.pass(400);

@@ -1,6 +1,7 @@
 //! The run of one seed: step by step chance picks what happens next, and the oracle looks on.
 
 mod at_sink;
+mod canaries;
 mod carrying_out;
 mod digesting;
 mod ending;

@@ -127,6 +127,8 @@ pub struct MemoryEstimate {
     pub dedupe_bytes: u64,
     /// The buckets, in bytes.
     pub buckets_bytes: u64,
+    /// Unique users of open minutes.
+    pub uniques_bytes: u64,
     /// Receive buffers and socket buffers, in bytes.
     pub receive_bytes: u64,
 }
@@ -148,6 +150,7 @@ impl MemoryEstimate {
         Self {
             dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
             buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
+            uniques_bytes: config.forward.uniques_bytes_max,
             receive_bytes: (workers as u64).saturating_mul(sockets + ring),
         }
     }
@@ -155,7 +158,9 @@ impl MemoryEstimate {
     /// All of it.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.dedupe_bytes.saturating_add(self.buckets_bytes).saturating_add(self.receive_bytes)
+        [self.buckets_bytes, self.uniques_bytes, self.receive_bytes]
+            .into_iter()
+            .fold(self.dedupe_bytes, u64::saturating_add)
     }
 }
 
@@ -164,10 +169,11 @@ impl fmt::Display for MemoryEstimate {
         let mib = |bytes: u64| size_text(bytes.div_ceil(1 << 20) << 20);
         write!(
             f,
-            "at most about {}: dedupe {}, buckets {}, receive buffers {}",
+            "at most about {}: dedupe {}, buckets {}, uniques {}, receive buffers {}",
             mib(self.total_bytes()),
             mib(self.dedupe_bytes),
             mib(self.buckets_bytes),
+            mib(self.uniques_bytes),
             mib(self.receive_bytes)
         )
     }

@@ -93,6 +93,24 @@ const fn murmur3(value: u64, seed: u64) -> u64 {
 }
 
 #[test]
+fn the_octets_are_those_of_the_library_in_cpp() {
+    // `update_theta_sketch(12)`, `trim()`, `compact(True).serialize()` of datasketches 5.2.0 for Python.
+    for (users, octets, crc) in [
+        (1, 16, 0xa0a8_ebb5),
+        (2, 32, 0xcf12_3924),
+        (100, 816, 0x3073_0f54),
+        (4096, 32_784, 0xa1dd_0d9f),
+        (4097, 32_792, 0xc9ac_b0a9),
+        (20_000, 32_792, 0x8306_d7bf),
+    ] {
+        let mut uniques = Uniques::new(PLENTY);
+        (0..users).for_each(|n| uniques.row(&row(1, 1, key(n))));
+        let theta = &closed(&mut uniques)[&(1, 1)];
+        assert_eq!((theta.len(), crc32c::crc32c(theta)), (octets, crc), "{users}");
+    }
+}
+
+#[test]
 fn the_union_of_sketches_is_the_sketch_of_all() {
     for users in [10, 3000, 9000, 60_000] {
         let mut union = ThetaUnionBuilder::default().lg_k(12).build().unwrap();

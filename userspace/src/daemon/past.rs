@@ -17,7 +17,7 @@ use super::DaemonError;
 use crate::digest::digester::step_aside;
 use crate::forward::{self, Counted, Uniques};
 use crate::journal::{
-    BlockIdentity, FolderError, Part, Place, RecoveryReport, SegmentId, SegmentSummary, recover_part,
+    BlockIdentity, FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part,
 };
 use crate::ledger::{Ledger, Settings};
 use crate::worker::shard_map::ShardMap;
@@ -33,6 +33,10 @@ pub struct Past {
     pub(super) settings: Settings,
     /// Minutes the sink has the last word on.
     pub(super) final_before: Minute,
+    /// The last block of each stream, as the digests of its segments say.
+    pub(super) ends: BTreeMap<(Epoch, WorkerId), BlockSeq>,
+    /// The last minute that a row of these counts in.
+    pub(super) last_minute: Minute,
     /// The users of the rows that were refolded before.
     pub(super) uniques: Uniques,
 }
@@ -98,7 +102,7 @@ impl Past {
             (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
         let mut uniques = std::mem::take(&mut self.uniques);
         let (mut rows, mut latest) = (0_u64, UnixMs(0));
-        let recovery = recover_part(&self.place, &self.part, |header, row, _| {
+        let found = recover_part(&self.place, &self.part, |header, row, _| {
             if !self.blocks.contain(&BlockIdentity::of(header)) {
                 return;
             }
@@ -109,7 +113,13 @@ impl Past {
             latest = latest.max(UnixMs(row.received_at_ms.get()));
             rows += 1;
         })?;
-        self.tell_damage(&recovery.report, latest, &mut uniques);
+        if self.has_lost(&found) {
+            tracing::error!(
+                "segments of open minutes have lost blocks since their digests were written: buckets of those minutes are sent without them, and no unique users\n{}",
+                found.report
+            );
+            uniques.spoil(Minute(self.last_minute.0.saturating_add(1)));
+        }
         let mut totals: HashMap<BucketKey, BucketTotals> = HashMap::new();
         for (ledger, unflushed) in &mut ledgers {
             ledger.mark_all_changed();
@@ -124,23 +134,18 @@ impl Past {
         Ok(Counted { totals: totals.into_iter().collect(), uniques })
     }
 
-    /// Damage that the start did not see, because a digest stood for the segment.
-    fn tell_damage(&self, report: &RecoveryReport, latest: UnixMs, uniques: &mut Uniques) {
-        if report.findings_total == 0 {
-            return;
-        }
-        tracing::error!(
-            blocks_lost = report.lost_blocks,
-            "the journal's past is damaged: buckets of minutes that were not final are sent without the rows of lost blocks, and those minutes have no sketches; what was forwarded of them is in the raw batches\n{report}"
-        );
-        let newest = UnixMs(latest.0.saturating_add(self.settings.max_ahead_ms)).minute();
-        uniques.spoil(Minute(newest.0.saturating_add(1)));
-    }
-
     fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {
         let at = UnixMs(row.received_at_ms.get());
         unflushed.take_each_minute(at, ledger, |minute| self.is_wanted(minute));
         unflushed.count(row, ledger, |minute| self.is_wanted(minute));
+    }
+
+    /// Whether blocks are missing that were there when the segments were digested.
+    fn has_lost(&self, found: &Recovery) -> bool {
+        let is_short = |(writer, last): (&(Epoch, WorkerId), &BlockSeq)| {
+            found.ends.get(writer).is_none_or(|end| end.last < *last)
+        };
+        found.report.lost_blocks > 0 || self.ends.iter().any(is_short)
     }
 
     fn is_wanted(&self, minute: Minute) -> bool {
@@ -156,4 +161,17 @@ pub(super) fn part_of(all: &BTreeMap<SegmentId, SegmentSummary>, wanted: &BTreeS
         until.insert((id.epoch, id.worker), id.segment); // the last one stays: ids are in order
     }
     Part { known: known.collect(), until: Some(until) }
+}
+
+/// The last block of these segments, by stream.
+pub(super) fn ends_of(
+    all: &BTreeMap<SegmentId, SegmentSummary>,
+    wanted: &BTreeSet<SegmentId>,
+) -> BTreeMap<(Epoch, WorkerId), BlockSeq> {
+    let mut ends: BTreeMap<_, BlockSeq> = BTreeMap::new();
+    for summary in wanted.iter().filter_map(|id| all.get(id)) {
+        let end = ends.entry((summary.id.epoch, summary.id.worker)).or_default();
+        *end = (*end).max(summary.last);
+    }
+    ends
 }

@@ -46,6 +46,7 @@ fn write_journal_of(folder: &Folder, wanted: impl Fn(u64, &Click) -> bool) {
                 impression: ImpressionId(u128::from(second * 2 + worker as u64).to_le_bytes()),
                 ad: U64::new(second % 5),
                 price_micros: U64::new(10),
+                user_key: U64::new(second % 7 + 1),
                 flags: click_flags::FOREIGN,
                 ..Click::zeroed()
             };
@@ -199,6 +200,39 @@ fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
     std::fs::remove_file(place.segments.join(closed[0].0.file_name())).expect("segment");
     let (known, _) = start(&settled);
     assert!((each..all).contains(&known), "the other digest is whole, and part of this one: {known}");
+}
+
+#[test]
+fn a_past_that_lost_blocks_since_it_was_digested_has_no_unique_users_and_says_so() {
+    let path = tempfile::tempdir().expect("folder");
+    write_journal(&Folder::open(path.path(), NodeId(1)).expect("folder"));
+    let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
+    let (place, shards) = (folder.place(), ShardMap::even(1));
+    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default());
+    let closed = lookout.look().expect("folder");
+    for wanted in closed.clone() {
+        lookout.digest(wanted, &AtomicBool::new(false)).expect("not stopped").expect("a digest");
+    }
+    let users = || {
+        let started = refold(&folder, &shards, &settings(), ROOM, &Checkpoint::default()).expect("refold");
+        let mut counted = started.past.expect("a past").count().expect("journal");
+        counted.uniques.close(Minute(u32::MAX), u64::MAX).1
+    };
+    let whole = users();
+    assert_eq!((whole.sketches.len() as u64, whole.unsketched.len()), (MINUTES * 5, 0));
+
+    let segment = place.segments.join(closed[0].0.file_name());
+    let bytes = std::fs::read(&segment).expect("segment");
+    let starts: Vec<_> =
+        bytes.windows(4).enumerate().filter(|(_, four)| *four == b"WBLK").map(|(at, _)| at).collect();
+    // In the middle, and at the end, where nothing after it tells.
+    for block in [starts[starts.len() / 2], starts[starts.len() - 1]] {
+        let mut damaged = bytes.clone();
+        damaged[block + 300] ^= 1;
+        std::fs::write(&segment, damaged).expect("segment");
+        let closing = users();
+        assert_eq!((closing.sketches.len(), closing.unsketched.len() as u64), (0, MINUTES));
+    }
 }
 
 /// The sink has every block of both workers, and buckets of those up to `counted`.

@@ -27,7 +27,7 @@ impl<S: Sink> Forwarder<S> {
     pub(super) fn commit_part(&mut self, now: Now) {
         let State::Committing { asked, part, batch, .. } = &mut self.state else { return };
         let (asked, part, planned) = (*asked, *part, batch.take());
-        let planned = match planned.map_or_else(|| self.plan(part, asked), |planned| Ok(*planned)) {
+        let planned = match planned.map_or_else(|| self.plan(part, asked), Ok) {
             Ok(planned) => planned,
             Err(error) => {
                 // Begin again from the checkpoint, should the trouble be over by then.
@@ -63,7 +63,7 @@ impl<S: Sink> Forwarder<S> {
         self.stats.flush_failures.add(1);
         self.note_error(error.to_string());
         if let State::Committing { batch, retry, .. } = &mut self.state {
-            *batch = planned.map(Box::new);
+            *batch = planned;
             if matches!(error, SinkError::Fatal(_)) {
                 retry.backoff_ms = BACKOFF_MS.1;
             }

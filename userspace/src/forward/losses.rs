@@ -4,9 +4,10 @@
 use std::ops::RangeInclusive;
 
 use weir_common::id::{Epoch, WorkerId};
+use weir_common::time::{Minute, UnixMs};
 
 use super::batch::Checkpoint;
-use crate::journal::{Finding, Recovery};
+use crate::journal::{Finding, Recovery, SegmentSummary};
 
 /// Blocks of one stream.
 pub type Lost = (Epoch, WorkerId, RangeInclusive<u64>);
@@ -14,8 +15,8 @@ pub type Lost = (Epoch, WorkerId, RangeInclusive<u64>);
 /// What a start found to be gone, as far as the journal tells.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Until the sink says how far it is.
-    ranges: Vec<Lost>,
+    /// Until the sink says how far it is; with the last minute that their rows were received in.
+    ranges: Vec<(Lost, Minute)>,
     /// Blocks of them that were read back from the sink.
     healed: u64,
     /// Rows that are at the sink are missing here.
@@ -24,13 +25,31 @@ pub(super) struct Losses {
 
 impl Losses {
     pub(super) fn of(recovery: &Recovery) -> Self {
-        Self { ranges: lost(recovery).collect(), healed: recovery.report.healed_blocks, is_known: false }
+        // A damaged segment stays for a day, and every start finds it again.
+        let newest = |(_, _, range): &Lost, epoch, worker| {
+            let follows = |summary: &&SegmentSummary| {
+                let id = summary.id;
+                (id.epoch, id.worker) == (epoch, worker) && summary.last.0 > *range.end()
+            };
+            let next = recovery.segments.iter().filter(follows).map(|summary| summary.newest).min();
+            next.map_or(Minute(u32::MAX), UnixMs::minute)
+        };
+        let ranges = lost(recovery).map(|lost| {
+            let minute = newest(&lost, lost.0, lost.1);
+            (lost, minute)
+        });
+        Self { ranges: ranges.collect(), healed: recovery.report.healed_blocks, is_known: false }
     }
 
-    /// The sink is as far as this.
-    pub(super) fn hold_against(&mut self, checkpoint: &Checkpoint) {
-        let lost = count(&held(self.ranges.drain(..), checkpoint));
-        self.is_known |= lost > self.healed;
+    /// The sink is as far as this. A row counts at most so many minutes after the one it was
+    /// received in.
+    pub(super) fn hold_against(&mut self, checkpoint: &Checkpoint, minutes_ahead: u32) {
+        let ranges = std::mem::take(&mut self.ranges);
+        let is_open = |minute: Minute| minute.0.saturating_add(minutes_ahead) >= checkpoint.final_before.0;
+        let open = ranges.iter().filter(|(_, minute)| is_open(*minute)).map(|(lost, _)| lost.clone());
+        let matters = !held(open, checkpoint).is_empty();
+        let lost = count(&held(ranges.into_iter().map(|(lost, _)| lost), checkpoint));
+        self.is_known |= matters && lost > self.healed;
     }
 
     /// Whether rows are missing that the sink has; says so once.
@@ -112,8 +131,28 @@ mod tests {
         for (committed, healed, is_known) in [(20, 0, false), (23, 0, true), (23, 2, true), (23, 3, false)] {
             recovery.report.healed_blocks = healed;
             let mut losses = Losses::of(&recovery);
-            losses.hold_against(&checkpoint(committed));
+            losses.hold_against(&checkpoint(committed), 1);
             assert_eq!((losses.take(), losses.take()), (is_known, false), "{committed}, {healed}");
+        }
+    }
+
+    #[test]
+    fn losses_of_minutes_that_are_final_do_not_matter() {
+        let segment = SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: SegmentNo(1) };
+        let mut recovery = Recovery::default();
+        recovery.ends.insert((Epoch(1), WorkerId(0)), Position { last: BlockSeq(20), ..Position::default() });
+        let missing = Finding::Missing { segment, first: BlockSeq(5), last: BlockSeq(9) };
+        recovery.report.findings.push(missing);
+        let newest = Minute(100).start();
+        let (first, last) = (BlockSeq(1), BlockSeq(20));
+        let summary =
+            SegmentSummary { id: segment, bytes: 0, blocks: 15, first, last, newest, damaged: true };
+        recovery.segments.push(summary);
+        for (final_before, is_known) in [(99, true), (101, true), (102, false)] {
+            let mut losses = Losses::of(&recovery);
+            let checkpoint = Checkpoint { final_before: Minute(final_before), ..checkpoint(20) };
+            losses.hold_against(&checkpoint, 1);
+            assert_eq!(losses.take(), is_known, "{final_before}");
         }
     }
 }

@@ -21,7 +21,7 @@ impl<S: Sink> Forwarder<S> {
         {
             return Err(StartError::Behind { sink: epoch.0, journal: self.epoch.0 });
         }
-        self.losses.hold_against(&checkpoint);
+        self.losses.hold_against(&checkpoint, self.config.minutes_ahead);
         // Streams without a segment are done with; their positions would pile up.
         checkpoint.positions.retain(|writer, _| self.upto.contains_key(writer));
         checkpoint.counted.retain(|writer, _| self.upto.contains_key(writer));

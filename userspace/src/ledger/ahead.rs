@@ -7,33 +7,68 @@
 //! answer: a click is decided by what stands there at its turn. One that needs more than
 //! its lines at hand, room for example, is left to [`Ledger::decide`].
 
-use weir_common::id::{ORDINALS, Ordinal};
+use weir_common::id::{ImpressionId, ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
 
 use super::buckets::{self, Addend};
 use super::impressions::Name;
 use super::lines::Branch;
 use super::pages::NOWHERE;
-use super::{Decision, Entry, Ledger};
+use super::{Decision, Entry, Ledger, hashed, issued};
 
 /// How many clicks are looked ahead. A core has 10 to 16 misses under way at once and each click up
 /// to 3; a longer chunk pays for the wait at its end less often, until its plans leave the first
 /// cache.
 pub(super) const LOOKAHEAD: usize = 64;
-const _: () = assert!(LOOKAHEAD <= u64::BITS as usize, "a set of them is a word");
+const _: () = assert!(LOOKAHEAD <= u64::BITS as usize, "a word is a set of them");
+
+/// What the look-ahead learned of a chunk. Reused from chunk to chunk.
+#[derive(Default)]
+pub(super) struct Ahead {
+    plans: Vec<Plan>,
+    /// Those impressions that are found by full id.
+    hashed: Vec<hashed::Name>,
+    /// The buckets of all clicks but duplicates.
+    buckets: Vec<Wanted>,
+}
+
+impl Ahead {
+    /// Where the impressions are looked for, in their order.
+    pub(super) fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+}
 
 /// Where a click will probably be decided.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
-    impression: Name,
-    /// Where the look-up of an issued impression begins.
-    home: usize,
+    /// Of an issued impression.
+    pub(super) name: issued::Name,
+    /// Where its look-up begins; nowhere for others.
+    pub(super) home: usize,
     /// Where it goes on.
     branch: Branch,
-    bucket: buckets::Name,
-    /// Where the look-up of the bucket begins, and then where it ended; nowhere for what looks like a
-    /// duplicate.
-    bucket_at: usize,
+    prospect: Prospect,
+}
+
+/// What probably becomes of a click.
+#[derive(Clone, Copy)]
+enum Prospect {
+    /// It is a duplicate, surely: what was seen stays seen.
+    Duplicate,
+    /// It will be counted in this line.
+    Counts { line: u32 },
+    /// It has to be looked for.
+    Unknown,
+}
+
+/// A bucket that a click will need.
+struct Wanted {
+    /// Which click of the chunk.
+    nth: usize,
+    name: buckets::Name,
+    /// Where its look-up begins.
+    home: usize,
 }
 
 /// What tells whether homes and branches still hold.
@@ -51,112 +86,124 @@ impl Ledger {
 
     /// Plans a chunk of at most [`LOOKAHEAD`] clicks and brings in what it will read.
     #[inline]
-    pub(super) fn look_ahead(&mut self, entries: &[Entry], plans: &mut Vec<Plan>) {
-        plans.clear();
-        plans.extend(entries.iter().map(|entry| {
-            let impression = self.impressions.name(entry.click.impression, entry.click.is_foreign());
-            let home = self.impressions.home(&impression);
-            let (branch, bucket) = (Branch::Nowhere, buckets::Name::NONE);
-            Plan { impression, home, branch, bucket, bucket_at: NOWHERE }
-        }));
-        self.bring_impressions(plans);
-        self.plan_buckets(entries, plans);
-        self.bring_buckets(plans);
+    pub(super) fn look_ahead(&mut self, entries: &[Entry], ahead: &mut Ahead) {
+        let ids = entries.iter().map(|entry| (entry.click.impression, entry.click.is_foreign()));
+        self.bring_impressions(ids, ahead);
+        self.name_buckets(entries, ahead);
+        self.bring_buckets(ahead);
     }
 
+    /// Plans where these impressions, each foreign or not, are looked for, and brings in the lines.
     #[inline(always)]
-    fn bring_impressions(&mut self, plans: &mut [Plan]) {
+    pub(super) fn bring_impressions(
+        &mut self,
+        ids: impl Iterator<Item = (ImpressionId, bool)>,
+        Ahead { plans, hashed, .. }: &mut Ahead,
+    ) {
+        hashed.clear();
+        plans.clear();
+        plans.extend(ids.map(|(id, is_foreign)| {
+            let (name, home) = match self.impressions.name(id, is_foreign) {
+                Name::Issued(name) => (name, self.impressions.home(&name)),
+                Name::Hashed(name) => {
+                    hashed.push(name);
+                    (issued::Name::default(), NOWHERE)
+                }
+            };
+            Plan { name, home, branch: Branch::NOWHERE, prospect: Prospect::Unknown }
+        }));
         let hand = self.impressions.hand();
         let mut words = plans.iter().fold(0, |sum, plan| sum ^ hand.touch(plan.home));
-        let mut any_hashed = false;
         for plan in plans.iter_mut() {
-            match &plan.impression {
-                Name::Issued(name) => plan.branch = hand.branch(name, plan.home),
-                Name::Hashed(_) => any_hashed = true,
-            }
+            plan.branch = hand.branch(&plan.name, plan.home);
         }
         words ^= plans.iter().fold(0, |sum, plan| sum ^ hand.touch_line(plan.branch));
-        if any_hashed {
-            words ^= self.bring_hashed(plans);
-        }
+        words ^= hashed.iter().fold(0, |sum, name| sum ^ self.impressions.touch_hashed(name));
+        words ^= hashed.iter().fold(0, |sum, name| sum ^ self.impressions.touch_ids(name));
         core::hint::black_box(words);
     }
 
-    fn bring_hashed(&self, plans: &[Plan]) -> u64 {
-        let names = || {
-            plans.iter().filter_map(|plan| match &plan.impression {
-                Name::Issued(_) => None,
-                Name::Hashed(name) => Some(name),
-            })
-        };
-        let homes = names().fold(0, |sum, name| sum ^ self.impressions.touch_hashed(name));
-        names().fold(homes, |sum, name| sum ^ self.impressions.touch_ids(name))
-    }
-
-    /// Works out the buckets of all clicks that do not look like duplicates.
+    /// Finds the duplicates, and works out the buckets of all others.
     #[inline(always)]
-    fn plan_buckets(&mut self, entries: &[Entry], plans: &mut [Plan]) {
+    fn name_buckets(&mut self, entries: &[Entry], Ahead { plans, buckets, .. }: &mut Ahead) {
+        buckets.clear();
         let hand = self.impressions.hand();
-        for (plan, entry) in plans.iter_mut().zip(entries) {
-            if let Name::Issued(name) = &plan.impression
-                && let Some(cell) = hand.cell(name, plan.branch)
+        for (nth, (plan, entry)) in plans.iter_mut().zip(entries).enumerate() {
+            if let Some(cell) = hand.cell(&plan.name, plan.branch)
                 && cell.state.has_seen(Ordinal(entry.click.ordinal))
             {
+                plan.prospect = Prospect::Duplicate;
                 continue;
             }
-            plan.bucket = self.buckets.name(self.keys.of(entry.admitted.minute, entry.click));
-            plan.bucket_at = self.buckets.home(&plan.bucket);
+            let name = self.buckets.name(self.keys.of(entry.admitted.minute, entry.click));
+            buckets.push(Wanted { nth, name, home: self.buckets.home(&name) });
         }
     }
 
-    /// Brings in the lines of these buckets and notes which they are.
+    /// Brings in the lines of the buckets and notes which they are.
     #[inline(always)]
-    fn bring_buckets(&self, plans: &mut [Plan]) {
-        let buckets = &self.buckets;
-        core::hint::black_box(plans.iter().fold(0, |sum, plan| sum ^ buckets.touch(plan.bucket_at)));
+    fn bring_buckets(&self, ahead: &mut Ahead) {
+        let (buckets, wanted) = (&self.buckets, &ahead.buckets);
+        core::hint::black_box(wanted.iter().fold(0, |sum, wanted| sum ^ buckets.touch(wanted.home)));
         let mut far = 0_u64;
-        for (nth, plan) in plans.iter_mut().enumerate() {
-            if plan.bucket_at != NOWHERE {
-                let near = buckets.near(plan.bucket_at, &plan.bucket);
-                far |= u64::from(near.is_none()) << nth;
-                plan.bucket_at = near.unwrap_or(NOWHERE);
+        for (nth, Wanted { nth: of, name, home }) in wanted.iter().enumerate() {
+            match buckets.near(*home, name) {
+                Some(line) => ahead.plans[*of].prospect = Prospect::Counts { line: line as u32 },
+                None => far |= 1 << nth,
             }
         }
-        let leaps = ones(far).fold(0, |sum, nth| sum ^ buckets.touch_leap(&plans[nth].bucket));
+        let leaps = ones(far).fold(0, |sum, nth| sum ^ buckets.touch_leap(&wanted[nth].name));
         core::hint::black_box(leaps);
-        ones(far).for_each(|nth| plans[nth].bucket_at = buckets.far(&plans[nth].bucket).unwrap_or(NOWHERE));
+        for Wanted { nth: of, name, .. } in ones(far).map(|nth| &wanted[nth]) {
+            if let Some(line) = buckets.far(name) {
+                ahead.plans[*of].prospect = Prospect::Counts { line: line as u32 };
+            }
+        }
     }
 
-    /// Decides entries in order until one needs more than its lines at hand, and says how many it
-    /// decided. Only while [moves](Ledger::moves) are what they were when they were planned.
+    /// Decides the entries from this one on in their order until one needs more than its lines at hand,
+    /// and says how many it decided. Only while [moves](Ledger::moves) are what they were when they
+    /// were planned.
     #[inline(always)]
     pub(super) fn decide_at_hand(
         &mut self,
         entries: &[Entry],
-        plans: &[Plan],
+        first: usize,
+        ahead: &Ahead,
         decisions: &mut Vec<Decision>,
     ) -> usize {
         let (now, before) = (self.now, decisions.len());
         let (mut hand, mut buckets) = (self.impressions.hand(), self.buckets.hand());
-        for (entry, plan) in entries.iter().zip(plans) {
-            let Name::Issued(name) = &plan.impression else { break };
-            let ordinal = Ordinal(entry.click.ordinal);
-            let is_plain = matches!(entry.admitted.filter, Reason::None) && !entry.admitted.late;
-            if !is_plain || ordinal.0 >= ORDINALS || entry.received_at > now {
+        for (entry, plan) in entries.iter().zip(&ahead.plans).skip(first) {
+            if entry.received_at > now {
                 break;
             }
+            let line = match plan.prospect {
+                Prospect::Duplicate => {
+                    decisions.push(Decision { outcome: Outcome::Duplicate, reason: Reason::None });
+                    continue;
+                }
+                Prospect::Counts { line } => line,
+                Prospect::Unknown => break,
+            };
+            let ordinal = Ordinal(entry.click.ordinal);
+            let is_plain = matches!(entry.admitted.filter, Reason::None) && !entry.admitted.late;
+            if !is_plain || ordinal.0 >= ORDINALS {
+                break;
+            }
+            let name = &plan.name;
             let branch = if plan.branch.is_final() { plan.branch } else { hand.branch(name, plan.home) };
             let Some(cell) = hand.cell(name, branch) else { break };
             let outcome = cell.state.judge(ordinal, Reason::None, false);
             if outcome != Outcome::Duplicate {
                 // Everything that can fail comes before anything that counts.
                 let next = cell.state.after(ordinal, outcome);
-                if !buckets.can_count(plan.bucket_at) || !hand.put(name, cell, next) {
+                if !buckets.can_count(line) || !hand.put(name, cell, next) {
                     break;
                 }
                 let (row_flags, price_micros) = (entry.admitted.row_flags, entry.click.price_micros.get());
                 let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros };
-                buckets.count(plan.bucket_at, entry.admitted.minute, &addend);
+                buckets.count(line, entry.admitted.minute, &addend);
             }
             decisions.push(Decision { outcome, reason: Reason::None });
         }

@@ -43,9 +43,6 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// What has no name yet.
-    pub(super) const NONE: Self = Self { key: [0; 4], hash: 0 };
-
     #[inline(always)]
     const fn minute(&self) -> Minute {
         minute_of(&self.key)
@@ -396,17 +393,16 @@ pub(super) struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    /// Whether an accepted or repeated click can be counted in this line as it is; not where there
-    /// is none.
+    /// Whether an accepted or repeated click can be counted in this line as it is.
     #[inline(always)]
-    pub(super) fn can_count(&self, at: usize) -> bool {
-        self.lines.get(at).is_some_and(|line| !line.is_full())
+    pub(super) fn can_count(&self, at: u32) -> bool {
+        self.lines.get(at as usize).is_some_and(|line| !line.is_full())
     }
 
     /// Counts a click in the line of its bucket, where it [can be](Self::can_count).
     #[inline(always)]
-    pub(super) fn count(&mut self, at: usize, minute: Minute, addend: &Addend) {
-        self.lines[at].count(addend);
+    pub(super) fn count(&mut self, at: u32, minute: Minute, addend: &Addend) {
+        self.lines[at as usize].count(addend);
         if self.marked != Some(minute) {
             let slot = minute.0 as usize & (self.minutes.len() - 1);
             self.minutes[slot].changed = true;

@@ -10,7 +10,7 @@ use super::pages::Group;
 pub(super) const INLINE_SLOTS: usize = 4;
 
 /// One stretch of sequences of one issuer and key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StretchKey {
     /// The stretch, counted from the first sequence.
     pub(super) number: u64,

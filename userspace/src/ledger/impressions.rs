@@ -13,7 +13,7 @@ use super::hash::Hasher;
 use super::hashed::{self, Hashed};
 use super::issued::{self, Hand, Issued, SLICE_S};
 use super::lines::{Branch, Cell, Lines};
-use super::pages::{NOWHERE, Place};
+use super::pages::Place;
 use super::positions::{Owned, Positions};
 use super::verdict::State;
 
@@ -170,11 +170,8 @@ impl Impressions {
 
     /// Where a look-up by sequence begins.
     #[inline(always)]
-    pub(super) fn home(&self, name: &Name) -> usize {
-        match name {
-            Name::Issued(name) => self.issued.home(name),
-            Name::Hashed(_) => NOWHERE,
-        }
+    pub(super) fn home(&self, name: &issued::Name) -> usize {
+        self.issued.home(name)
     }
 
     /// All impressions by sequence whose place is there.
@@ -200,7 +197,7 @@ impl Impressions {
         let name = self.name(id, is_foreign);
         let look = match &name {
             Name::Issued(name) => self.find_by_sequence(id, name),
-            Name::Hashed(name) => self.find_hashed(name, Branch::Nowhere),
+            Name::Hashed(name) => self.find_hashed(name, Branch::NOWHERE),
         };
         let state = match look {
             Look::Found(Found::Issued(cell)) => cell.state,
@@ -263,7 +260,7 @@ impl Impressions {
         branch: Branch,
         next: State,
     ) -> Result<Room, Reason> {
-        if branch == Branch::Nowhere {
+        if branch == Branch::NOWHERE {
             self.check_issued_at(id.issued_at_s())?;
             self.next_expiry = self.next_expiry.min(self.issued.expires_at(name));
         }
@@ -276,24 +273,8 @@ impl Impressions {
         Ok(Room::Hashed)
     }
 
-    /// Brings in the lines that look-ups of these, each with its home, will read.
-    pub(super) fn bring(&mut self, names: &[(Name, usize)]) {
-        let hand = self.issued.hand();
-        let homes = names.iter().fold(0, |sum, (_, home)| sum ^ hand.touch(*home));
-        let lines = names.iter().fold(homes, |sum, (name, home)| match name {
-            Name::Issued(name) => sum ^ hand.touch_line(hand.branch(name, *home)),
-            Name::Hashed(_) => sum,
-        });
-        let hashed = names.iter().fold(lines, |sum, (name, _)| match name {
-            Name::Issued(_) => sum,
-            Name::Hashed(name) => sum ^ self.hashed.touch(name, self.now),
-        });
-        core::hint::black_box(hashed);
-    }
-
     /// Brings an issued impression back if its place is at hand; whether it was.
-    pub(super) fn recall_at_hand(&mut self, name: &Name, home: usize, state: State) -> bool {
-        let Name::Issued(name) = name else { return false };
+    pub(super) fn recall_at_hand(&mut self, name: &issued::Name, home: usize, state: State) -> bool {
         let mut hand = self.issued.hand();
         let Some(cell) = hand.cell(name, hand.branch(name, home)) else { return false };
         let next = State(cell.state.0 | state.0);

@@ -34,7 +34,7 @@ pub(super) const SLICE_S: u32 = 1 << SECOND_BITS;
 const DIRECTORY_BITS_MAX: u32 = 5;
 
 /// An issued id, taken apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Name {
     /// Number of its slice.
     slice: u32,
@@ -189,7 +189,7 @@ impl Issued {
     /// Where the line of an impression is.
     #[inline(never)]
     pub(super) fn branch(&mut self, name: &Name) -> Branch {
-        self.place(name).map_or(Branch::Nowhere, |place| self.memory.lines().branch_at(place, name.rest))
+        self.place(name).map_or(Branch::NOWHERE, |place| self.memory.lines().branch_at(place, name.rest))
     }
 
     /// The place of its stretch.

@@ -34,7 +34,7 @@ const _: () = assert!(STRETCH_SLOTS <= 1 << SLOT_BITS);
 const _: () = assert!(SLOT_BITS + SECOND_BITS + u8::BITS == u32::BITS, "a sparse entry is one word");
 
 /// What is left of an issued id once its slice, issuer, key and stretch are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rest {
     /// Position in the stretch, below [`STRETCH_SLOTS`].
     pub(super) slot: u16,

@@ -9,36 +9,50 @@ use super::leaf::{Leaf, Rest, SPARSE_SLOTS, Sighting, SparseEntry, has_code};
 use super::pages::Place;
 use super::verdict::State;
 
-/// Where the line of an impression is, as long as its stretch does not grow; in dense and wide
-/// lines also its slot.
+/// Where the line of an impression is, as long as its stretch does not grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Branch {
-    /// Nothing of its stretch was seen.
+pub(super) struct Branch {
+    pub(super) kind: Kind,
+    /// The slot: of its stretch in the directory, or its own in a dense or wide line.
+    slot: u8,
+    /// The line: of the directory for [`Kind::Inline`], else of the leaves.
+    pub(super) line: u32,
+}
+
+/// What kind of line it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// None: nothing of its stretch was seen.
     Nowhere,
     /// In the directory.
-    Inline(Place),
+    Inline,
     /// A sparse line.
-    Sparse { line: u32 },
-    /// A slot of a dense line.
-    Dense { line: u32, slot: u8 },
-    /// A slot of a wide line.
-    Wide { line: u32, slot: u8 },
+    Sparse,
+    /// A dense line.
+    Dense,
+    /// A wide line.
+    Wide,
 }
 
 impl Branch {
+    /// Leads nowhere.
+    pub(super) const NOWHERE: Self = Self { kind: Kind::Nowhere, slot: 0, line: 0 };
+
+    /// To the entries that stand with their stretch.
+    #[inline]
+    pub(super) const fn inline(place: Place) -> Self {
+        Self { kind: Kind::Inline, slot: place.slot as u8, line: place.group }
+    }
+
     /// Whether it leads to the same line as long as its slice lives: such stretches do not grow.
     #[inline(always)]
     pub(super) const fn is_final(self) -> bool {
-        matches!(self, Self::Dense { .. } | Self::Wide { .. })
+        matches!(self.kind, Kind::Dense | Kind::Wide)
     }
 
-    /// The line it leads to; any, if that is in the directory.
     #[inline(always)]
-    pub(super) const fn line(self) -> u32 {
-        match self {
-            Self::Sparse { line } | Self::Dense { line, .. } | Self::Wide { line, .. } => line,
-            Self::Nowhere | Self::Inline(_) => 0,
-        }
+    const fn place(self) -> Place {
+        Place { group: self.line, slot: self.slot as u32 }
     }
 }
 
@@ -104,29 +118,29 @@ impl Lines<'_> {
     /// among the outcasts.
     #[inline(always)]
     pub(super) fn search(&self, rest: Rest, branch: Branch) -> Option<Cell> {
-        let (sighting, state) = match branch {
-            Branch::Nowhere => (Sighting::Absent, State(0)),
-            Branch::Inline(place) => {
-                let entries = self.stretch(place).inline();
+        let (sighting, state) = match branch.kind {
+            Kind::Nowhere => (Sighting::Absent, State(0)),
+            Kind::Inline => {
+                let entries = self.stretch(branch.place()).inline();
                 match entries.iter().position(|entry| entry.is(rest)) {
                     Some(slot) => (Sighting::Here(slot as u8), entries[slot].state()),
                     None => (Sighting::Absent, State(0)),
                 }
             }
-            Branch::Sparse { line } => {
-                let leaf = self.leaf(line);
+            Kind::Sparse => {
+                let leaf = self.leaf(branch.line);
                 match leaf.sparse_find(rest) {
                     Sighting::Here(slot) => (Sighting::Here(slot), leaf.sparse_entry(slot).state()),
                     missing => (missing, State(0)),
                 }
             }
-            Branch::Dense { line, slot } => {
-                let leaf = self.leaf(line);
-                (leaf.dense_find(slot, rest.second), leaf.dense_state(slot))
+            Kind::Dense => {
+                let leaf = self.leaf(branch.line);
+                (leaf.dense_find(branch.slot, rest.second), leaf.dense_state(branch.slot))
             }
-            Branch::Wide { line, slot } => {
-                let leaf = self.leaf(line);
-                (leaf.wide_find(slot, rest.second), leaf.wide_state(slot))
+            Kind::Wide => {
+                let leaf = self.leaf(branch.line);
+                (leaf.wide_find(branch.slot, rest.second), leaf.wide_state(branch.slot))
             }
         };
         match sighting {
@@ -145,14 +159,13 @@ impl Lines<'_> {
     /// Whether an impression that is not here can be inserted as it is.
     #[inline(always)]
     pub(super) fn has_room(&self, rest: Rest, branch: Branch, state: State) -> bool {
-        match branch {
-            Branch::Nowhere => false,
-            Branch::Inline(place) => !self.stretch(place).inline_is_full(),
-            Branch::Sparse { line } => self.leaf(line).sparse_len() < SPARSE_SLOTS,
-            Branch::Dense { line, slot } => {
-                has_code(state) && self.leaf(line).dense_has_room(slot, rest.second)
-            }
-            Branch::Wide { line, slot } => has_code(state) && self.leaf(line).wide_has_room(slot),
+        let Branch { kind, slot, line } = branch;
+        match kind {
+            Kind::Nowhere => false,
+            Kind::Inline => !self.stretch(branch.place()).inline_is_full(),
+            Kind::Sparse => self.leaf(line).sparse_len() < SPARSE_SLOTS,
+            Kind::Dense => has_code(state) && self.leaf(line).dense_has_room(slot, rest.second),
+            Kind::Wide => has_code(state) && self.leaf(line).wide_has_room(slot),
         }
     }
 
@@ -160,6 +173,7 @@ impl Lines<'_> {
     /// when its line cannot take that.
     #[inline(always)]
     pub(super) fn put(&mut self, rest: Rest, cell: Cell, state: State) -> bool {
+        let Branch { kind, slot, line } = cell.branch;
         let fits = match cell.slot {
             Some(_) => Self::can_hold(cell.branch, state),
             None => self.has_room(rest, cell.branch, state),
@@ -168,24 +182,24 @@ impl Lines<'_> {
             return false;
         }
         let entry = SparseEntry::new(rest, state);
-        match (cell.branch, cell.slot) {
-            (Branch::Nowhere, _) => {}
-            (Branch::Inline(place), Some(slot)) => *self.stretch_mut(place).inline_mut(slot) = entry,
-            (Branch::Inline(place), None) => self.stretch_mut(place).inline_push(entry),
-            (Branch::Sparse { line }, Some(slot)) => *self.leaf_mut(line).sparse_entry_mut(slot) = entry,
-            (Branch::Sparse { line }, None) => self.leaf_mut(line).sparse_push(entry),
-            (Branch::Dense { line, slot }, _) => self.leaf_mut(line).dense_put(slot, rest.second, state),
-            (Branch::Wide { line, slot }, _) => self.leaf_mut(line).wide_put(slot, rest.second, state),
+        match (kind, cell.slot) {
+            (Kind::Nowhere, _) => {}
+            (Kind::Inline, Some(at)) => *self.stretch_mut(cell.branch.place()).inline_mut(at) = entry,
+            (Kind::Inline, None) => self.stretch_mut(cell.branch.place()).inline_push(entry),
+            (Kind::Sparse, Some(at)) => *self.leaf_mut(line).sparse_entry_mut(at) = entry,
+            (Kind::Sparse, None) => self.leaf_mut(line).sparse_push(entry),
+            (Kind::Dense, _) => self.leaf_mut(line).dense_put(slot, rest.second, state),
+            (Kind::Wide, _) => self.leaf_mut(line).wide_put(slot, rest.second, state),
         }
         true
     }
 
     /// Takes out an impression that a dense or wide line cannot hold any more.
     pub(super) fn cast_out(&mut self, branch: Branch) {
-        match branch {
-            Branch::Dense { line, slot } => self.leaf_mut(line).dense_cast_out(slot),
-            Branch::Wide { line, slot } => self.leaf_mut(line).wide_cast_out(slot),
-            Branch::Nowhere | Branch::Inline(_) | Branch::Sparse { .. } => {}
+        match branch.kind {
+            Kind::Dense => self.leaf_mut(branch.line).dense_cast_out(branch.slot),
+            Kind::Wide => self.leaf_mut(branch.line).wide_cast_out(branch.slot),
+            Kind::Nowhere | Kind::Inline | Kind::Sparse => {}
         }
     }
 }
@@ -193,16 +207,11 @@ impl Lines<'_> {
 /// Where a stretch keeps an impression.
 #[inline(always)]
 fn branch_in(stretch: &Stretch, place: Place, rest: Rest) -> Branch {
+    let leaf = |kind, (line, slot)| Branch { kind, slot, line };
     match stretch.form() {
-        Form::Inline => Branch::Inline(place),
-        Form::Sparse { first, level } => Branch::Sparse { line: first + part_of(rest.slot, level) },
-        Form::Dense { first } => {
-            let (line, slot) = dense_place(first, rest);
-            Branch::Dense { line, slot }
-        }
-        Form::Wide { firsts } => {
-            let (line, slot) = wide_place(firsts, rest);
-            Branch::Wide { line, slot }
-        }
+        Form::Inline => Branch::inline(place),
+        Form::Sparse { first, level } => leaf(Kind::Sparse, (first + part_of(rest.slot, level), 0)),
+        Form::Dense { first } => leaf(Kind::Dense, dense_place(first, rest)),
+        Form::Wide { firsts } => leaf(Kind::Wide, wide_place(firsts, rest)),
     }
 }

@@ -40,7 +40,7 @@ use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::Click;
 
-use ahead::{LOOKAHEAD, Plan};
+use ahead::{Ahead, LOOKAHEAD};
 use buckets::{Addend, Buckets};
 use impressions::Impressions;
 use line::Keys;
@@ -139,8 +139,7 @@ pub struct Ledger {
     impressions: Impressions,
     buckets: Buckets,
     now: UnixMs,
-    /// Reused from call to call.
-    plans: Vec<Plan>,
+    ahead: Ahead,
 }
 
 impl Ledger {
@@ -160,7 +159,7 @@ impl Ledger {
             impressions: Impressions::new(impressions, &settings.owned, &settings.hash_key),
             buckets: Buckets::new(buckets, &settings.hash_key),
             now: UnixMs(0),
-            plans: Vec::with_capacity(LOOKAHEAD),
+            ahead: Ahead::default(),
         }
     }
 
@@ -170,14 +169,14 @@ impl Ledger {
     /// minute is already closed, so that a resend is judged anew; `ordinal_limit`, `expired` and
     /// `not_yet_issued` for what admission would not have passed.
     pub fn apply(&mut self, entries: &[Entry], decisions: &mut Vec<Decision>) {
-        let mut plans = core::mem::take(&mut self.plans);
+        let mut ahead = core::mem::take(&mut self.ahead);
         decisions.reserve(entries.len());
         for chunk in entries.chunks(LOOKAHEAD) {
-            self.look_ahead(chunk, &mut plans);
+            self.look_ahead(chunk, &mut ahead);
             let (moves, mut decided) = (self.moves(), 0);
             while let Some(entry) = chunk.get(decided) {
                 if self.moves() == moves {
-                    let at_hand = self.decide_at_hand(&chunk[decided..], &plans[decided..], decisions);
+                    let at_hand = self.decide_at_hand(chunk, decided, &ahead, decisions);
                     decided += at_hand;
                     if at_hand > 0 {
                         continue;
@@ -187,7 +186,7 @@ impl Ledger {
                 decided += 1;
             }
         }
-        self.plans = plans;
+        self.ahead = ahead;
     }
 
     #[inline]

@@ -64,7 +64,6 @@ pub(super) struct OutOfPages;
 /// A hash table whose groups live in a pool that is passed to every call.
 #[derive(Debug)]
 pub(super) struct Table {
-    segment_bits: u32,
     segments: Vec<Segment>,
     directory: Directory,
 }
@@ -100,24 +99,20 @@ impl Table {
     /// An empty table of `2^segment_bits` segments; it holds no page yet.
     pub(super) fn new(segment_bits: u32) -> Self {
         let segments = 1 << segment_bits;
-        Self {
-            segment_bits,
-            segments: vec![Segment::default(); segments],
-            directory: Directory::new(segments),
-        }
+        Self { segments: vec![Segment::default(); segments], directory: Directory::new(segments) }
     }
 
-    /// Segment of a hash, and what is left of the hash to place it within.
-    #[inline]
+    /// Segment of a hash, its topmost bits, and what is left of the hash to place it within.
+    #[inline(always)]
     const fn split(&self, hash: u64) -> (usize, u64) {
-        (self.segment_of(hash), hash << self.segment_bits)
+        let both = hash as u128 * self.segments.len() as u128;
+        ((both >> 64) as usize, both as u64)
     }
 
     /// The segment a hash belongs to.
     #[inline]
     pub(super) const fn segment_of(&self, hash: u64) -> usize {
-        // Two shifts, for one by 64 would not be one.
-        (hash >> 1 >> (63 - self.segment_bits)) as usize
+        self.split(hash).0
     }
 
     /// Entries of a segment.
@@ -227,7 +222,7 @@ impl Table {
                 let group = pool.page(page)[index].clone();
                 for slot in 0..group.len() {
                     let entry = group.entry(slot);
-                    let within = hash_of(&entry) << self.segment_bits;
+                    let (_, within) = self.split(hash_of(&entry));
                     Pages(new).insert(pool.groups_mut(), within, entry);
                 }
             }

@@ -72,25 +72,21 @@ impl Ledger {
         let Some(latest) = entries.iter().map(|entry| entry.received_at).max() else { return 0 };
         self.advance(latest);
         let mut forgotten = 0;
-        let mut names = Vec::with_capacity(LOOKAHEAD);
+        let mut ahead = core::mem::take(&mut self.ahead);
         for chunk in entries.chunks(LOOKAHEAD) {
-            names.clear();
-            names.extend(chunk.iter().map(|entry| {
-                let name = self.impressions.name(entry.id, entry.is_foreign);
-                (name, self.impressions.home(&name))
-            }));
+            self.bring_impressions(chunk.iter().map(|entry| (entry.id, entry.is_foreign)), &mut ahead);
             let moves = self.impressions.moves();
-            self.impressions.bring(&names);
-            for (entry, (name, home)) in chunk.iter().zip(&names) {
+            for (entry, plan) in chunk.iter().zip(ahead.plans()) {
                 let Recalled { id, is_foreign, received_at, state } = *entry;
                 let at_hand = self.impressions.moves() == moves
-                    && self.impressions.recall_at_hand(name, *home, State(state.0));
+                    && self.impressions.recall_at_hand(&plan.name, plan.home, State(state.0));
                 if !at_hand {
                     let recalled = self.impressions.recall(id, is_foreign, received_at, State(state.0));
                     forgotten += usize::from(recalled.is_err());
                 }
             }
         }
+        self.ahead = ahead;
         forgotten
     }
 }

@@ -12,12 +12,15 @@ pub(super) trait Content {
     fn clear(&mut self, memory: &mut Self::Memory);
 }
 
-/// A span and its number, counted from the epoch in widths; `None` when it is free.
+/// A span and its number, counted from the epoch in widths; [`FREE`] when there is none.
 #[derive(Debug)]
 struct Span<C> {
-    number: Option<u32>,
+    number: u32,
     content: C,
 }
+
+/// No span's number: widths are more than a second.
+const FREE: u32 = u32::MAX;
 
 /// Spans of one width, each in the slot of its number.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl<C: Content> Spans<C> {
     /// `ahead_ms`.
     pub(super) fn new(width_s: u32, keep_ms: u64, ahead_ms: u64, content: impl Fn() -> C) -> Self {
         let spans = keep_ms.saturating_add(ahead_ms) / (u64::from(width_s) * 1000) + 3;
-        let span = |_| Span { number: None, content: content() };
+        let span = |_| Span { number: FREE, content: content() };
         Self { width_s, keep_ms, ring: (0..spans.next_power_of_two()).map(span).collect() }
     }
 
@@ -61,7 +64,7 @@ impl<C: Content> Spans<C> {
     #[inline]
     pub(super) fn live(&self, number: u32) -> Option<&C> {
         let span = &self.ring[self.slot(number)];
-        (span.number == Some(number)).then_some(&span.content)
+        (span.number == number).then_some(&span.content)
     }
 
     /// The same, to be changed.
@@ -69,7 +72,7 @@ impl<C: Content> Spans<C> {
     pub(super) fn live_mut(&mut self, number: u32) -> Option<&mut C> {
         let slot = self.slot(number);
         let span = &mut self.ring[slot];
-        (span.number == Some(number)).then_some(&mut span.content)
+        (span.number == number).then_some(&mut span.content)
     }
 
     /// The span of this number, born if its slot is free.
@@ -77,7 +80,10 @@ impl<C: Content> Spans<C> {
     pub(super) fn open(&mut self, number: u32) -> Option<&mut C> {
         let slot = self.slot(number);
         let span = &mut self.ring[slot];
-        if *span.number.get_or_insert(number) == number { Some(&mut span.content) } else { None }
+        if span.number == FREE {
+            span.number = number;
+        }
+        (span.number == number).then_some(&mut span.content)
     }
 
     /// What stands in the slot before that of this number, live or empty.
@@ -94,12 +100,15 @@ impl<C: Content> Spans<C> {
     pub(super) fn expire(&mut self, now: UnixMs, memory: &mut C::Memory) -> UnixMs {
         let mut next = UnixMs(u64::MAX);
         for slot in 0..self.ring.len() {
-            let Some(number) = self.ring[slot].number else { continue };
+            let number = self.ring[slot].number;
+            if number == FREE {
+                continue;
+            }
             let expires_at = self.expires_at(number);
             if expires_at < now {
                 let span = &mut self.ring[slot];
                 span.content.clear(memory);
-                span.number = None;
+                span.number = FREE;
             } else {
                 next = next.min(expires_at);
             }

@@ -5,7 +5,7 @@ use weir_common::id::ImpressionId;
 use super::super::directory::{Form, Stretch};
 use super::super::layout::{self, SPARSE_LEVEL_MAX, level_for, line_of};
 use super::super::leaf::{Leaf, SPARSE_SLOTS, SparseEntry};
-use super::super::lines::Branch;
+use super::super::lines::{Branch, Kind};
 use super::super::pages::Place;
 use super::super::verdict::State;
 use super::{Issued, Name};
@@ -48,14 +48,14 @@ impl Issued {
         if lines.has_room(name.rest, branch, state) {
             return Ok(branch);
         }
-        match branch {
-            Branch::Nowhere => self.begin(name),
-            Branch::Inline(_) => self.grow(name, branch, state, keep_elsewhere),
-            Branch::Sparse { line } if !lines.leaf(line).has_outcasts() => {
+        match branch.kind {
+            Kind::Nowhere => self.begin(name),
+            Kind::Inline => self.grow(name, branch, state, keep_elsewhere),
+            Kind::Sparse if !lines.leaf(branch.line).has_outcasts() => {
                 self.grow(name, branch, state, keep_elsewhere)
             }
-            Branch::Sparse { line } | Branch::Dense { line, .. } | Branch::Wide { line, .. } => {
-                lines.leaf_mut(line).mark_outcasts();
+            Kind::Sparse | Kind::Dense | Kind::Wide => {
+                lines.leaf_mut(branch.line).mark_outcasts();
                 Err(Outcast)
             }
         }
@@ -80,7 +80,7 @@ impl Issued {
         }
         let stretch = Stretch::new(name.stretch);
         let place = slice.directory.insert(&mut self.memory.directory, hash, stretch);
-        place.map(Branch::Inline).ok_or(Outcast)
+        place.map(Branch::inline).ok_or(Outcast)
     }
 
     /// Gives a stretch more lines, or dense ones.
@@ -105,8 +105,8 @@ impl Issued {
         };
         self.scratch = scratch;
         let Some(form) = grown else {
-            match (branch, self.slices.live_mut(name.slice)) {
-                (Branch::Sparse { line }, _) => self.memory.leaves.group_mut(line).mark_outcasts(),
+            match (branch.kind, self.slices.live_mut(name.slice)) {
+                (Kind::Sparse, _) => self.memory.leaves.group_mut(branch.line).mark_outcasts(),
                 (_, Some(slice)) => (slice.overflowed, self.any_overflowed) = (true, true),
                 _ => {}
             }
@@ -121,8 +121,8 @@ impl Issued {
         if lines.has_room(name.rest, branch, state) {
             return Ok(branch);
         }
-        if let Branch::Dense { line, .. } | Branch::Wide { line, .. } = branch {
-            lines.leaf_mut(line).mark_outcasts();
+        if branch.is_final() {
+            lines.leaf_mut(branch.line).mark_outcasts();
         }
         Err(Outcast)
     }

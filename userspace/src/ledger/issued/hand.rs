@@ -25,13 +25,13 @@ impl Hand<'_> {
     /// Where an impression's home leads; nowhere if its stretch does not stand there.
     #[inline(always)]
     pub(in super::super) fn branch(&self, name: &Name, home: usize) -> Branch {
-        self.lines.branch_at_home(name.stretch, name.rest, home).unwrap_or(Branch::Nowhere)
+        self.lines.branch_at_home(name.stretch, name.rest, home).unwrap_or(Branch::NOWHERE)
     }
 
     /// Reads a word of the line a branch leads to.
     #[inline(always)]
     pub(in super::super) fn touch_line(&self, branch: Branch) -> u64 {
-        self.lines.leaves.get(branch.line() as usize).map_or(0, Leaf::touch)
+        self.lines.leaves.get(branch.line as usize).map_or(0, Leaf::touch)
     }
 
     /// The cell of an impression where its branch leads; `None` when it may be kept elsewhere.

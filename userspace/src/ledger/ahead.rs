@@ -142,16 +142,17 @@ impl Ledger {
 
     /// Brings in the lines of the buckets and notes which they are.
     #[inline(always)]
-    fn bring_buckets(&self, ahead: &mut Ahead) {
-        let (buckets, wanted) = (&self.buckets, &ahead.buckets);
-        core::hint::black_box(wanted.iter().fold(0, |sum, wanted| sum ^ buckets.touch(wanted.home)));
+    fn bring_buckets(&mut self, ahead: &mut Ahead) {
+        let (hand, wanted) = (self.buckets.hand(), &ahead.buckets);
+        core::hint::black_box(wanted.iter().fold(0, |sum, wanted| sum ^ hand.touch(wanted.home)));
         let mut far = 0_u64;
         for (nth, Wanted { nth: of, name, home }) in wanted.iter().enumerate() {
-            match buckets.near(*home, name) {
+            match hand.near(*home, name) {
                 Some(line) => ahead.plans[*of].prospect = Prospect::Counts { line: line as u32 },
                 None => far |= 1 << nth,
             }
         }
+        let buckets = &self.buckets;
         let leaps = ones(far).fold(0, |sum, nth| sum ^ buckets.touch_leap(&wanted[nth].name));
         core::hint::black_box(leaps);
         for Wanted { nth: of, name, .. } in ones(far).map(|nth| &wanted[nth]) {
@@ -174,7 +175,7 @@ impl Ledger {
     ) -> usize {
         let (now, before) = (self.now, decisions.len());
         let (mut hand, mut buckets) = (self.impressions.hand(), self.buckets.hand());
-        for (entry, plan) in entries.iter().zip(&ahead.plans).skip(first) {
+        for (entry, plan) in entries[first..].iter().zip(&ahead.plans[first..]) {
             if entry.received_at > now {
                 break;
             }

@@ -157,22 +157,6 @@ impl Buckets {
         self.minutes[self.slot(name.minute())].table.home(name.hash)
     }
 
-    /// Brings in a home and its neighbour.
-    #[inline(always)]
-    pub(super) fn touch(&self, home: usize) -> u64 {
-        let lines = self.lines.groups();
-        let touch = |at: usize| lines.get(at).map_or(0, |line| line.touch());
-        touch(home) ^ touch(home ^ 1)
-    }
-
-    /// The line of a bucket, if that is its home or beside it.
-    #[inline(always)]
-    pub(super) fn near(&self, home: usize, name: &Name) -> Option<usize> {
-        let lines = self.lines.groups();
-        let is_here = |at: &usize| lines.get(*at).is_some_and(|line| line.is(&name.key));
-        Some(home).filter(is_here).or_else(|| Some(home ^ 1).filter(is_here))
-    }
-
     /// Brings in the line a look-up goes to after those.
     #[inline(never)]
     pub(super) fn touch_leap(&self, name: &Name) -> u64 {
@@ -393,6 +377,20 @@ pub(super) struct Hand<'a> {
 }
 
 impl Hand<'_> {
+    /// Brings in a home and its neighbour.
+    #[inline(always)]
+    pub(super) fn touch(&self, home: usize) -> u64 {
+        let touch = |at: usize| self.lines.get(at).map_or(0, |line| line.touch());
+        touch(home) ^ touch(home ^ 1)
+    }
+
+    /// The line of a bucket, if that is its home or beside it.
+    #[inline(always)]
+    pub(super) fn near(&self, home: usize, name: &Name) -> Option<usize> {
+        let is_here = |at: &usize| self.lines.get(*at).is_some_and(|line| line.is(&name.key));
+        Some(home).filter(is_here).or_else(|| Some(home ^ 1).filter(is_here))
+    }
+
     /// Whether an accepted or repeated click can be counted in this line as it is.
     #[inline(always)]
     pub(super) fn can_count(&self, at: u32) -> bool {

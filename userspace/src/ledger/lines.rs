@@ -81,12 +81,13 @@ pub(super) struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Where the line of an impression is, if its stretch stands at this home.
+    /// Where the line of an impression is; nowhere if its stretch does not stand at this home.
     #[inline(always)]
-    pub(super) fn branch_at_home(&self, key: StretchKey, rest: Rest, home: usize) -> Option<Branch> {
-        let line = self.directory.get(home)?;
-        let slot = line.slot_of(key)? as u32;
-        Some(branch_in(line.stretch(slot), Place { group: home as u32, slot }, rest))
+    pub(super) fn branch_at_home(&self, key: StretchKey, rest: Rest, home: usize) -> Branch {
+        let Some(line) = self.directory.get(home) else { return Branch::NOWHERE };
+        let Some(slot) = line.slot_of(key) else { return Branch::NOWHERE };
+        let slot = slot as u32;
+        branch_in(line.stretch(slot), Place { group: home as u32, slot }, rest)
     }
 
     /// Where the line of an impression of the stretch at this place is.
@@ -174,22 +175,39 @@ impl Lines<'_> {
     #[inline(always)]
     pub(super) fn put(&mut self, rest: Rest, cell: Cell, state: State) -> bool {
         let Branch { kind, slot, line } = cell.branch;
-        let fits = match cell.slot {
-            Some(_) => Self::can_hold(cell.branch, state),
-            None => self.has_room(rest, cell.branch, state),
-        };
-        if !fits {
-            return false;
-        }
         let entry = SparseEntry::new(rest, state);
         match (kind, cell.slot) {
-            (Kind::Nowhere, _) => {}
-            (Kind::Inline, Some(at)) => *self.stretch_mut(cell.branch.place()).inline_mut(at) = entry,
-            (Kind::Inline, None) => self.stretch_mut(cell.branch.place()).inline_push(entry),
-            (Kind::Sparse, Some(at)) => *self.leaf_mut(line).sparse_entry_mut(at) = entry,
-            (Kind::Sparse, None) => self.leaf_mut(line).sparse_push(entry),
-            (Kind::Dense, _) => self.leaf_mut(line).dense_put(slot, rest.second, state),
-            (Kind::Wide, _) => self.leaf_mut(line).wide_put(slot, rest.second, state),
+            (Kind::Nowhere, _) => return false,
+            (Kind::Inline, at) => {
+                let stretch = self.stretch_mut(cell.branch.place());
+                match at {
+                    Some(at) => *stretch.inline_mut(at) = entry,
+                    None if stretch.inline_is_full() => return false,
+                    None => stretch.inline_push(entry),
+                }
+            }
+            (Kind::Sparse, at) => {
+                let leaf = self.leaf_mut(line);
+                match at {
+                    Some(at) => *leaf.sparse_entry_mut(at) = entry,
+                    None if leaf.sparse_len() == SPARSE_SLOTS => return false,
+                    None => leaf.sparse_push(entry),
+                }
+            }
+            (Kind::Dense, at) => {
+                let leaf = self.leaf_mut(line);
+                if !has_code(state) || at.is_none() && !leaf.dense_has_room(slot, rest.second) {
+                    return false;
+                }
+                leaf.dense_put(slot, rest.second, state);
+            }
+            (Kind::Wide, at) => {
+                let leaf = self.leaf_mut(line);
+                if !has_code(state) || at.is_none() && !leaf.wide_has_room(slot) {
+                    return false;
+                }
+                leaf.wide_put(slot, rest.second, state);
+            }
         }
         true
     }

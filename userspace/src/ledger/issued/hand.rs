@@ -25,7 +25,7 @@ impl Hand<'_> {
     /// Where an impression's home leads; nowhere if its stretch does not stand there.
     #[inline(always)]
     pub(in super::super) fn branch(&self, name: &Name, home: usize) -> Branch {
-        self.lines.branch_at_home(name.stretch, name.rest, home).unwrap_or(Branch::NOWHERE)
+        self.lines.branch_at_home(name.stretch, name.rest, home)
     }
 
     /// Reads a word of the line a branch leads to.

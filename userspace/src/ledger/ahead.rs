@@ -14,7 +14,7 @@ use super::buckets::{self, Addend};
 use super::impressions::Name;
 use super::lines::Branch;
 use super::pages::NOWHERE;
-use super::{Decision, Entry, Ledger, hashed, issued};
+use super::{Admitted, Decision, Entry, Ledger, hashed, issued};
 
 /// How many clicks are looked ahead. A core has 10 to 16 misses under way at once and each click up
 /// to 3; a longer chunk pays for the wait at its end less often, until its plans leave the first
@@ -129,9 +129,7 @@ impl Ledger {
         buckets.clear();
         let hand = self.impressions.hand();
         for (nth, (plan, entry)) in plans.iter_mut().zip(entries).enumerate() {
-            if let Some(cell) = hand.cell(&plan.name, plan.branch)
-                && cell.state.has_seen(Ordinal(entry.click.ordinal))
-            {
+            if hand.state(&plan.name, plan.branch).has_seen(Ordinal(entry.click.ordinal)) {
                 plan.prospect = Prospect::Duplicate;
                 continue;
             }
@@ -179,37 +177,47 @@ impl Ledger {
             if entry.received_at > now {
                 break;
             }
-            let line = match plan.prospect {
-                Prospect::Duplicate => {
-                    decisions.push(Decision { outcome: Outcome::Duplicate, reason: Reason::None });
-                    continue;
-                }
-                Prospect::Counts { line } => line,
-                Prospect::Unknown => break,
+            let outcome = match plan.prospect {
+                Prospect::Duplicate => Some(Outcome::Duplicate),
+                Prospect::Counts { line } => count_at_hand(&mut hand, &mut buckets, entry, plan, line),
+                Prospect::Unknown => None,
             };
-            let ordinal = Ordinal(entry.click.ordinal);
-            let is_plain = matches!(entry.admitted.filter, Reason::None) && !entry.admitted.late;
-            if !is_plain || ordinal.0 >= ORDINALS {
-                break;
-            }
-            let name = &plan.name;
-            let branch = if plan.branch.is_final() { plan.branch } else { hand.branch(name, plan.home) };
-            let Some(cell) = hand.cell(name, branch) else { break };
-            let outcome = cell.state.judge(ordinal, Reason::None, false);
-            if outcome != Outcome::Duplicate {
-                // Everything that can fail comes before anything that counts.
-                let next = cell.state.after(ordinal, outcome);
-                if !buckets.can_count(line) || !hand.put(name, cell, next) {
-                    break;
-                }
-                let (row_flags, price_micros) = (entry.admitted.row_flags, entry.click.price_micros.get());
-                let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros };
-                buckets.count(line, entry.admitted.minute, &addend);
-            }
+            let Some(outcome) = outcome else { break };
             decisions.push(Decision { outcome, reason: Reason::None });
         }
         decisions.len() - before
     }
+}
+
+/// Decides and counts a click with its lines at hand; `None`, and nothing is changed, when it needs
+/// more.
+#[inline(always)]
+fn count_at_hand(
+    hand: &mut issued::Hand,
+    buckets: &mut buckets::Hand,
+    entry: &Entry,
+    plan: &Plan,
+    line: u32,
+) -> Option<Outcome> {
+    let Admitted { minute, row_flags, filter, late } = entry.admitted;
+    let ordinal = Ordinal(entry.click.ordinal);
+    if filter != Reason::None || late || ordinal.0 >= ORDINALS {
+        return None;
+    }
+    let branch = if plan.branch.is_final() { plan.branch } else { hand.branch(&plan.name, plan.home) };
+    let cell = hand.cell(&plan.name, branch)?;
+    let outcome = cell.state.judge(ordinal, Reason::None, false);
+    if outcome == Outcome::Duplicate {
+        return Some(outcome);
+    }
+    // Everything that can fail comes before anything that counts.
+    let next = cell.state.after(ordinal, outcome);
+    if !buckets.can_count(line) || !hand.put(&plan.name, cell, next) {
+        return None;
+    }
+    let price_micros = entry.click.price_micros.get();
+    buckets.count(line, minute, &Addend { outcome, reason: Reason::None, row_flags, price_micros });
+    Some(outcome)
 }
 
 /// The numbers of the bits that are set.

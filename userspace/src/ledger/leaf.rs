@@ -77,17 +77,6 @@ impl SparseEntry {
     }
 }
 
-/// Whether an impression stands in a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
-    /// It does, in this slot.
-    Here(u8),
-    /// It does not, and nowhere else either.
-    Absent,
-    /// It does not, but is perhaps among those that did not fit.
-    Elsewhere,
-}
-
 /// 64 bytes: a head and sixty of entries. All zero bytes are an empty line of either form.
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
@@ -125,24 +114,20 @@ impl Leaf {
     pub(super) const fn mark_outcasts(&mut self) {
         self.head |= OUTCASTS;
     }
-
-    #[inline]
-    const fn missing(&self) -> Sighting {
-        if self.has_outcasts() { Sighting::Elsewhere } else { Sighting::Absent }
-    }
 }
 
 /// The sparse form.
 impl Leaf {
+    /// The slot of an impression.
     #[inline]
-    pub(super) fn sparse_find(&self, rest: Rest) -> Sighting {
+    pub(super) fn sparse_find(&self, rest: Rest) -> Option<u8> {
         let bits = rest.bits();
         let mut found = 0_u32;
         for (slot, entry) in self.body.iter().enumerate() {
             found |= u32::from((entry.0 ^ bits) << u8::BITS == 0) << slot;
         }
         found &= (1 << self.sparse_len()) - 1;
-        if found == 0 { self.missing() } else { Sighting::Here(found.trailing_zeros() as u8) }
+        (found != 0).then(|| found.trailing_zeros() as u8)
     }
 
     #[inline]
@@ -174,7 +159,7 @@ impl Leaf {
 
     /// Takes an entry out, if it is here; the last one comes in its place.
     pub(super) fn sparse_remove(&mut self, rest: Rest) {
-        if let Sighting::Here(slot) = self.sparse_find(rest) {
+        if let Some(slot) = self.sparse_find(rest) {
             let last = self.sparse_len() - 1;
             self.body[usize::from(slot)] = self.body[last];
             self.head -= 1;
@@ -225,14 +210,12 @@ pub(super) const fn has_code(state: State) -> bool {
 
 /// The dense form; a slot is below [`DENSE_SLOTS`], a second below 4096.
 impl Leaf {
-    #[inline]
-    pub(super) fn dense_find(&self, slot: u8, second: u16) -> Sighting {
+    /// The state of an impression; the first, which nothing that is here has, if it is not here.
+    #[inline(always)]
+    pub(super) fn dense_state(&self, slot: u8, second: u16) -> State {
         let byte = self.dense()[slot as usize];
-        if byte != 0 && self.base() + u16::from(byte & 0xf) == second {
-            Sighting::Here(slot)
-        } else {
-            self.missing()
-        }
+        let is_here = self.base() + u16::from(byte & 0xf) == second;
+        if is_here { STATES[usize::from(byte >> 4)] } else { State(0) }
     }
 
     #[inline(always)]
@@ -248,11 +231,6 @@ impl Leaf {
     #[inline]
     const fn base(&self) -> u16 {
         (self.head & ((1 << SECOND_BITS) - 1)) as u16
-    }
-
-    #[inline]
-    pub(super) fn dense_state(&self, slot: u8) -> State {
-        STATES[usize::from(self.dense()[slot as usize] >> 4)]
     }
 
     /// Whether an impression can come here: its slot is free, its second within the window.
@@ -300,16 +278,12 @@ impl Leaf {
         zerocopy::transmute_mut!(&mut self.body)
     }
 
-    #[inline]
-    pub(super) fn wide_find(&self, slot: u8, second: u16) -> Sighting {
+    /// The state of an impression; the first, which nothing that is here has, if it is not here.
+    #[inline(always)]
+    pub(super) fn wide_state(&self, slot: u8, second: u16) -> State {
         let word = self.wide()[slot as usize];
-        let here = word != 0 && word & ((1 << SECOND_BITS) - 1) == second;
-        if here { Sighting::Here(slot) } else { self.missing() }
-    }
-
-    #[inline]
-    pub(super) fn wide_state(&self, slot: u8) -> State {
-        STATES[usize::from(self.wide()[slot as usize] >> SECOND_BITS)]
+        let is_here = word & ((1 << SECOND_BITS) - 1) == second;
+        if is_here { STATES[usize::from(word >> SECOND_BITS)] } else { State(0) }
     }
 
     /// Whether an impression can come here.
@@ -353,18 +327,16 @@ mod tests {
     #[test]
     fn an_empty_line_holds_nothing_not_even_the_first_slot_of_the_first_second() {
         let nothing = Rest { slot: 0, second: 0 };
-        assert_eq!(empty().sparse_find(nothing), Sighting::Absent);
-        assert_eq!(empty().dense_find(0, 0), Sighting::Absent);
+        assert_eq!(empty().sparse_find(nothing), None);
+        assert_eq!((empty().dense_state(0, 0), empty().wide_state(0, 0)), (State(0), State(0)));
     }
 
     #[test]
-    fn what_is_missing_is_elsewhere_once_something_did_not_fit() {
+    fn a_line_remembers_that_something_did_not_fit_whatever_comes_after() {
         let mut leaf = empty();
         leaf.mark_outcasts();
-        assert_eq!(leaf.sparse_find(Rest { slot: 1, second: 1 }), Sighting::Elsewhere);
-        assert_eq!(leaf.dense_find(1, 1), Sighting::Elsewhere);
         leaf.dense_put(1, 1, State(1));
-        assert_eq!((leaf.dense_find(1, 1), leaf.has_outcasts()), (Sighting::Here(1), true));
+        assert_eq!((leaf.dense_state(1, 1), leaf.has_outcasts()), (State(1), true));
         leaf = empty();
         leaf.mark_outcasts();
         leaf.sparse_push(SparseEntry::new(Rest { slot: 9, second: 9 }, State(1)));
@@ -384,14 +356,14 @@ mod tests {
                 *leaf.sparse_entry_mut(at as u8) = SparseEntry::new(*rest, State(state | 3));
             }
             for (at, (rest, state)) in rests.iter().zip(states).enumerate() {
-                prop_assert_eq!(leaf.sparse_find(*rest), Sighting::Here(at as u8));
+                prop_assert_eq!(leaf.sparse_find(*rest), Some(at as u8));
                 prop_assert_eq!(leaf.sparse_entry(at as u8).rest(), *rest);
                 prop_assert_eq!(leaf.sparse_entry(at as u8).state(), State(state | 3));
             }
-            prop_assert_eq!(leaf.sparse_find(rests[15]), Sighting::Absent);
+            prop_assert_eq!(leaf.sparse_find(rests[15]), None);
             for at in 0..15 {
                 leaf.sparse_remove(rests[at]);
-                let held = rests[..15].iter().map(|rest| leaf.sparse_find(*rest) != Sighting::Absent);
+                let held = rests[..15].iter().map(|rest| leaf.sparse_find(*rest).is_some());
                 prop_assert!(held.eq((0..15).map(|other| other > at)));
             }
         }
@@ -404,8 +376,8 @@ mod tests {
             let mut held = std::collections::BTreeMap::<u8, (u16, State)>::new();
             for (slot, second, code) in others {
                 let known = held.get(&slot).is_some_and(|&(at, _)| at == second);
-                let expected = if known { Sighting::Here(slot) } else { Sighting::Absent };
-                prop_assert_eq!(leaf.wide_find(slot, second), expected);
+                let expected = if known { held[&slot].1 } else { State(0) };
+                prop_assert_eq!(leaf.wide_state(slot, second), expected);
                 prop_assert_eq!(leaf.wide_has_room(slot), !held.contains_key(&slot));
                 if leaf.wide_has_room(slot) {
                     leaf.wide_put(slot, second, STATES[code]);
@@ -413,12 +385,11 @@ mod tests {
                 }
             }
             for (slot, (second, state)) in held {
-                prop_assert_eq!(leaf.wide_state(slot), state);
+                prop_assert_eq!(leaf.wide_state(slot, second), state);
                 leaf.wide_put(slot, second, STATES[7]);
-                prop_assert_eq!(leaf.wide_state(slot), STATES[7]);
-                prop_assert_eq!(leaf.wide_find(slot, second), Sighting::Here(slot));
+                prop_assert_eq!(leaf.wide_state(slot, second), STATES[7]);
                 leaf.wide_cast_out(slot);
-                prop_assert_eq!(leaf.wide_find(slot, second), Sighting::Elsewhere);
+                prop_assert_eq!((leaf.wide_state(slot, second), leaf.has_outcasts()), (State(0), true));
             }
         }
 
@@ -434,21 +405,19 @@ mod tests {
                 // Half of them near the first, so that some fit.
                 let second = if code % 2 == 0 { (first.1 + second % 12).min(4095) } else { second };
                 let known = held.get(&slot).is_some_and(|&(at, _)| at == second);
-                let expected = if known { Sighting::Here(slot) } else { Sighting::Absent };
-                prop_assert_eq!(leaf.dense_find(slot, second), expected);
+                let expected = if known { held[&slot].1 } else { State(0) };
+                prop_assert_eq!(leaf.dense_state(slot, second), expected);
                 if !known && leaf.dense_has_room(slot, second) {
                     leaf.dense_put(slot, second, STATES[code]);
                     held.insert(slot, (second, STATES[code]));
                 }
             }
             for (slot, (second, state)) in held {
-                prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Here(slot));
-                prop_assert_eq!(leaf.dense_state(slot), state);
+                prop_assert_eq!(leaf.dense_state(slot, second), state);
                 leaf.dense_put(slot, second, STATES[7]);
-                prop_assert_eq!(leaf.dense_state(slot), STATES[7]);
-                prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Here(slot));
+                prop_assert_eq!(leaf.dense_state(slot, second), STATES[7]);
                 leaf.dense_cast_out(slot);
-                prop_assert_eq!(leaf.dense_find(slot, second), Sighting::Elsewhere);
+                prop_assert_eq!((leaf.dense_state(slot, second), leaf.has_outcasts()), (State(0), true));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::directory::{DirectoryLine, Form, Stretch, StretchKey};
 use super::layout::{dense_place, part_of, wide_place};
-use super::leaf::{Leaf, Rest, SPARSE_SLOTS, Sighting, SparseEntry, has_code};
+use super::leaf::{Leaf, Rest, SPARSE_SLOTS, SparseEntry, has_code};
 use super::pages::Place;
 use super::verdict::State;
 
@@ -115,40 +115,45 @@ impl Lines<'_> {
         &mut self.leaves[line as usize]
     }
 
+    /// The slot and state of an impression where its branch leads. If it is not there, the state is the
+    /// first and the slot any.
+    #[inline(always)]
+    fn entry(&self, rest: Rest, Branch { kind, slot, line }: Branch) -> (u8, State) {
+        match kind {
+            Kind::Nowhere => (slot, State(0)),
+            Kind::Inline => {
+                let entries = self.stretch(Place { group: line, slot: u32::from(slot) }).inline();
+                let at = entries.iter().position(|entry| entry.is(rest));
+                at.map_or((slot, State(0)), |at| (at as u8, entries[at].state()))
+            }
+            Kind::Sparse => {
+                let leaf = self.leaf(line);
+                leaf.sparse_find(rest).map_or((slot, State(0)), |at| (at, leaf.sparse_entry(at).state()))
+            }
+            Kind::Dense => (slot, self.leaf(line).dense_state(slot, rest.second)),
+            Kind::Wide => (slot, self.leaf(line).wide_state(slot, rest.second)),
+        }
+    }
+
+    /// The state of an impression where its branch leads; if it is not there, the first.
+    #[inline(always)]
+    pub(super) fn state(&self, rest: Rest, branch: Branch) -> State {
+        self.entry(rest, branch).1
+    }
+
     /// The cell of an impression where its branch leads; `None` when it is not there and may be
     /// among the outcasts.
     #[inline(always)]
     pub(super) fn search(&self, rest: Rest, branch: Branch) -> Option<Cell> {
-        let (sighting, state) = match branch.kind {
-            Kind::Nowhere => (Sighting::Absent, State(0)),
-            Kind::Inline => {
-                let entries = self.stretch(branch.place()).inline();
-                match entries.iter().position(|entry| entry.is(rest)) {
-                    Some(slot) => (Sighting::Here(slot as u8), entries[slot].state()),
-                    None => (Sighting::Absent, State(0)),
-                }
-            }
-            Kind::Sparse => {
-                let leaf = self.leaf(branch.line);
-                match leaf.sparse_find(rest) {
-                    Sighting::Here(slot) => (Sighting::Here(slot), leaf.sparse_entry(slot).state()),
-                    missing => (missing, State(0)),
-                }
-            }
-            Kind::Dense => {
-                let leaf = self.leaf(branch.line);
-                (leaf.dense_find(branch.slot, rest.second), leaf.dense_state(branch.slot))
-            }
-            Kind::Wide => {
-                let leaf = self.leaf(branch.line);
-                (leaf.wide_find(branch.slot, rest.second), leaf.wide_state(branch.slot))
-            }
-        };
-        match sighting {
-            Sighting::Here(slot) => Some(Cell { branch, slot: Some(slot), state }),
-            Sighting::Absent => Some(Cell::vacant(branch)),
-            Sighting::Elsewhere => None,
+        let (slot, state) = self.entry(rest, branch);
+        if state != State(0) {
+            return Some(Cell { branch, slot: Some(slot), state });
         }
+        let has_outcasts = match branch.kind {
+            Kind::Nowhere | Kind::Inline => false,
+            Kind::Sparse | Kind::Dense | Kind::Wide => self.leaf(branch.line).has_outcasts(),
+        };
+        (!has_outcasts).then_some(Cell::vacant(branch))
     }
 
     /// Whether an impression can stand where its branch leads with this state.

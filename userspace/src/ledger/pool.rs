@@ -12,6 +12,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(super) const PAGE_GROUPS: usize = 64;
 pub(super) const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
 
+/// Why bytes of a pool are always groups.
+const WHOLE: &str = "the kernel aligns to pages, and the length is whole groups";
+
 /// All pages of one kind: taken and given back one by one, never more than the budget.
 #[derive(Debug)]
 pub(super) struct Pool<G> {
@@ -77,14 +80,13 @@ impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
     /// Every group there can be, those of pages not taken included.
     #[inline(always)]
     pub(super) fn groups(&self) -> &[G] {
-        // The kernel aligns to pages and the length is whole groups, so this is never empty-handed.
-        <[G]>::ref_from_bytes(&self.bytes).unwrap_or(&[])
+        <[G]>::ref_from_bytes(&self.bytes).expect(WHOLE)
     }
 
     /// The same, to be changed.
     #[inline(always)]
     pub(super) fn groups_mut(&mut self) -> &mut [G] {
-        <[G]>::mut_from_bytes(&mut self.bytes).unwrap_or(&mut [])
+        <[G]>::mut_from_bytes(&mut self.bytes).expect(WHOLE)
     }
 
     /// Gives a page back.

@@ -34,6 +34,12 @@ impl Hand<'_> {
         self.lines.leaves.get(branch.line as usize).map_or(0, Leaf::touch)
     }
 
+    /// The state of an impression where its branch leads; the first, if it is not there.
+    #[inline(always)]
+    pub(in super::super) fn state(&self, name: &Name, branch: Branch) -> State {
+        self.lines.state(name.rest, branch)
+    }
+
     /// The cell of an impression where its branch leads; `None` when it may be kept elsewhere.
     #[inline(always)]
     pub(in super::super) fn cell(&self, name: &Name, branch: Branch) -> Option<Cell> {

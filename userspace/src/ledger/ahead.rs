@@ -3,9 +3,12 @@
 //!
 //! A miss costs a core 100 ns and more, but it can have a dozen under way. So what the clicks of a
 //! chunk will read is asked for in passes: loops that do nothing but read, and between them loops
-//! that work out the next addresses. What was looked up ahead is a hint where to look, never an
-//! answer: a click is decided by what stands there at its turn. One that needs more than
-//! its lines at hand, room for example, is left to [`Ledger::decide`].
+//! that work out the next addresses. What was looked up ahead is a hint where to look, and a click is
+//! decided by what stands there at its turn; only a duplicate is decided already, for what was seen
+//! stays seen. A click that needs more than its lines at hand, room for example, is left to
+//! [`Ledger::decide`].
+//!
+//! Each pass is a function by itself, never inlined: there are registers enough for one of them.
 
 use weir_common::id::{ImpressionId, ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
@@ -94,7 +97,7 @@ impl Ledger {
     }
 
     /// Plans where these impressions, each foreign or not, are looked for, and brings in the lines.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn bring_impressions(
         &mut self,
         ids: impl Iterator<Item = (ImpressionId, bool)>,
@@ -124,7 +127,7 @@ impl Ledger {
     }
 
     /// Finds the duplicates, and works out the buckets of all others.
-    #[inline(always)]
+    #[inline(never)]
     fn name_buckets(&mut self, entries: &[Entry], Ahead { plans, buckets, .. }: &mut Ahead) {
         buckets.clear();
         let hand = self.impressions.hand();
@@ -138,24 +141,26 @@ impl Ledger {
         }
     }
 
-    /// Brings in the lines of the buckets and notes which they are.
-    #[inline(always)]
-    fn bring_buckets(&mut self, ahead: &mut Ahead) {
-        let (hand, wanted) = (self.buckets.hand(), &ahead.buckets);
-        core::hint::black_box(wanted.iter().fold(0, |sum, wanted| sum ^ hand.touch(wanted.home)));
+    /// Brings in the lines of the buckets and notes which they are: at home, or a leap from it. Few
+    /// are farther away, and they are left to the search.
+    #[inline(never)]
+    fn bring_buckets(&mut self, Ahead { plans, buckets, .. }: &mut Ahead) {
+        let hand = self.buckets.hand();
+        core::hint::black_box(buckets.iter().fold(0, |sum, wanted| sum ^ hand.touch(wanted.home)));
         let mut far = 0_u64;
-        for (nth, Wanted { nth: of, name, home }) in wanted.iter().enumerate() {
-            match hand.near(*home, name) {
-                Some(line) => ahead.plans[*of].prospect = Prospect::Counts { line: line as u32 },
-                None => far |= 1 << nth,
+        for (nth, wanted) in buckets.iter_mut().enumerate() {
+            match hand.near(wanted.home, &wanted.name) {
+                Some(line) => plans[wanted.nth].prospect = Prospect::Counts { line: line as u32 },
+                None => {
+                    far |= 1 << nth;
+                    wanted.home = hand.leap(&wanted.name);
+                }
             }
         }
-        let buckets = &self.buckets;
-        let leaps = ones(far).fold(0, |sum, nth| sum ^ buckets.touch_leap(&wanted[nth].name));
-        core::hint::black_box(leaps);
-        for Wanted { nth: of, name, .. } in ones(far).map(|nth| &wanted[nth]) {
-            if let Some(line) = buckets.far(name) {
-                ahead.plans[*of].prospect = Prospect::Counts { line: line as u32 };
+        core::hint::black_box(ones(far).fold(0, |sum, nth| sum ^ hand.touch(buckets[nth].home)));
+        for wanted in ones(far).map(|nth| &buckets[nth]) {
+            if let Some(line) = hand.near(wanted.home, &wanted.name) {
+                plans[wanted.nth].prospect = Prospect::Counts { line: line as u32 };
             }
         }
     }
@@ -163,7 +168,7 @@ impl Ledger {
     /// Decides the entries from this one on in their order until one needs more than its lines at hand,
     /// and says how many it decided. Only while [moves](Ledger::moves) are what they were when they
     /// were planned.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn decide_at_hand(
         &mut self,
         entries: &[Entry],

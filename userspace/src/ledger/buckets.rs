@@ -157,19 +157,6 @@ impl Buckets {
         self.minutes[self.slot(name.minute())].table.home(name.hash)
     }
 
-    /// Brings in the line a look-up goes to after those.
-    #[inline(never)]
-    pub(super) fn touch_leap(&self, name: &Name) -> u64 {
-        let leap = self.minutes[self.slot(name.minute())].table.leap(name.hash);
-        self.lines.groups().get(leap).map_or(0, |line| line.touch())
-    }
-
-    /// The line of a bucket, wherever that is.
-    #[inline(never)]
-    pub(super) fn far(&self, name: &Name) -> Option<usize> {
-        self.find(self.slot(name.minute()), name).map(|place| place.group as usize)
-    }
-
     /// All lines at hand: what clicks need whose bucket is there already.
     #[inline(always)]
     pub(super) fn hand(&mut self) -> Hand<'_> {
@@ -389,6 +376,13 @@ impl Hand<'_> {
     pub(super) fn near(&self, home: usize, name: &Name) -> Option<usize> {
         let is_here = |at: &usize| self.lines.get(*at).is_some_and(|line| line.is(&name.key));
         Some(home).filter(is_here).or_else(|| Some(home ^ 1).filter(is_here))
+    }
+
+    /// Where a look-up goes on that ended neither at home nor beside it.
+    #[inline(never)]
+    pub(super) fn leap(&self, name: &Name) -> usize {
+        let slot = name.minute().0 as usize & (self.minutes.len() - 1);
+        self.minutes[slot].table.leap(name.hash)
     }
 
     /// Whether an accepted or repeated click can be counted in this line as it is.

@@ -25,7 +25,8 @@ impl World {
         self.disk.borrow_mut().adopt(&digested.path).map_err(|error| error.to_string())?;
         self.tally.digests += 1;
         let id = digested.segment;
-        self.oracle.digested(((id.epoch.0, id.worker.0, header.first.get()), header.last.get()));
+        let blocks = ((id.epoch.0, id.worker.0, header.first.get()), header.last.get());
+        self.oracle.digested(digested.path.with_file_name(&segment), blocks);
         self.tell(|| format!("a digest of {segment}"));
         if self.chance.per_mille(self.plan.crashes / 4) {
             return self.crash("a digest that nobody knows of");

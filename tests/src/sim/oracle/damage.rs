@@ -86,6 +86,7 @@ impl Oracle {
             self.blocks.remove(&name);
             for row in &rows {
                 self.excused.insert(bucket_of(row));
+                self.users.destroyed(row);
                 let click = ClickName::of(&row.click);
                 self.excused_impressions.insert((click.foreign, click.impression));
                 let of_impression =

@@ -19,6 +19,8 @@ pub(super) struct UsersAtSink {
     sketches: BTreeMap<Key, (u64, Vec<u8>)>,
     /// Minutes of which the node said that some ads have no sketch.
     incomplete: BTreeSet<u32>,
+    /// What the disk destroyed rows of.
+    destroyed: BTreeSet<Key>,
     final_before: u32,
 }
 
@@ -30,6 +32,11 @@ impl UsersAtSink {
         if is_counted && user != 0 {
             self.users.entry((row.minute.get(), row.click.ad.get())).or_default().insert(user);
         }
+    }
+
+    /// The disk destroyed a row.
+    pub(super) fn destroyed(&mut self, row: &Row) {
+        self.destroyed.insert((row.minute.get(), row.click.ad.get()));
     }
 
     /// A batch came to the sink, after its rows.
@@ -67,7 +74,12 @@ impl UsersAtSink {
                         "the sketch of {key:?} is not that of its users {users:?}"
                     );
                 }
-                None => hold!(self.incomplete.contains(&key.0), "there is no sketch of {key:?}"),
+                // A start that finds no row of a minute, for the disk destroyed them, and no minute
+                // final, cannot know of it.
+                None => hold!(
+                    self.incomplete.contains(&key.0) || self.destroyed.contains(key),
+                    "there is no sketch of {key:?}"
+                ),
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! state put, for many clicks in a row or for one.
 
 use super::super::leaf::Leaf;
-use super::super::lines::{Branch, Cell, Lines};
+use super::super::lines::{Branch, Cell, Kind, Lines};
 use super::super::pages::Group;
 use super::super::spans::Spans;
 use super::super::verdict::State;
@@ -31,7 +31,9 @@ impl Hand<'_> {
     /// Reads a word of the line a branch leads to.
     #[inline(always)]
     pub(in super::super) fn touch_line(&self, branch: Branch) -> u64 {
-        self.lines.leaves.get(branch.line as usize).map_or(0, Leaf::touch)
+        // What stands in the directory was brought in with its home.
+        let has_line = !matches!(branch.kind, Kind::Nowhere | Kind::Inline);
+        self.lines.leaves.get(branch.line as usize).filter(|_| has_line).map_or(0, Leaf::touch)
     }
 
     /// The state of an impression where its branch leads; the first, if it is not there.

@@ -21,7 +21,7 @@ use weir::journal::folder::segment_ids;
 use weir::journal::{Folder, Part, SegmentId, recover_part};
 use weir::ledger::{Ledger, Recalled, RememberedState, Settings};
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
-use weir_common::id::BlockSeq;
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::row::Row;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
@@ -43,7 +43,7 @@ fn write(folder: &Folder) -> Vec<(SegmentId, Option<BlockSeq>)> {
 }
 
 fn lookout(folder: &Folder) -> Lookout {
-    Lookout::new(folder.place(), folder.epoch(), &Shelf::default())
+    Lookout::new(folder.place(), folder.epoch(), &Shelf::default(), BTreeMap::new())
 }
 
 fn digest(folder: &Folder, (id, last): (SegmentId, Option<BlockSeq>)) -> Result<DigestHeader, WriteError> {
@@ -129,7 +129,7 @@ fn a_segment_with_damage_before_acknowledged_blocks_gets_no_digest() {
     fs::write(&path, &bytes).unwrap();
     let error = digest(&folder, closed[0]).unwrap_err();
     assert!(matches!(error, WriteError::Damaged { .. } | WriteError::Gap { .. }), "{error}");
-    // The last segment of an earlier start: nothing says what it must hold.
+    // The last segment of an earlier start: nothing in the folder says what it must hold.
     let last =
         *segment_ids(folder.segments()).unwrap().iter().rfind(|id| holds_blocks(&folder, **id)).unwrap();
     drop(folder);
@@ -171,6 +171,28 @@ fn a_block_that_was_written_again_to_the_next_segment_is_in_no_digest_of_the_fir
     assert!(header.impressions() < whole.impressions(), "its clicks are the next segment's to tell");
     let none = digest(&folder, (id, Some(BlockSeq(0)))).unwrap();
     assert_eq!((none.last.get(), none.blocks.get(), none.impressions()), (0, 0, 0));
+}
+
+#[test]
+fn damage_to_the_last_block_of_an_earlier_start_is_no_torn_tail_when_that_block_was_there_at_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    write(&folder);
+    drop(folder);
+    let folder = open(dir.path());
+    let recovery = weir::journal::recover(&folder, |_, _, _| {}).unwrap();
+    let end = recovery.ends[&(Epoch(1), WorkerId(0))];
+    let last = SegmentId { epoch: Epoch(1), worker: WorkerId(0), segment: end.segment };
+    let path = folder.segments().join(last.file_name());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[end.offset as usize - 1] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let mut lookout = Lookout::new(folder.place(), folder.epoch(), &Shelf::default(), recovery.ends);
+    let wanted = lookout.look().unwrap().into_iter().find(|(id, _)| *id == last).unwrap();
+    assert_eq!(wanted.1, Some(end.last));
+    let error = digest(&folder, wanted).unwrap_err();
+    assert!(matches!(error, WriteError::Damaged { .. }), "{error}");
+    assert!(digest(&folder, (last, None)).is_ok(), "it looks like a torn tail");
 }
 
 fn holds_blocks(folder: &Folder, id: SegmentId) -> bool {
@@ -282,7 +304,7 @@ impl Feed {
         let (written, receiver) = sync_channel(1000);
         let place = node.folder.place();
         let shelf = Shelf::open(&place).unwrap().0;
-        let lookout = Lookout::new(place.clone(), node.folder.epoch(), &shelf);
+        let lookout = Lookout::new(place.clone(), node.folder.epoch(), &shelf, node.recovery.ends.clone());
         node.forwarder.keep_digests(Digests::new(place, shelf, DAY_MS, receiver));
         Self { lookout, written }
     }

@@ -1,6 +1,7 @@
 //! What a node does beside its workers and its forwarder: it digests closed segments, and counts
 //! the rows that a start left for later. Threads of the daemon, steps here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +13,8 @@ use weir::digest::header::digest_path;
 use weir::digest::write::remove_unfinished;
 use weir::digest::{DigestHeader, Digests, Shelf};
 use weir::forward::{self, Counted, Forwarder, Sink, Uniques};
-use weir::journal::{Folder, Place, SegmentId};
+use weir::journal::{Folder, Place, Position, SegmentId};
+use weir_common::id::{Epoch, WorkerId};
 
 use super::plan::Plan;
 
@@ -37,12 +39,13 @@ impl Aside {
     pub fn of<S: Sink>(
         folder: &Folder,
         (shelf, past, uniques): (Shelf, Option<Past>, Uniques),
+        ends: BTreeMap<(Epoch, WorkerId), Position>,
         plan: &Plan,
         forwarder: &mut Forwarder<S>,
     ) -> Result<Self, String> {
         let place = folder.place();
         remove_unfinished(&place.segments).map_err(|error| error.to_string())?;
-        let lookout = Lookout::new(place.clone(), folder.epoch(), &shelf);
+        let lookout = Lookout::new(place.clone(), folder.epoch(), &shelf, ends);
         let past = past.map(|past| {
             let (sender, counted) = sync_channel(1);
             forwarder.await_past(forward::Past { counted });

@@ -120,7 +120,7 @@ impl Node {
         let given = (Arc::clone(&budget), Arc::new(ForwardStats::default()));
         let mut forwarder =
             Forwarder::new(forwarder_config(plan), &folder, &recovery, sink, ends, given).map_err(text)?;
-        let aside = Aside::of(&folder, (shelf, past, uniques), plan, &mut forwarder)?;
+        let aside = Aside::of(&folder, (shelf, past, uniques), recovery.ends.clone(), plan, &mut forwarder)?;
         let latest = latest.max(checkpoint.final_before.start());
         let clock = Arc::<NodeClock>::default();
         let shown = clocks.get();

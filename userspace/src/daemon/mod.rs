@@ -34,6 +34,7 @@ use crate::config::{Config, Host};
 use crate::control::{
     self, AtomicState, Control, ControlHandle, Drain, Identity, RecoveryStatus, Sources, State,
 };
+use crate::digest::digester::Lookout;
 use crate::digest::{Digester, Digests, Shelf};
 use crate::forward::embedded::StoreError;
 use crate::forward::forwarder::StartError;
@@ -42,7 +43,7 @@ use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
 use crate::journal::spool::{SpoolGauges, SpoolWatch};
-use crate::journal::{DiskBudget, Folder, FolderError};
+use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
 use crate::ledger;
 use crate::rejects::{Gate, samplers};
 use crate::rx::udp::SocketError;
@@ -240,7 +241,7 @@ impl Node {
             samplers(self.cores.len() as u16, samples_per_s, self.folder.epoch(), &gate);
         forwarder.take_samples(samples);
         forwarder.keep_time(Arc::clone(&self.clock));
-        forwarder.keep_digests(self.digests(config, shelf)?);
+        forwarder.keep_digests(self.digests(config, shelf, recovery)?);
         let place = self.folder.segments().to_owned();
         let spool =
             SpoolGuard::new(SpoolWatch::new(Arc::clone(&self.spool)), Arc::clone(&budget), place, gate);
@@ -294,9 +295,10 @@ impl Node {
     }
 
     /// The digests of the folder and the thread that writes more of them.
-    fn digests(&self, config: &Config, shelf: Shelf) -> Result<Digests, DaemonError> {
+    fn digests(&self, config: &Config, shelf: Shelf, recovery: Recovery) -> Result<Digests, DaemonError> {
         let place = self.folder.place();
-        let (digester, written) = Digester::start(place.clone(), self.folder.epoch(), &shelf, &self.cores)
+        let lookout = Lookout::new(place.clone(), self.folder.epoch(), &shelf, recovery.ends);
+        let (digester, written) = Digester::start(lookout, &self.cores)
             .map_err(|source| DaemonError::Thread { name: "weir-digest".to_owned(), source })?;
         let lifetime_ms = config.admission.lifetime.as_millis() as u64;
         Ok(Digests::new(place, shelf, lifetime_ms, written).by(digester))

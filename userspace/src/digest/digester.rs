@@ -5,7 +5,7 @@
 //! later segment of its worker holds a block, because a journal writes to one segment at a time
 //! and never goes back. So no worker has to tell anybody anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::thread::CpuSet;
 use weir_common::block::BlockHeader;
-use weir_common::id::{BlockSeq, Epoch};
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::time::UnixMs;
 use zerocopy::FromBytes;
 
@@ -25,7 +25,7 @@ use super::shelf::Shelf;
 use super::write::{WriteError, remove_unfinished, write_digest};
 use crate::journal::folder::segment_ids;
 use crate::journal::scan::{Found, SegmentScan};
-use crate::journal::{DiskBudget, FolderError, Place, SegmentId};
+use crate::journal::{DiskBudget, FolderError, Place, Position, SegmentId};
 
 /// From one look into the folder to the next: a worker at full rate fills a segment in about as
 /// long.
@@ -40,15 +40,23 @@ const WAITING_MAX: usize = 1024;
 pub struct Lookout {
     place: Place,
     epoch: Epoch,
+    /// Where the streams of earlier starts ended, when this one began.
+    ends: BTreeMap<(Epoch, WorkerId), Position>,
     /// Digested, or given up for this run.
     done: BTreeSet<SegmentId>,
 }
 
 impl Lookout {
-    /// A lookout in this start of the daemon, over a folder with these digests.
+    /// A lookout in this start of the daemon, over a folder with these digests, in which the streams
+    /// of earlier starts end here.
     #[must_use]
-    pub fn new(place: Place, epoch: Epoch, shelf: &Shelf) -> Self {
-        Self { place, epoch, done: shelf.iter().map(DigestHeader::id).collect() }
+    pub fn new(
+        place: Place,
+        epoch: Epoch,
+        shelf: &Shelf,
+        ends: BTreeMap<(Epoch, WorkerId), Position>,
+    ) -> Self {
+        Self { place, epoch, ends, done: shelf.iter().map(DigestHeader::id).collect() }
     }
 
     /// The segments that are closed and not done, oldest first, each with the last block it must
@@ -68,11 +76,18 @@ impl Lookout {
             let after = ids[at + 1..].iter().take_while(is_next).find_map(|&next| self.first_block(next));
             match after {
                 Some(next) => closed.push((id, Some(BlockSeq(next.0.saturating_sub(1))))),
-                None if id.epoch < self.epoch => closed.push((id, None)),
+                None if id.epoch < self.epoch => closed.push((id, self.end_in(id))),
                 None => {}
             }
         }
         Ok(closed)
+    }
+
+    /// The last block of a segment that none with blocks follows, as the start has seen it. What is
+    /// damaged since is no torn tail.
+    fn end_in(&self, id: SegmentId) -> Option<BlockSeq> {
+        let end = self.ends.get(&(id.epoch, id.worker))?;
+        Some(if end.segment == id.segment { end.last } else { BlockSeq(0) })
     }
 
     /// The first block of a segment, if there is one yet.
@@ -120,16 +135,10 @@ impl Digester {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(
-        place: Place,
-        epoch: Epoch,
-        shelf: &Shelf,
-        cores: &[usize],
-    ) -> io::Result<(Self, Receiver<DigestHeader>)> {
+    pub fn start(lookout: Lookout, cores: &[usize]) -> io::Result<(Self, Receiver<DigestHeader>)> {
         let (sender, written) = sync_channel(WAITING_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let (told, cores) = (Arc::clone(&stop), cores.to_vec());
-        let lookout = Lookout::new(place, epoch, shelf);
         let run = move || {
             step_aside(&cores, NICENESS);
             digest_all(lookout, &sender, &told);

@@ -182,7 +182,7 @@ impl Node {
             writer.seal();
             writer
         };
-        let lookout = Lookout::new(folder.place(), folder.epoch(), &shelf);
+        let lookout = Lookout::new(folder.place(), folder.epoch(), &shelf, BTreeMap::new());
         let writers = (0..workers).map(writer).collect();
         Self { folder, shards, ledgers, writers, lookout, sink, shares, checkpoint, uniques }
     }

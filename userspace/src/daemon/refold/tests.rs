@@ -159,7 +159,7 @@ fn a_damaged_digest_is_replaced_by_the_rows_of_its_segment() {
     write_journal(&Folder::open(path.path(), NodeId(1)).expect("folder"));
     let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
     let (place, shards) = (folder.place(), ShardMap::even(3));
-    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default());
+    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default(), BTreeMap::new());
     let closed = lookout.look().expect("folder");
     for wanted in closed.clone() {
         lookout.digest(wanted, &AtomicBool::new(false)).expect("not stopped").expect("a digest");
@@ -208,7 +208,7 @@ fn a_past_that_lost_blocks_since_it_was_digested_has_no_unique_users_and_says_so
     write_journal(&Folder::open(path.path(), NodeId(1)).expect("folder"));
     let folder = Folder::open(path.path(), NodeId(1)).expect("folder");
     let (place, shards) = (folder.place(), ShardMap::even(1));
-    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default());
+    let mut lookout = Lookout::new(place.clone(), folder.epoch(), &Shelf::default(), BTreeMap::new());
     let closed = lookout.look().expect("folder");
     for wanted in closed.clone() {
         lookout.digest(wanted, &AtomicBool::new(false)).expect("not stopped").expect("a digest");

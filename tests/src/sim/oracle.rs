@@ -209,7 +209,9 @@ impl Oracle {
                         // A foreign impression may be forgotten after a lifetime.
                         hold!(
                             truth.created <= 1 || name.foreign || truth.is_excused,
-                            "{name:?} was created twice"
+                            "{name:?} was created twice; on the medium in {:?}, at the sink in {:?}",
+                            truth.durable,
+                            truth.at_sink
                         );
                     }
                     Some(AckStatus::Malformed) => {

@@ -87,7 +87,8 @@ impl Lookout {
     /// damaged since is no torn tail.
     fn end_in(&self, id: SegmentId) -> Option<BlockSeq> {
         let end = self.ends.get(&(id.epoch, id.worker))?;
-        Some(if end.segment == id.segment { end.last } else { BlockSeq(0) })
+        // A later segment may hold the last blocks once more, after a failure here.
+        (end.segment == id.segment).then_some(end.last)
     }
 
     /// The first block of a segment, if there is one yet.

@@ -206,6 +206,23 @@ fn trimmed_segments_at_the_front_are_no_loss() {
 }
 
 /// A sealed block of one click, chained as told.
+#[test]
+fn a_first_block_that_is_gone_from_the_first_segment_is_missing_and_not_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    let mut writer = Writer::new(&folder, 0);
+    for n in 0..4 {
+        writer.write(at(n), n * 10..n * 10 + 10);
+    }
+    let path = segments(dir.path())[0].clone();
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    // Its page was never written, whatever the disk said: zeros, as behind the end of a segment.
+    file.write_all_at(&[0; 4096], 4096).unwrap();
+    let (numbers, recovery) = recovered(&folder);
+    assert_eq!(numbers, (10..40).collect::<Vec<_>>());
+    assert_eq!(recovery.report.lost_blocks, 1, "{}", recovery.report);
+}
+
 fn block(folder: &weir::journal::Folder, sequence: u64, previous_crc: u32, n: u64) -> SealedBlock {
     let mut builder = BlockBuilder::new(4096);
     let identity = BlockIdentity { sequence: BlockSeq(sequence), ..folder.writer(WorkerId(0)) };

@@ -115,6 +115,9 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// The number of a worker's first segment in an epoch.
+const FIRST_SEGMENT: SegmentNo = SegmentNo(1);
+
 /// The blocks of one (epoch, worker).
 #[derive(Debug)]
 pub struct BlockStream {
@@ -281,6 +284,8 @@ impl BlockStream {
                     damaged: false,
                 });
                 self.scan = Some(scan);
+                // Streams begin here with block 1. Where this segment is gone, they were trimmed.
+                self.first_known |= id.segment == FIRST_SEGMENT;
             }
             Err(error) => {
                 self.findings.push(Finding::Unopened { segment: id, error: io_text(&error) });

@@ -269,4 +269,28 @@ mod tests {
         assert_eq!(split_block(&block), Some((&header, &b"rows"[..])));
         assert_eq!(split_block(&block[..100]), None);
     }
+
+    /// The octets of a table's columns up to the first of no fixed width, and how many columns those are.
+    fn widths_of(table: &str) -> (usize, usize) {
+        let tables = include_str!("../../../../deploy/kafka/tables.sql");
+        let (_, table) = tables.split_once(&format!("CREATE TABLE {table}\n(\n")).expect("the table");
+        let (columns, _) = table.split_once("\n)").expect("its end");
+        let fixed =
+            columns.lines().map_while(|line| match line.trim().trim_end_matches(',').split_once(' ')?.1 {
+                "UInt8" => Some(1),
+                "UInt16" | "FixedString(2)" => Some(2),
+                "UInt32" | "Int32" => Some(4),
+                "UInt64" => Some(8),
+                "FixedString(16)" => Some(16),
+                _ => None,
+            });
+        fixed.fold((0, 0), |(octets, columns), width| (octets + width, columns + 1))
+    }
+
+    #[test]
+    fn the_tables_of_deploy_are_as_wide_as_the_records() {
+        assert_eq!(widths_of("weir_clicks"), (weir_common::row::ROW_LEN, 27));
+        assert_eq!(widths_of("weir_buckets"), (size_of::<BucketRecord>(), 25));
+        assert_eq!(widths_of("weir_uniques"), (size_of::<UniquesRecord>(), 6));
+    }
 }

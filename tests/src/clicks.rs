@@ -9,6 +9,8 @@ use weir_sdk::{Config, Ledger, UdpClient};
 
 use crate::node::NodeFolder;
 
+/// Longer than a slow machine takes for an ack: a click that was sent again would be answered as known.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest a lab waits for answers.
 const ANSWERS_MAX: Duration = Duration::from_secs(60);
 /// Older than any click may be to count in its own minute.
@@ -63,7 +65,9 @@ impl Known {
 /// When an answer does not come in time.
 pub fn send(folder: &NodeFolder, clicks: &[Click]) -> Result<Ledger> {
     let node = ([127, 0, 0, 1], folder.port()).into();
-    let mut client = UdpClient::connect(node, Config { seed: rand::random(), ..Config::default() })?;
+    let ack_timeout_ns = ACK_TIMEOUT.as_nanos() as u64;
+    let mut client =
+        UdpClient::connect(node, Config { seed: rand::random(), ack_timeout_ns, ..Config::default() })?;
     for click in clicks {
         client.offer(click, &[]).context("the sender has no room")?;
     }

@@ -74,7 +74,9 @@ fn a_sketch_with_a_user_it_should_not_have_is_found() {
 #[test]
 fn a_clock_that_is_believed_when_it_is_wrong_is_found() {
     let (_, wrong) = first_to_find(Canary::BelievedClock);
-    assert!(wrong.contains("for the time, and it is"), "{wrong}");
+    // Said of its time, or of minutes that became final too early for it.
+    let is_it = ["for the time, and it is", "the bucket of ad"].iter().any(|it| wrong.contains(it));
+    assert!(is_it, "{wrong}");
 }
 
 #[test]

@@ -23,7 +23,14 @@ fn run(bootstrap: &str, load: Load) -> (Value, Value) {
     let status = folder.final_status().expect("final status");
     assert_eq!(status["clicks"]["residual"], 0);
     let recount = Recount::of(bootstrap, &prefix).expect("recount");
-    println!("{recount}");
+    let ms = |of: &str, quantile: &str| status["forward"][of][quantile].as_f64().unwrap_or_default() / 1e6;
+    println!(
+        "{recount}\nclick to committed bucket p50 {:.0} ms, p99 {:.0} ms; a transaction p50 {:.0} ms, p99 {:.0} ms",
+        ms("click_to_bucket_ns", "p50"),
+        ms("click_to_bucket_ns", "p99"),
+        ms("flush_latency_ns", "p50"),
+        ms("flush_latency_ns", "p99"),
+    );
     recount.check().expect("sound topics");
     let (missing, acknowledged) = recount.missing(&acked).expect("acked log");
     assert!(acknowledged > 100, "{acknowledged}");

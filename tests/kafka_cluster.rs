@@ -19,7 +19,7 @@ fn rows(status: &Value) -> u64 {
 }
 
 fn settled(status: &Value) -> bool {
-    rows(status) > 0 && status["forward"]["last_error"] == ""
+    rows(status) > 0 && status["forward"]["last_error"].is_null()
 }
 
 #[test]

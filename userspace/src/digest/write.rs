@@ -52,6 +52,11 @@ pub enum WriteError {
         /// The segment.
         segment: SegmentId,
     },
+    /// {segment} holds blocks that were written again to the next one after a failure, so it has no digest and stays until its impressions expire
+    Repeated {
+        /// The segment.
+        segment: SegmentId,
+    },
     /// {segment} has damage at {offset}, so it has no digest and stays until its impressions expire
     Damaged {
         /// The segment.
@@ -81,8 +86,8 @@ fn unread(doing: &'static str, segment: SegmentId) -> impl FnOnce(io::Error) -> 
 }
 
 /// Writes the digest of a closed segment and makes it durable. One that is there already is
-/// replaced. `last` is the last block the segment must hold, as the one after it says, and the last
-/// that the digest knows of; `None` when
+/// replaced. `last` is the last block the segment must hold, as the one after it says, and it may
+/// hold none beyond; `None` when
 /// its stream ends with it, and no sound block may follow damage then.
 ///
 /// # Errors
@@ -217,8 +222,10 @@ impl<'a> Gathered<'a> {
                     return Ok(());
                 }
                 // Written here first, without success, and again in the segment after it: what is
-                // here of it may be in the page cache alone.
-                Found::Block(_) if is_beyond(scan.block(), last) => break,
+                // here of it may be in the page cache alone. Each start looks which copy is sound.
+                Found::Block(_) if is_beyond(scan.block(), last) => {
+                    return Err(WriteError::Repeated { segment: id });
+                }
                 Found::Block(_) => self.block(scan.block(), id)?,
                 Found::Damage(damage) if torn.is_none() => torn = Some(damage),
                 Found::Damage(_) => {}

@@ -8,7 +8,7 @@ mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use weir::forward::Batch;
 use weir_common::bucket::BucketKey;
@@ -17,7 +17,7 @@ use weir_common::row::Row;
 use weir_common::wire::{AckStatus, Acks, Click, Datagram, click_flags};
 
 use super::limits::Limits;
-use super::segments::{BlockName, blocks_in};
+use super::segments::{BlockName, blocks_in, blocks_of};
 use rows::Totals;
 use users::UsersAtSink;
 
@@ -95,9 +95,9 @@ pub struct Oracle {
     destroyed: BTreeSet<BlockName>,
     /// Impressions of which the disk destroyed a row.
     excused_impressions: BTreeSet<(bool, u128)>,
-    /// The segments that have a digest: the blocks it knows, the first of them and the last one's
-    /// sequence. No start has to read them, and no start reads others there.
-    digested: BTreeMap<PathBuf, Loss>,
+    /// Blocks of which a digest knows the clicks: the first of each range, and the last one's
+    /// sequence. No start has to read them.
+    digested: Vec<Loss>,
     /// Streams of which segments were deleted.
     trimmed: BTreeSet<(u32, u16)>,
     /// Buckets of rows that the disk destroyed after they were forwarded, or before.
@@ -133,7 +133,7 @@ impl Oracle {
             users: UsersAtSink::default(),
             closed_before: BTreeMap::new(),
             destroyed: BTreeSet::new(),
-            digested: BTreeMap::new(),
+            digested: Vec::new(),
             trimmed: BTreeSet::new(),
             excused_impressions: BTreeSet::new(),
             excused: BTreeSet::new(),
@@ -287,7 +287,7 @@ impl Oracle {
         self.blocks.clear();
         self.clicks.values_mut().for_each(|truth| truth.durable.clear());
         for (path, bytes) in segments {
-            for (name, rows) in self.blocks_that_count(path, bytes) {
+            for (name, rows) in blocks_of(path, bytes) {
                 self.note_block(name, &rows)?;
             }
         }

@@ -367,7 +367,7 @@ impl World {
         self.disk_is_read_only = false;
         self.sink_busy_until_ms = 0;
         let disk = Rc::clone(&self.disk);
-        let (node, mut rows, findings) = {
+        let (node, rows, findings) = {
             let mut medium = FaultyMedium {
                 trouble: None,
                 share: 0,
@@ -402,8 +402,6 @@ impl World {
         let (lost, damaged) = losses(if is_heard { &findings } else { &[] });
         self.oracle.starts(node.epoch, self.store.borrow().checkpoint().final_before.0);
         self.oracle.reported(&lost, &damaged)?;
-        let counted = self.oracle.names_that_count(disk.borrow().durable());
-        rows.retain(|(block, _)| counted.contains(block));
         self.oracle.recovered(&rows)?;
         self.is_misled |= rows.is_empty() && self.clock_is_wrong();
         self.node = Some(node);

@@ -16,9 +16,7 @@ use weir_common::time::{Minute, UnixMs};
 use super::DaemonError;
 use crate::digest::digester::step_aside;
 use crate::forward::{self, Counted, Uniques};
-use crate::journal::{
-    BlockIdentity, FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part,
-};
+use crate::journal::{FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part};
 use crate::ledger::{Ledger, Settings};
 use crate::worker::shard_map::ShardMap;
 use crate::worker::unflushed::Unflushed;
@@ -27,8 +25,6 @@ use crate::worker::unflushed::Unflushed;
 pub struct Past {
     pub(super) place: Place,
     pub(super) part: Part,
-    /// What is to be counted in it.
-    pub(super) blocks: Blocks,
     pub(super) shards: ShardMap,
     pub(super) settings: Settings,
     /// Minutes the sink has the last word on.
@@ -39,29 +35,6 @@ pub struct Past {
     pub(super) last_minute: Minute,
     /// The users of the rows that were refolded before.
     pub(super) uniques: Uniques,
-}
-
-/// The blocks that digests stand for. A segment on which something failed may hold more, which were
-/// written again to the next one and are counted from there.
-#[derive(Debug, Default)]
-pub(super) struct Blocks {
-    /// The first of each range, and the last one's sequence.
-    ranges: BTreeMap<(Epoch, WorkerId, BlockSeq), BlockSeq>,
-}
-
-impl Blocks {
-    /// Those of these segments.
-    pub(super) fn of<'a>(segments: impl Iterator<Item = &'a SegmentSummary>) -> Self {
-        let range =
-            |segment: &SegmentSummary| ((segment.id.epoch, segment.id.worker, segment.first), segment.last);
-        Self { ranges: segments.map(range).collect() }
-    }
-
-    fn contain(&self, of: &BlockIdentity) -> bool {
-        let (writer, block) = ((of.epoch, of.worker), of.sequence);
-        let before = self.ranges.range((writer.0, writer.1, BlockSeq(0))..=(writer.0, writer.1, block));
-        before.last().is_some_and(|(_, &last)| block <= last)
-    }
 }
 
 const NAME: &str = "weir-past";
@@ -102,10 +75,7 @@ impl Past {
             (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
         let mut uniques = std::mem::take(&mut self.uniques);
         let (mut rows, mut latest) = (0_u64, UnixMs(0));
-        let found = recover_part(&self.place, &self.part, |header, row, _| {
-            if !self.blocks.contain(&BlockIdentity::of(header)) {
-                return;
-            }
+        let found = recover_part(&self.place, &self.part, |_, row, _| {
             let owner = self.shards.owner(row.click.shard());
             let (ledger, unflushed) = &mut ledgers[usize::from(owner.0)];
             self.row(row, ledger, unflushed);

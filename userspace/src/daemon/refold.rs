@@ -14,7 +14,7 @@ use weir_common::row::Row;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
 
 use super::heal::Healed;
-use super::past::{Blocks, Past, ends_of, part_of};
+use super::past::{Past, ends_of, part_of};
 use super::recall::{RecallReport, recall};
 use crate::digest::{DigestError, DigestHeader, Shelf};
 use crate::forward::{Checkpoint, Uniques};
@@ -103,7 +103,6 @@ pub(super) fn refold_healed(
     let mut uniques = std::mem::take(&mut fold.uniques);
     let past = (!plan.past.is_empty()).then(|| Past {
         part: part_of(&plan.known, &plan.past),
-        blocks: Blocks::of(plan.past.iter().filter_map(|id| plan.known.get(id))),
         ends: ends_of(&plan.known, &plan.past),
         last_minute: plan.minutes.last().copied().unwrap_or_default(),
         place,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use weir_common::row::Row;
 use weir_common::time::Minute;
 
 use super::super::segments::{BlockName, blocks_of, stream_of};
@@ -25,8 +24,7 @@ impl Oracle {
         let (_, latest) = self.wall.unwrap_or_default();
         self.trimmed.extend(stream_of(path));
         // What failed here was written again to another segment.
-        let counted = self.blocks_that_count(path, bytes);
-        let gone = counted.into_iter().filter(|(block, _)| !left.contains(block));
+        let gone = blocks_of(path, bytes).into_iter().filter(|(block, _)| !left.contains(block));
         for (block, rows) in gone {
             for row in &rows {
                 let name = ClickName::of(&row.click);
@@ -46,28 +44,9 @@ impl Oracle {
         Ok(())
     }
 
-    /// A digest of these blocks of a segment is durable: the first of them, and the last one's
-    /// sequence.
-    pub fn digested(&mut self, segment: PathBuf, blocks: Loss) {
-        self.digested.insert(segment, blocks);
-    }
-
-    /// The sound blocks of a segment. What a digest does not know of its segment was written there
-    /// without success: it stands elsewhere too, or nobody was told that it is durable.
-    pub(super) fn blocks_that_count(&self, path: &Path, bytes: &[u8]) -> Vec<(BlockName, Vec<Row>)> {
-        let mut blocks = blocks_of(path, bytes);
-        if let Some((_, last)) = self.digested.get(path) {
-            blocks.retain(|((.., sequence), _)| sequence <= last);
-        }
-        blocks
-    }
-
-    /// The names of all blocks in these segments that a start has to know of.
-    pub fn names_that_count<'a>(
-        &self,
-        segments: impl Iterator<Item = (&'a Path, &'a [u8])>,
-    ) -> BTreeSet<BlockName> {
-        segments.flat_map(|(path, bytes)| self.blocks_that_count(path, bytes)).map(|(name, _)| name).collect()
+    /// A digest of these blocks is durable: the first of them, and the last one's sequence.
+    pub fn digested(&mut self, blocks: Loss) {
+        self.digested.push(blocks);
     }
 
     /// The disk damaged what it held: `before` became what `after` says.
@@ -114,7 +93,7 @@ impl Oracle {
             let is_forwarded = self.forwarded.get(&(epoch, worker)).is_some_and(|last| sequence <= *last);
             let may_be_trimmed = is_forwarded && self.trimmed.contains(&(epoch, worker));
             // What comes of it is said when it is read: lost blocks are gaps to the sink.
-            let is_digested = self.digested.values().any(|&((of, by, first), last)| {
+            let is_digested = self.digested.iter().any(|&((of, by, first), last)| {
                 (of, by) == (epoch, worker) && (first..=last).contains(&sequence)
             });
             hold!(

@@ -26,7 +26,7 @@ impl World {
         self.tally.digests += 1;
         let id = digested.segment;
         let blocks = ((id.epoch.0, id.worker.0, header.first.get()), header.last.get());
-        self.oracle.digested(digested.path.with_file_name(&segment), blocks);
+        self.oracle.digested(blocks);
         self.tell(|| format!("a digest of {segment}"));
         if self.chance.per_mille(self.plan.crashes / 4) {
             return self.crash("a digest that nobody knows of");

@@ -17,9 +17,9 @@ use std::hint::black_box;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use rustix::time::{ClockId, clock_gettime};
 use weir::admission::{self, Admission, Arrival, Judgement, KeyRing, SigningKey};
 use weir::ledger::{Decision, Entry, Ledger, Settings};
+use weir_bench::thread_time::thread_time;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::reason::{OUTCOMES, Outcome};
 use weir_common::siphash::SipKey;
@@ -466,14 +466,9 @@ impl Bench {
     }
 }
 
-/// Processor time of this thread in ns: what others do on the machine meanwhile costs it caches,
-/// but no time it did not run.
+/// Processor time of this thread in ns.
 fn time(work: impl FnOnce()) -> f64 {
-    let now_ns = || {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
-    };
-    let start_ns = now_ns();
+    let began = thread_time();
     work();
-    now_ns() - start_ns
+    (thread_time() - began).as_nanos() as f64
 }

@@ -11,10 +11,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::time::{ClockId, clock_gettime};
 use weir::rx::udp::open_group;
 use weir::uring::{Completion, ReceiverId, Settings, Uring};
 use weir_bench::recvmmsg::Batch;
+use weir_bench::thread_time::thread_time;
 
 /// Datagrams of one round: many times what a ring holds, so that stopping and starting it counts.
 const DATAGRAMS: usize = 3000;
@@ -73,14 +73,9 @@ fn measure(size: usize, address: SocketAddr, mut drain: impl FnMut() -> Result<(
     for _ in 0..DATAGRAMS {
         sender.send_to(&payload, address)?;
     }
-    let began_ns = cpu_ns();
+    let began = thread_time();
     drain()?;
-    Ok((cpu_ns() - began_ns) as f64 / DATAGRAMS as f64)
-}
-
-fn cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    Ok((thread_time() - began).as_nanos() as f64 / DATAGRAMS as f64)
 }
 
 fn median(values: &mut [f64]) -> f64 {

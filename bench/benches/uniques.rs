@@ -15,9 +15,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use weir::forward::kafka::record::{BucketRecord, UniquesRecord};
 use weir::forward::{Bucket, FlushNo, Uniques};
+use weir_bench::thread_time::thread_time;
+use weir_bench::zipf::ad_table;
 use weir_common::block::BLOCK_HEADER_LEN;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
@@ -82,20 +83,6 @@ impl Load {
             on_row(n, &row);
         }
     }
-}
-
-fn zipf(ads: u32) -> Vec<u32> {
-    let total: f64 = (1..=ads).map(|rank| 1.0 / f64::from(rank)).sum();
-    let (mut ad, mut up_to) = (0, 1.0 / total);
-    let cell = |cell: usize| {
-        let share = (cell as f64 + 0.5) / CELLS as f64;
-        while share > up_to && ad + 1 < ads {
-            ad += 1;
-            up_to += 1.0 / f64::from(ad + 1) / total;
-        }
-        ad
-    };
-    (0..CELLS).map(cell).collect()
 }
 
 /// Octets of a topic's records, as they are and as they are sent.
@@ -171,11 +158,6 @@ fn buckets(load: &Load, dimensions: Dimensions, flushes: u64) -> Topic {
     topic
 }
 
-fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
 /// Bytes of the process in memory.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -225,7 +207,7 @@ fn sketches(load: &Load) -> Folded {
 fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u64>().ok());
     let (ads, per_ad) = (numbers.next().unwrap_or(100_000), numbers.next().unwrap_or(300));
-    let mut load = Load { ads: zipf(ads as u32), clicks: ads * per_ad, population: 0 };
+    let mut load = Load { ads: ad_table(CELLS, ads as u32, 0.0), clicks: ads * per_ad, population: 0 };
     let datagrams = load.clicks.div_ceil(CLICKS_PER_DATAGRAM);
     let received = load.clicks * CLICK_LEN as u64 + datagrams * HEADER_LEN as u64;
     println!("{ads} ads, {} clicks in a minute, {received} octets received", load.clicks);

@@ -9,13 +9,14 @@ use weir_common::wire::{Click, click_flags, extension};
 use weir_sdk::{Minter, Offer};
 
 use crate::kind::Kind;
+use crate::zipf::ad_table;
 
 /// Fresh clicks remembered to be sent again or clicked again.
 const RECENT: usize = 4096;
 /// Sequences one thread takes at a time. All of a block are issued in the same second, as a busy
 /// ad server would: consecutive and close in time.
 const BLOCK: u64 = 1024;
-/// One ad for each cell, drawn evenly: the popularity of ads follows Zipf with exponent 1.
+/// Cells of the table that ads are drawn from.
 const AD_CELLS: usize = 1 << 16;
 const COUNTRIES: [[u8; 2]; 8] = [*b"DE", *b"US", *b"FR", *b"GB", *b"BR", *b"IN", *b"JP", [0, 0]];
 /// One click in so many carries a user agent.
@@ -99,7 +100,7 @@ impl ClickSource {
             minter: minter(identity.key_id),
             unknown: minter(UNKNOWN_KEY),
             rng: SmallRng::seed_from_u64(identity.seed ^ identity.thread << 32),
-            ads: ad_table(identity.ads, identity.hot_share),
+            ads: ad_table(AD_CELLS, identity.ads, identity.hot_share),
             recent: Vec::with_capacity(RECENT),
             recent_next: 0,
             made: 0,
@@ -272,22 +273,6 @@ impl ClickSource {
     }
 }
 
-/// Ads 0 to `ads - 1`, each as often as Zipf's law with exponent 1 says of what the first one leaves.
-fn ad_table(ads: u32, hot_share: f64) -> Vec<u32> {
-    let total: f64 = (1..=ads).map(|rank| 1.0 / f64::from(rank)).sum::<f64>() / (1.0 - hot_share);
-    let (mut ad, mut up_to) = (0, hot_share + 1.0 / total);
-    (0..AD_CELLS)
-        .map(|cell| {
-            let share = (cell as f64 + 0.5) / AD_CELLS as f64;
-            while share > up_to && ad + 1 < ads {
-                ad += 1;
-                up_to += 1.0 / f64::from(ad + 1) / total;
-            }
-            ad
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -357,17 +342,5 @@ mod tests {
         let ordinals: Vec<u8> = (0..6).map(|_| source.make(Kind::Repeat, NOW_MS).click.ordinal).collect();
         assert_eq!(ordinals, [1, 2, 3, 4, 5, 6]);
         assert_eq!(source.make(Kind::Repeat, NOW_MS).kind, Kind::Fresh);
-    }
-
-    #[test]
-    fn the_first_of_a_hundred_ads_gets_its_zipf_share() {
-        let table = ad_table(100, 0.0);
-        let first = table.iter().filter(|&&ad| ad == 0).count() as f64 / AD_CELLS as f64;
-        assert!((first - 1.0 / 5.187).abs() < 0.001, "{first}");
-        assert_eq!(table.iter().max(), Some(&99));
-        let hot = ad_table(100, 0.9);
-        let first = hot.iter().filter(|&&ad| ad == 0).count() as f64 / AD_CELLS as f64;
-        assert!((first - 0.9 - 0.1 / 5.187).abs() < 0.001, "{first}");
-        assert_eq!(hot.iter().max(), Some(&99));
     }
 }

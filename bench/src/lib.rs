@@ -23,5 +23,7 @@ pub mod raw_frames;
 pub mod recvmmsg;
 pub mod report;
 pub mod sink;
+pub mod thread_time;
 pub mod udp;
 pub mod verdict;
+pub mod zipf;

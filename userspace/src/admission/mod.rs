@@ -131,8 +131,7 @@ impl Admission {
     /// # Errors
     /// `unknown_key` or `bad_tag`.
     pub fn check_tag(&self, click: &Click) -> Result<(), Reason> {
-        let key = self.keys.find(click.impression.issuer(), click.impression.key());
-        let key = key.ok_or(Reason::UnknownKey)?;
+        let key = self.signing_key_of(click)?;
         if click.expected_tag(key) == click.tag.get() { Ok(()) } else { Err(Reason::BadTag) }
     }
 
@@ -191,6 +190,11 @@ impl Admission {
         if issued_at_ms.saturating_sub(received_at.0) > self.settings.max_ahead_ms {
             return Err(Reason::NotYetIssued);
         }
+        self.signing_key_of(click)
+    }
+
+    #[inline(always)]
+    fn signing_key_of(&self, click: &Click) -> Result<&SipKey, Reason> {
         self.keys.find(click.impression.issuer(), click.impression.key()).ok_or(Reason::UnknownKey)
     }
 

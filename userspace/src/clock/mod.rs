@@ -128,7 +128,8 @@ impl NodeClock {
         let in_time = self.in_time.swap(0, Ordering::Relaxed);
         let future = self.future.swap(0, Ordering::Relaxed);
         let issued = self.issued_ms.iter().take(future.min(ISSUES_HEARD));
-        // One that is counted and not there yet says zero, and one zero moves no middle.
+        // One that is counted and not there yet says what stood there before: an older issue, or zero.
+        // The middle of many hardly moves for it.
         let issued = issued.map(|ms| UnixMs(ms.load(Ordering::Relaxed))).collect();
         Signed { in_time, future: future as u64, issued }
     }

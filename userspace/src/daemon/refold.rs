@@ -88,9 +88,9 @@ pub(super) fn refold_healed(
     let known = plan.known.iter().map(|(id, summary)| (*id, *summary)).collect();
     let part = Part { known, until: None };
     let owed = owed_minutes(&place, &part, &plan, &healed, checkpoint)?;
-    let mut fold = Fold::new(shards, settings, ledgers, owed, compared_after, Instant::now());
-    fold.uniques = Uniques::new(uniques_bytes_max);
-    fold.uniques.settle(checkpoint.final_before);
+    let mut uniques = Uniques::new(uniques_bytes_max);
+    uniques.settle(checkpoint.final_before);
+    let mut fold = Fold::new(shards, settings.lateness_ms, (ledgers, uniques), owed, compared_after);
     let mut recovery = recover_part(&place, &part, |header, row, _| {
         let of = BlockIdentity::of(header);
         healed.rows_before(of.epoch, row.received_at_ms.get(), |header, row| fold.row(header, row));
@@ -100,7 +100,7 @@ pub(super) fn refold_healed(
     recovery.report.healed_blocks = healed.blocks();
     fold.report(&recalled, &recovery);
     let newest = recovery.report.received.map_or(UnixMs(0), |(_, latest)| latest);
-    let mut uniques = std::mem::take(&mut fold.uniques);
+    let (ledgers, mut uniques) = fold.finish();
     let past = (!plan.past.is_empty()).then(|| Past {
         part: part_of(&plan.known, &plan.past),
         ends: ends_of(&plan.known, &plan.past),
@@ -112,7 +112,7 @@ pub(super) fn refold_healed(
         uniques: std::mem::take(&mut uniques),
     });
     let latest = shelf.iter().map(DigestHeader::newest).fold(newest, UnixMs::max);
-    Ok(Refolded { ledgers: fold.finish(), recovery, shelf, past, uniques, latest })
+    Ok(Refolded { ledgers, recovery, shelf, past, uniques, latest })
 }
 
 /// Which segments are read now, and which are not.
@@ -241,24 +241,23 @@ struct Fold<'a> {
 impl<'a> Fold<'a> {
     fn new(
         shards: &'a ShardMap,
-        settings: &Settings,
-        workers: Vec<(Ledger, Unflushed)>,
+        lateness_ms: u64,
+        (workers, uniques): (Vec<(Ledger, Unflushed)>, Uniques),
         owed: BTreeSet<Minute>,
         digested: BTreeMap<(Epoch, WorkerId), BlockSeq>,
-        began: Instant,
     ) -> Self {
         Self {
             shards,
             workers,
             owed,
             digested,
-            lateness_ms: settings.lateness_ms,
+            lateness_ms,
             newest: UnixMs(0),
-            began,
+            began: Instant::now(),
             rows: 0,
             compared: 0,
             differing: 0,
-            uniques: Uniques::default(),
+            uniques,
         }
     }
 
@@ -310,14 +309,14 @@ impl<'a> Fold<'a> {
     /// The forwarder knows nothing of the minutes that can still change: it gets all of them. Of
     /// older ones a worker whose last row is old may hold its share still, and others theirs no
     /// more: those go only where they are owed, and so are kept, by all.
-    fn finish(mut self) -> Vec<(Ledger, Unflushed)> {
+    fn finish(mut self) -> (Vec<(Ledger, Unflushed)>, Uniques) {
         let can_change_ms = self.lateness_ms.saturating_add(MS_PER_MINUTE);
         let open_from = UnixMs(self.newest.0.saturating_sub(can_change_ms)).minute();
         for (ledger, unflushed) in &mut self.workers {
             ledger.mark_all_changed();
             unflushed.take(ledger, |minute| minute >= open_from || self.owed.contains(&minute));
         }
-        self.workers
+        (self.workers, self.uniques)
     }
 }
 

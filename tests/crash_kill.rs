@@ -68,8 +68,7 @@ fn one_round(random: &mut SmallRng, kills_max: u32, kills: &mut [u32; AIMS.len()
     let setup = Setup { journal: Some(&journal), config, ..Setup::default() };
     let folder = NodeFolder::with(setup).expect("folder");
     let known = Known::new(1);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let sent = send(&folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (known.with_rows.len() as u64, 0));
     let sent = send(&folder, &known.refused).expect("answers");
@@ -155,8 +154,7 @@ fn has_half_batch(raw: &Path) -> bool {
 /// The last life: the load ends, everything is sent again, and the store is held against both.
 fn settle(folder: &NodeFolder, generator: Generator, known: &Known) -> u64 {
     folder.reconfigure("cores =", "cores = \"all\"").expect("config");
-    let mut last = folder.start().expect("start");
-    last.wait_until_ready().expect("ready");
+    let last = folder.start_ready().expect("ready");
     let (report, acked) = generator.finish(Duration::from_secs(LOAD_S + 90)).expect("generator");
     let sent = send(folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64), "resends");

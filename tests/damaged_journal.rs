@@ -24,8 +24,7 @@ fn original() -> &'static NodeFolder {
     static MADE: OnceLock<NodeFolder> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = NodeFolder::with(SETUP).expect("folder");
-        let mut node = folder.start().expect("start");
-        node.wait_until_ready().expect("ready");
+        let node = folder.start_ready().expect("ready");
         for part in 0..10 {
             let clicks = numbered(1 + part * CLICKS / 10, CLICKS / 10);
             let sent = send(&folder, &clicks).expect("answers");
@@ -56,8 +55,7 @@ fn start_damaged(damage: impl Fn(&[PathBuf]), has_store: bool) -> (Value, u64) {
     if !has_store {
         fs::remove_dir_all(folder.data().join("store")).expect("remove");
     }
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let recovery = node.status().expect("status")["recovery"].clone();
     let report: Vec<_> =
         recovery["report"].as_array().expect("a report").iter().filter_map(Value::as_str).collect();

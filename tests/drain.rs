@@ -10,8 +10,7 @@ const LOAD: Load = Load { profile: "demo", rate: 8000, duration: Duration::from_
 #[test]
 fn a_drained_node_has_forwarded_every_click_and_its_books_close() {
     let folder = NodeFolder::new("").expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let generator = Generator::start(&folder, LOAD).expect("generator");
     let (report, acked) = generator.finish(Duration::from_secs(60)).expect("generator");
     node.drain().expect("drain");
@@ -34,14 +33,12 @@ fn a_drained_node_has_forwarded_every_click_and_its_books_close() {
 #[test]
 fn a_drain_under_load_ends_in_order_and_keeps_what_it_acknowledged() {
     let folder = NodeFolder::new("").expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let mut generator = Generator::start(&folder, LOAD).expect("generator");
     std::thread::sleep(Duration::from_millis(700));
     node.drain().expect("drain");
     assert!(generator.is_running().expect("look"), "the drain was not under load");
-    let mut second = folder.start().expect("start");
-    second.wait_until_ready().expect("ready");
+    let second = folder.start_ready().expect("ready");
     let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
     second.drain().expect("drain");
     let found = folder.audit(Some(&acked)).expect("audit");
@@ -58,8 +55,7 @@ fn a_node_restarted_with_other_cores_knows_every_click_again() {
     let clicks = numbered(1, 10_000);
     for (cores, expected) in [("[0]", (10_000, 0)), ("\"all\"", (0, 10_000)), ("[0]", (0, 10_000))] {
         std::fs::write(&config, text.replace("cores = [0]", &format!("cores = {cores}"))).expect("config");
-        let mut node = folder.start().expect("start");
-        node.wait_until_ready().expect("ready");
+        let node = folder.start_ready().expect("ready");
         let sent = send(&folder, &clicks).expect("answers");
         assert_eq!((sent.acked_created, sent.acked_exists), expected, "on cores {cores}");
         node.drain().expect("drain");
@@ -72,8 +68,7 @@ fn a_node_restarted_with_other_cores_knows_every_click_again() {
 #[test]
 fn a_node_with_other_dimensions_does_not_start_on_old_data() {
     let folder = NodeFolder::new("[buckets]\ndimensions = [\"country\"]\n").expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     node.drain().expect("drain");
     let config = folder.path().join("weir.toml");
     let text = std::fs::read_to_string(&config).expect("config");

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use weir_labs::clicks::{Known, send};
-use weir_labs::{FaultyDisk, Generator, Line, Load, NodeFolder, Setup, SmallDisk, used_after_failure};
+use weir_labs::{FaultyDisk, Generator, Line, Load, Node, NodeFolder, Setup, SmallDisk, used_after_failure};
 
 const JOURNAL: &str = "segment_size = \"4MiB\"\ncommit_window = \"1ms\"";
 const LOAD: Load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(5), seed: 13 };
@@ -44,16 +44,21 @@ fn resend(folder: &NodeFolder, known: &Known) {
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64), "resends");
 }
 
+/// A node that has these clicks and is under load.
+fn loaded<'a>(folder: &'a NodeFolder, known: &Known, load: Load) -> (Node<'a>, Generator) {
+    let mut node = folder.start_ready().expect("ready");
+    send(folder, &known.with_rows).expect("answers");
+    let generator = Generator::start(folder, load).expect("generator");
+    node.wait_until_counting().expect("clicks");
+    (node, generator)
+}
+
 /// Lets a node under load meet these faults, until its status says so, and checks that it loses
 /// nothing and goes on without a restart. Its status then, and what it asked of the disk.
 fn survives(rules: &str, is_met: impl Fn(&Value) -> bool) -> Option<(Value, Vec<Line>)> {
     let (folder, disk) = faulty()?;
     let known = Known::new(1);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
-    send(&folder, &known.with_rows).expect("answers");
-    let generator = Generator::start(&folder, LOAD).expect("generator");
-    node.wait_until_counting().expect("clicks");
+    let (mut node, generator) = loaded(&folder, &known, LOAD);
     disk.set(rules).expect("rules");
     node.wait_until("hit by the faults", is_met).expect("faults");
     let status = node.status().expect("status");
@@ -131,11 +136,7 @@ fn a_disk_that_fails_for_good_halts_the_node_which_says_so_and_has_everything_af
     for kind in ["lost", "EIO", "EROFS"] {
         let Some((folder, disk)) = faulty() else { return };
         let known = Known::new(1);
-        let mut node = folder.start().expect("start");
-        node.wait_until_ready().expect("ready");
-        send(&folder, &known.with_rows).expect("answers");
-        let generator = Generator::start(&folder, LOAD).expect("generator");
-        node.wait_until_counting().expect("clicks");
+        let (mut node, generator) = loaded(&folder, &known, LOAD);
         disk.set(&format!("sync times 1000 {kind}")).expect("rules");
         node.wait_until("halted", is_halted_and_refusing).expect("halted");
         // A disk that works again changes nothing: who knows what it lost.
@@ -149,8 +150,7 @@ fn a_disk_that_fails_for_good_halts_the_node_which_says_so_and_has_everything_af
         node.kill().expect("kill");
         let asked = disk.take_log().expect("log");
         assert_eq!(used_after_failure(&asked), []);
-        let mut node = folder.start().expect("start");
-        node.wait_until_ready().expect("ready");
+        let node = folder.start_ready().expect("ready");
         resend(&folder, &known);
         let (_, acked) = generator.finish(LOAD.duration + Duration::from_secs(60)).expect("generator");
         node.drain().expect("drain");
@@ -175,10 +175,7 @@ fn whatever_fails_in_whatever_order_and_whenever_the_node_is_killed_nothing_ackn
     let mut random = SmallRng::seed_from_u64(weir_labs::seed());
     let storm = if weir_labs::is_soak() { STORM_SOAK } else { STORM };
     let known = Known::new(1);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
-    send(&folder, &known.with_rows).expect("answers");
-    let generator = Generator::start(&folder, Load { duration: storm, ..LOAD }).expect("generator");
+    let (mut node, generator) = loaded(&folder, &known, Load { duration: storm, ..LOAD });
     let began = Instant::now();
     let (mut kills, mut halts) = (0, 0);
     for step in 1.. {
@@ -201,14 +198,12 @@ fn whatever_fails_in_whatever_order_and_whenever_the_node_is_killed_nothing_ackn
             node.kill().expect("kill");
             (kills, halts) = (kills + 1, halts + u32::from(is_halted));
             assert_eq!(used_after_failure(&disk.take_log().expect("log")), []);
-            node = folder.start().expect("start");
-            node.wait_until_ready().expect("ready");
+            node = folder.start_ready().expect("ready");
         }
     }
     disk.set("").expect("rules");
     node.kill().expect("kill");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     resend(&folder, &known);
     let (_, acked) = generator.finish(Duration::from_secs(120)).expect("generator");
     node.drain().expect("drain");
@@ -228,11 +223,8 @@ fn a_device_that_has_less_than_it_promised_stops_the_node_and_a_mended_one_has_e
     let setup = Setup { data: Some(device.path()), journal: Some(JOURNAL), ..Setup::default() };
     let folder = NodeFolder::with(setup).expect("folder");
     let known = Known::new(1);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
-    send(&folder, &known.with_rows).expect("answers");
     let load = Load { duration: Duration::from_secs(20), ..LOAD };
-    let generator = Generator::start(&folder, load).expect("generator");
+    let (mut node, generator) = loaded(&folder, &known, load);
     // Which error the kernel gives, and whether the file system goes on, depends on what the
     // device refused first: data, or the file system's own journal.
     let is_stuck = |status: &Value| {
@@ -247,8 +239,7 @@ fn a_device_that_has_less_than_it_promised_stops_the_node_and_a_mended_one_has_e
     assert!(status["journal"]["last_failure"].is_string(), "{status:#}");
     node.kill().expect("kill");
     device.mend(600 << 20).expect("mend");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     resend(&folder, &known);
     let (_, acked) = generator.finish(load.duration + Duration::from_secs(60)).expect("generator");
     node.drain().expect("drain");

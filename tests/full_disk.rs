@@ -41,8 +41,7 @@ fn takes_clicks_beyond(accepted: u64) -> impl Fn(&Value) -> bool {
 fn fill_and_free(disk: &SmallDisk) {
     let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), ..Setup::default() };
     let folder = NodeFolder::with(setup).expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let mut node = folder.start_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     let generator = Generator::start(&folder, LOAD).expect("generator");
@@ -105,8 +104,7 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
     let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), config };
     let folder = NodeFolder::with(setup).expect("folder");
     let mut random = SmallRng::seed_from_u64(weir_labs::seed());
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let mut node = folder.start_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     let load = Load { rate: 1000, duration: Duration::from_secs(4 * rounds), ..LOAD };
@@ -139,8 +137,7 @@ fn a_disk_that_fills_and_frees_again_and_again_needs_no_restart() {
 fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it() {
     let journal = format!("segment_size = \"4MiB\"\nmax_size = \"{BOUND_MIB}MiB\"\ncommit_window = \"1ms\"");
     let folder = NodeFolder::with(Setup { journal: Some(&journal), ..Setup::default() }).expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let mut node = folder.start_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     let generator = Generator::start(&folder, OVERFLOW).expect("generator");
@@ -150,8 +147,7 @@ fn a_journal_at_its_bound_refuses_with_retry_and_a_larger_bound_takes_all_of_it(
     assert!(status["forward"]["last_error"].is_null(), "the store has space: {status:#}");
     node.drain().expect("drain");
     folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     finish(&folder, node, generator, &known, OVERFLOW);
 }
 
@@ -165,8 +161,7 @@ fn a_node_that_cannot_start_on_a_full_disk_says_what_to_free_and_starts_once_it_
     let setup = Setup { data: Some(disk.path()), journal: Some(JOURNAL), ..Setup::default() };
     let folder = NodeFolder::with(setup).expect("folder");
     let known = Known::new(1);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     send(&folder, &known.with_rows).expect("answers");
     node.kill().expect("kill");
     let ballast = disk.fill().expect("ballast");
@@ -175,8 +170,7 @@ fn a_node_that_cannot_start_on_a_full_disk_says_what_to_free_and_starts_once_it_
         node.wait_until_ready().expect_err("there is no room for the number of the start").to_string();
     assert!(error.contains("No space left on device") && error.contains("epoch"), "{error}");
     drop(ballast);
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let sent = send(&folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
     node.drain().expect("drain");
@@ -201,8 +195,7 @@ fn a_journal_that_fills_says_so_and_gives_up_samples_before_it_refuses_clicks() 
     let journal = "segment_size = \"4MiB\"\nmax_size = \"64MiB\"\ncommit_window = \"1ms\"";
     let setup = Setup { journal: Some(journal), config: away, ..Setup::default() };
     let folder = NodeFolder::with(setup).expect("folder");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let mut node = folder.start_ready().expect("ready");
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     send_garbage(&folder);
@@ -233,8 +226,7 @@ fn a_journal_that_fills_says_so_and_gives_up_samples_before_it_refuses_clicks() 
     // A sink that is there has everything that was acknowledged.
     folder.reconfigure("sink", "sink = \"embedded\"").expect("config");
     folder.reconfigure("max_size", "max_size = \"4GiB\"").expect("config");
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
+    let node = folder.start_ready().expect("ready");
     let sent = send(&folder, &known.with_rows).expect("answers");
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64));
     finish(&folder, node, generator, &known, load);

@@ -23,8 +23,7 @@ fn uniques(status: &Value, field: &str) -> u64 {
 fn run(folder: &NodeFolder) -> (Value, u64) {
     let mut acknowledged = 0;
     for seed in [51, 52] {
-        let mut node = folder.start().expect("start");
-        node.wait_until_ready().expect("ready");
+        let mut node = folder.start_ready().expect("ready");
         let generator = Generator::start(folder, Load { seed, ..LOAD }).expect("generator");
         let (_, acked) = generator.finish(Duration::from_secs(60)).expect("generator");
         acknowledged += std::fs::read_to_string(acked).expect("log").lines().count() as u64;

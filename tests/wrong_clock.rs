@@ -1,7 +1,6 @@
 //! A whole node whose system clock is at 1970, at 2050 or stepped by an hour: it says that its time is
 //! uncertain, takes clicks, counts none twice, and goes on by itself when the clock is right.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,9 +26,7 @@ fn folder() -> Option<(NodeFolder, WrongClock)> {
 }
 
 fn started(folder: &NodeFolder) -> Node<'_> {
-    let mut node = folder.start().expect("start");
-    node.wait_until_ready().expect("ready");
-    node
+    folder.start_ready().expect("ready")
 }
 
 fn wait_for_doubt(node: &mut Node<'_>, doubt: &str) {
@@ -48,12 +45,20 @@ fn resend(folder: &NodeFolder, known: &Known) {
     assert_eq!((sent.acked_created, sent.acked_exists), (0, known.with_rows.len() as u64), "resends");
 }
 
-/// Holds a stopped node's store against the acks: the buckets are a recount of the raw batches,
-/// and every acknowledged click is there once.
-fn audit(folder: &NodeFolder, acked: &Path, known: &[&Known]) {
+/// Sets the clock right, and waits until the node sees that it is.
+fn set_right(clock: &WrongClock, node: &mut Node<'_>) {
+    clock.set(Error::None).expect("clock");
+    node.wait_until("certain of its time", is_certain).expect("certain");
+}
+
+/// Ends load and node, and holds the store against the acks: the buckets are a recount of the raw
+/// batches, and every acknowledged click is there once.
+fn finish(folder: &NodeFolder, node: Node<'_>, generator: Generator, known: &[&Known]) {
+    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    node.drain().expect("drain");
     let status = folder.final_status().expect("final status");
     assert_eq!(status["clicks"]["residual"], 0, "{:#}", status["clicks"]);
-    let found = folder.audit(Some(acked)).expect("audit");
+    let found = folder.audit(Some(&acked)).expect("audit");
     assert_eq!(found["audit"]["sound"], true, "{found:#}\n{}", folder.log_tail());
     assert_eq!(found["audit"]["clicks_twice"], 0);
     assert_eq!(found["acked"]["missing"], 0, "{found:#}");
@@ -81,13 +86,10 @@ fn survives(error: Error, while_running: &str, after_a_crash: &str) {
     wait_for_doubt(&mut node, after_a_crash);
     resend(&folder, &early);
     resend(&folder, &late);
-    clock.set(Error::None).expect("clock");
-    node.wait_until("certain of its time", is_certain).expect("certain");
+    set_right(&clock, &mut node);
     resend(&folder, &early);
     resend(&folder, &late);
-    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
-    node.drain().expect("drain");
-    audit(&folder, &acked, &[&early, &late]);
+    finish(&folder, node, generator, &[&early, &late]);
 }
 
 #[test]
@@ -124,12 +126,9 @@ fn a_clock_stepped_an_hour_ahead_is_not_followed_and_the_node_goes_on_when_it_is
     let ahead_ms = time["system_ms"].as_u64().unwrap() - time["node_ms"].as_u64().unwrap();
     assert!(ahead_ms.abs_diff(3_600_000) < 60_000, "{time:#}");
     resend(&folder, &known);
-    clock.set(Error::None).expect("clock");
-    node.wait_until("certain of its time", is_certain).expect("certain");
+    set_right(&clock, &mut node);
     resend(&folder, &known);
-    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
-    node.drain().expect("drain");
-    audit(&folder, &acked, &[&known]);
+    finish(&folder, node, generator, &[&known]);
 }
 
 #[test]
@@ -146,12 +145,9 @@ fn a_new_node_at_1970_learns_the_time_from_signed_clicks_and_counts_none_in_1970
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     resend(&folder, &known);
-    clock.set(Error::None).expect("clock");
-    node.wait_until("certain of its time", is_certain).expect("certain");
+    set_right(&clock, &mut node);
     resend(&folder, &known);
-    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
-    node.drain().expect("drain");
-    audit(&folder, &acked, &[&known]);
+    finish(&folder, node, generator, &[&known]);
 }
 
 #[test]
@@ -162,12 +158,31 @@ fn a_new_node_an_hour_behind_is_told_so_by_signed_clicks() {
     assert!(is_certain(&node.status().expect("status")), "nothing speaks against its clock yet");
     let generator = Generator::start(&folder, LOAD).expect("generator");
     wait_for_doubt(&mut node, "signed_ahead");
-    clock.set(Error::None).expect("clock");
-    node.wait_until("certain of its time", is_certain).expect("certain");
+    set_right(&clock, &mut node);
     let known = Known::new(1);
     send(&folder, &known.with_rows).expect("answers");
     resend(&folder, &known);
-    let (_, acked) = generator.finish(Duration::from_secs(90)).expect("generator");
+    finish(&folder, node, generator, &[&known]);
+}
+
+#[test]
+fn a_clock_that_an_operator_vouches_for_is_believed_at_once() {
+    let Some((folder, clock)) = folder() else { return };
+    let node = started(&folder);
+    let known = Known::new(1);
+    send(&folder, &known.with_rows).expect("answers");
     node.drain().expect("drain");
-    audit(&folder, &acked, &[&known]);
+    // As if it had been stopped for longer than any upgrade takes.
+    clock.set(Error::Seconds(3 * HOUR_S)).expect("clock");
+    let mut node = started(&folder);
+    wait_for_doubt(&mut node, "ahead_of_journal");
+    node.kill().expect("kill");
+    let mut node = folder.start_with(&["--clock-is-right"]).expect("start");
+    node.wait_until_ready().expect("ready");
+    let time = &node.status().expect("status")["time"];
+    let behind_ms = time["system_ms"].as_u64().unwrap().abs_diff(time["node_ms"].as_u64().unwrap());
+    assert!(time["uncertain"] == false && behind_ms < 60_000, "{time:#}");
+    resend(&folder, &known);
+    let generator = Generator::start(&folder, LOAD).expect("generator");
+    finish(&folder, node, generator, &[&known]);
 }

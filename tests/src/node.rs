@@ -165,11 +165,30 @@ impl NodeFolder {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Node<'_>> {
+        self.start_with(&[])
+    }
+
+    /// Starts a node with more arguments to `weir run`; it may not be ready yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(&self, arguments: &[&str]) -> Result<Node<'_>> {
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut command = Command::new(binary(self.program));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg("run").arg("--config").arg(self.config()).stdout(log.try_clone()?).stderr(log);
+        command.arg("run").arg("--config").arg(self.config()).args(arguments);
+        command.stdout(log.try_clone()?).stderr(log);
         Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
+    }
+
+    /// Starts a node and waits until it takes clicks.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends or takes too long; with the end of its log.
+    pub fn start_ready(&self) -> Result<Node<'_>> {
+        let mut node = self.start()?;
+        node.wait_until_ready()?;
+        Ok(node)
     }
 
     /// Starts a node whose system calls `strace` writes to a file; it may not be ready yet.

@@ -252,6 +252,20 @@ impl Recount {
         Ok((missing, named.len() as u64))
     }
 
+    /// Whether the topics are sound and hold every click of a log of acknowledged ones, and no
+    /// other.
+    ///
+    /// # Errors
+    /// When they do not, with what was found; when the log names no click, or cannot be read.
+    pub fn is_of(&self, acked: &Path) -> Result<()> {
+        println!("{self}");
+        self.check()?;
+        let (missing, named) = self.missing(acked)?;
+        ensure!(named > 0, "no click was acknowledged");
+        ensure!((missing, self.rows) == (0, named), "{missing} of {named} acknowledged are missing: {self}");
+        Ok(())
+    }
+
     /// Whether the topics hold every block once, and buckets that are their recount.
     ///
     /// # Errors

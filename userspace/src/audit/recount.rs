@@ -70,7 +70,7 @@ impl Recount {
             let of = BlockIdentity::of(header);
             report.clicks_twice += 1;
             report.find(AuditFinding::ClickTwice {
-                impression: row.click.impression.0.iter().map(|byte| format!("{byte:02x}")).collect(),
+                impression: format!("{:032x}", u128::from_be_bytes(row.click.impression.0)),
                 ordinal: row.click.ordinal,
                 epoch: of.epoch.0,
                 worker: of.worker.0,

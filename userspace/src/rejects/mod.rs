@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
 use rtrb::{Consumer, Producer, RingBuffer};
-use serde_json::{Value, json};
-use weir_common::id::{Epoch, Incarnation, NodeId, WorkerId};
+use weir_common::id::{Epoch, Incarnation, WorkerId};
 use weir_common::reason::Reason;
 use weir_common::time::UnixMs;
 
@@ -94,25 +93,6 @@ impl Reject {
     #[must_use]
     pub fn key(&self, incarnation: Incarnation) -> String {
         format!("{:016x}-{}-{}-{}", incarnation.0, self.epoch.0, self.worker.0, self.number)
-    }
-
-    /// As JSON, for people.
-    #[must_use]
-    pub fn json(&self, node: Option<NodeId>) -> Value {
-        json!({
-            "node": node.map(|node| node.0),
-            "epoch": self.epoch.0,
-            "worker": self.worker.0,
-            "number": self.number,
-            "received_at_ms": self.received_at.0,
-            "reason": self.reason.name(),
-            "reason_number": self.reason as u8,
-            "input": self.input.name(),
-            "source": self.source.to_string(),
-            "cut": self.is_cut,
-            "octets": self.bytes.len(),
-            "hex": hex(&self.bytes),
-        })
     }
 }
 
@@ -270,9 +250,7 @@ mod tests {
             ("203.0.113.0/24".to_owned(), WorkerId(1))
         );
         assert_eq!(taken[0].key(Incarnation(0xab)), "00000000000000ab-3-1-0");
-        let printed = taken[0].json(Some(NodeId(7)));
-        assert_eq!(printed["hex"], "006e6f74206120636c69636bff");
-        assert_eq!((&printed["reason"], &printed["source"]), (&json!("bad_magic"), &json!("203.0.113.0/24")));
+        assert_eq!(hex(&taken[0].bytes), "006e6f74206120636c69636bff");
         assert!(samples.take().is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! `weir read-topic`: prints a topic's committed records as JSON, one a line.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
 
 use datasketches::common::NumStdDev;
 use datasketches::theta::CompactThetaSketch;
@@ -16,7 +17,7 @@ use zerocopy::FromBytes;
 
 use super::KafkaError;
 use super::reader::{End, Reader};
-use super::record::{BLOCK_HEADER, BucketRecord, UniquesRecord};
+use super::record::{BLOCK_HEADER, BucketRecord, REJECT_HEADERS, UniquesRecord, reject_headers};
 use super::topics::TopicNames;
 use crate::cli::{ReadTopicArgs, TopicKind};
 use crate::config::{self, Config};
@@ -67,28 +68,59 @@ pub fn run(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> 
         TopicKind::Uniques => (names.uniques, buckets),
     };
     let reader = Reader::new(&cluster.settings, CLIENT_ID)?;
-    let mut out = std::io::stdout().lock();
-    let (mut left, mut printed) = (args.limit, Ok(()));
-    reader.read(&topic, End::Visible, |message| {
-        if left > 0 && printed.is_ok() {
-            printed = writeln!(out, "{}", record(args, message));
-            left -= 1;
+    let mut printer = Printer::new(args.limit);
+    if printer.left > 0 {
+        reader.read(&topic, End::Visible, |message| Ok(printer.print(&record(args, message))))?;
+    }
+    printer.end()
+}
+
+/// Prints lines until there are enough, or nobody takes them.
+struct Printer {
+    out: std::io::StdoutLock<'static>,
+    left: u64,
+    printed: std::io::Result<()>,
+}
+
+impl Printer {
+    fn new(limit: u64) -> Self {
+        Self { out: std::io::stdout().lock(), left: limit, printed: Ok(()) }
+    }
+
+    /// Prints a line; breaks off when it was the last.
+    fn print(&mut self, line: &Value) -> ControlFlow<()> {
+        self.printed = writeln!(self.out, "{line}");
+        self.left -= 1;
+        if self.left == 0 || self.printed.is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
-        Ok(())
-    })?;
-    Ok(printed?)
+    }
+
+    /// Whether all was printed. A reader who has seen enough, as `head` has, is no failure.
+    fn end(self) -> Result<(), ReadTopicError> {
+        match self.printed {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Prints the samples of malformed input in the embedded store.
 fn embedded_rejects(config: &Config, args: &ReadTopicArgs) -> Result<(), ReadTopicError> {
     let store = Store::open(&store_path(config), Incarnation(0))?;
-    let mut out = std::io::stdout().lock();
+    let mut printer = Printer::new(args.limit);
     for found in store.rejects().take(usize::try_from(args.limit).unwrap_or(usize::MAX)) {
-        let (incarnation, reject) = found?;
-        let node = Some(NodeId(config.node.id));
-        writeln!(out, "{}", json!({ "key": reject.key(incarnation), "reject": reject.json(node) }))?;
+        let (incarnation, found) = found?;
+        let values = reject_headers(NodeId(config.node.id), &found).map(String::into_bytes);
+        let headers = REJECT_HEADERS.iter().copied().zip(values.iter().map(Vec::as_slice));
+        let line = json!({ "key": found.key(incarnation), "reject": reject(headers, &found.bytes) });
+        if printer.print(&line).is_break() {
+            break;
+        }
     }
-    Ok(())
+    printer.end()
 }
 
 /// One record as JSON.
@@ -108,7 +140,9 @@ fn record(args: &ReadTopicArgs, message: &BorrowedMessage<'_>) -> Value {
             let value = serde_json::from_slice(value).unwrap_or(Value::Null);
             (json!(String::from_utf8_lossy(key)), ("value", value))
         }
-        TopicKind::Rejects => (json!(String::from_utf8_lossy(key)), ("reject", reject(message, value))),
+        TopicKind::Rejects => {
+            (json!(String::from_utf8_lossy(key)), ("reject", reject(headers_of(message), value)))
+        }
     };
     fields.insert("key".to_owned(), key);
     fields.insert(named.0.to_owned(), named.1);
@@ -120,14 +154,15 @@ fn block_header(message: &BorrowedMessage<'_>) -> Option<BlockHeader> {
     BlockHeader::read_from_bytes(bytes).ok()
 }
 
+fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.map(|header| (header.key, header.value.unwrap_or_default()))
+}
+
 /// Its headers by their names, and its bytes.
-fn reject(message: &BorrowedMessage<'_>, value: &[u8]) -> Value {
-    let named = |header: rdkafka::message::Header<'_, &[u8]>| {
-        let text = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
-        (header.key.to_owned(), Value::from(text))
-    };
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter().map(named));
-    let mut fields: Map<_, _> = headers.collect();
+fn reject<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, value: &[u8]) -> Value {
+    let text = |(name, value): (&str, &[u8])| (name.to_owned(), String::from_utf8_lossy(value).into());
+    let mut fields: Map<String, Value> = headers.map(text).collect();
     fields.insert("octets".to_owned(), value.len().into());
     fields.insert("hex".to_owned(), hex(value).into());
     Value::Object(fields)

@@ -1,5 +1,6 @@
 //! Reads topics to their end, without a group and without committing offsets.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
@@ -85,7 +86,8 @@ impl Reader {
         Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
     }
 
-    /// Calls `each` with every committed record of a topic, partition by partition in order.
+    /// Calls `each` with every committed record of a topic, partition by partition in order, until
+    /// it breaks off.
     ///
     /// # Errors
     /// When the topic is not there or cannot be read to its end; or what `each` returns.
@@ -93,7 +95,7 @@ impl Reader {
         &self,
         topic: &str,
         end: End,
-        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<(), KafkaError>,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, KafkaError>,
     ) -> Result<(), KafkaError> {
         let partitions = self.partitions(topic)?;
         if partitions == 0 {
@@ -153,7 +155,7 @@ impl Reader {
     fn to_the_end(
         &self,
         assignment: &TopicPartitionList,
-        each: &mut impl FnMut(&BorrowedMessage<'_>) -> Result<(), KafkaError>,
+        each: &mut impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, KafkaError>,
     ) -> Result<(), KafkaError> {
         let mut left = assignment.count();
         if left == 0 {
@@ -163,7 +165,8 @@ impl Reader {
         let mut deadline = Instant::now() + SILENT_MAX;
         while left > 0 {
             match self.committed.poll(POLL) {
-                Some(Ok(message)) => each(&message)?,
+                Some(Ok(message)) if each(&message)?.is_break() => return Ok(()),
+                Some(Ok(_)) => {}
                 Some(Err(ClientError::PartitionEOF(_))) => left -= 1,
                 Some(Err(error)) if is_passing(&error) => continue,
                 Some(Err(error)) => return Err(self.away("let a topic be read", &error)),

@@ -1,5 +1,7 @@
 //! The sink: opens, finds out, sends, commits.
 
+use std::ops::ControlFlow;
+
 use rdkafka::Message;
 use rdkafka::message::{Header, OwnedHeaders};
 use weir_common::id::{Epoch, Incarnation, NodeId};
@@ -157,7 +159,9 @@ impl KafkaSink {
         let mut found = Found::default();
         let topic = &self.names.checkpoints;
         reader.read(topic, end, |message| {
-            let (Some(key), Some(value)) = (message.key(), message.payload()) else { return Ok(()) };
+            let (Some(key), Some(value)) = (message.key(), message.payload()) else {
+                return Ok(ControlFlow::Continue(()));
+            };
             let unreadable = |error: serde_json::Error| KafkaError::Record {
                 topic: topic.clone(),
                 why: format!("{}: {error}", String::from_utf8_lossy(key)),
@@ -168,7 +172,7 @@ impl KafkaSink {
             } else if key == claim.as_bytes() {
                 found.claim = Some(serde_json::from_slice(value).map_err(unreadable)?);
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
     }

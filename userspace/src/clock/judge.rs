@@ -74,12 +74,16 @@ pub struct Signed {
     pub future: u64,
     /// When the last of those were issued, [`ISSUES_HEARD`] at the most.
     pub issued: Vec<UnixMs>,
+    /// One from the future came while none were counted: a reason to count, and no verdict, for
+    /// nobody knows how many were in time.
+    pub is_alert: bool,
 }
 
 impl Signed {
     fn add(&mut self, more: Self) {
         self.in_time += more.in_time;
         self.future += more.future;
+        self.is_alert |= more.is_alert;
         self.issued.extend(more.issued);
         let surplus = self.issued.len().saturating_sub(ISSUES_HEARD);
         self.issued.drain(..surplus);
@@ -151,7 +155,7 @@ impl Heard {
     }
 
     fn add(&mut self, monotonic_ms: u64, signed: Signed) {
-        if signed.future > 0 {
+        if signed.future > 0 || signed.is_alert {
             self.future_at_ms = monotonic_ms;
         }
         self.signed.add(signed);
@@ -224,10 +228,10 @@ impl Judge {
         self.time
     }
 
-    /// Whether it matters what signed clicks say.
+    /// Whether signed clicks are to be counted.
     #[must_use]
     pub const fn is_hearing(&self) -> bool {
-        self.time.doubt.is_some() || self.heard.signed.future > 0
+        self.time.doubt.is_some() || self.heard.signed.future > 0 || self.heard.signed.is_alert
     }
 
     /// Takes note that the clocks show this, and of what signed clicks said since the last look.

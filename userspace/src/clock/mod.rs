@@ -50,6 +50,8 @@ pub struct NodeClock {
     system_ms: AtomicU64,
     /// Whether signed clicks are to be noted.
     is_hearing: AtomicBool,
+    /// Whether they should be.
+    is_alert: AtomicBool,
     /// Signed clicks since the last look that are in time by the node's.
     in_time: AtomicU64,
     /// Those that it takes for issued in the future, and when the last of them were issued.
@@ -68,6 +70,7 @@ impl Default for NodeClock {
             doubt: AtomicU8::new(0),
             system_ms: AtomicU64::new(system.0),
             is_hearing: AtomicBool::new(false),
+            is_alert: AtomicBool::new(false),
             in_time: AtomicU64::new(0),
             future: AtomicUsize::new(0),
             issued_ms: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -105,7 +108,14 @@ impl NodeClock {
         UnixMs(self.system_ms.load(Ordering::Relaxed))
     }
 
+    /// There was a click as for [`NodeClock::note_future`] among clicks of which none are noted,
+    /// because the clock was not [hearing](NodeClock::is_hearing) when they were looked at.
+    pub fn alert(&self) {
+        self.is_alert.store(true, Ordering::Relaxed);
+    }
+
     /// A click whose signature is right was issued at a time that the node takes for the future.
+    /// Whoever notes these notes those in time likewise: it is the majority that counts.
     pub fn note_future(&self, issued_at: UnixMs) {
         let at = self.future.fetch_add(1, Ordering::Relaxed) % ISSUES_HEARD;
         self.issued_ms[at].store(issued_at.0, Ordering::Relaxed);
@@ -131,7 +141,8 @@ impl NodeClock {
         // One that is counted and not there yet says what stood there before: an older issue, or zero.
         // The middle of many hardly moves for it.
         let issued = issued.map(|ms| UnixMs(ms.load(Ordering::Relaxed))).collect();
-        Signed { in_time, future: future as u64, issued }
+        let is_alert = self.is_alert.swap(false, Ordering::Relaxed);
+        Signed { in_time, future: future as u64, issued, is_alert }
     }
 
     /// What holds from now on.
@@ -256,7 +267,8 @@ mod tests {
         clock.note_future(UnixMs(5));
         clock.note_future(UnixMs(3));
         clock.note_in_time(7);
-        let heard = Signed { in_time: 7, future: 2, issued: vec![UnixMs(5), UnixMs(3)] };
+        clock.alert();
+        let heard = Signed { in_time: 7, future: 2, issued: vec![UnixMs(5), UnixMs(3)], is_alert: true };
         assert_eq!(clock.take_signed(), heard);
         assert_eq!(clock.take_signed(), Signed::default());
     }

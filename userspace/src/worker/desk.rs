@@ -241,10 +241,10 @@ impl Desk {
         let (mut signed_in_time, is_hearing) = (0, self.clock.is_hearing());
         for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
             let judgement = match (now.doubt, *judgement) {
-                (Some(doubt), judgement) => self.judge_in_doubt(doubt, arrival, judgement),
+                (Some(doubt), judgement) => self.judge_in_doubt(doubt, arrival, judgement, is_hearing),
                 (None, judgement) => {
                     if matches!(judgement, Judgement::Reject(_, Reason::NotYetIssued)) {
-                        let _for_the_clock_alone = self.witness(arrival, Reason::NotYetIssued);
+                        let _for_the_clock_alone = self.witness(arrival, Reason::NotYetIssued, is_hearing);
                     }
                     judgement
                 }
@@ -294,12 +294,18 @@ impl Desk {
     /// What is left of a judgement that rests on a time nobody can rely on: nothing is refused for
     /// good for its age. Signed impressions from the future are a witness of how late it is.
     #[cold]
-    fn judge_in_doubt(&self, doubt: Doubt, arrival: &Arrival<'_>, judgement: Judgement) -> Judgement {
+    fn judge_in_doubt(
+        &self,
+        doubt: Doubt,
+        arrival: &Arrival<'_>,
+        judgement: Judgement,
+        is_hearing: bool,
+    ) -> Judgement {
         let uncertain = Judgement::Reject(Outcome::Refused, Reason::TimeUncertain);
         match judgement {
             Judgement::Admit(_) if doubt == Doubt::NoTime => uncertain,
             Judgement::Reject(_, reason @ (Reason::Expired | Reason::NotYetIssued)) => {
-                match self.witness(arrival, reason) {
+                match self.witness(arrival, reason, is_hearing) {
                     Ok(()) => uncertain,
                     Err(reason) => Judgement::Reject(Outcome::Refused, reason),
                 }
@@ -313,11 +319,16 @@ impl Desk {
     /// # Errors
     /// What is wrong with it.
     #[cold]
-    fn witness(&self, arrival: &Arrival<'_>, reason: Reason) -> Result<(), Reason> {
+    fn witness(&self, arrival: &Arrival<'_>, reason: Reason, is_hearing: bool) -> Result<(), Reason> {
         self.admission.check_tag(arrival.click)?;
-        if reason == Reason::NotYetIssued {
+        if reason != Reason::NotYetIssued {
+            return Ok(());
+        }
+        if is_hearing {
             let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
             self.clock.note_future(UnixMs(issued_at_ms));
+        } else {
+            self.clock.alert();
         }
         Ok(())
     }

@@ -53,11 +53,14 @@ impl Story {
     }
 
     /// Clicks are heard whose impressions were issued so long ago by the true time, if the node
-    /// takes that for the future.
+    /// takes that for the future; one more has told it to listen.
     fn hear(&mut self, clicks: u64, issued_ago_s: i64) {
         let issued = at(self.s - issued_ago_s);
         let mut signed = Signed::default();
         if issued.0 > self.time().0 + 60_000 {
+            if !self.judge.is_hearing() {
+                self.look(Signed { is_alert: true, ..Signed::default() });
+            }
             signed.future = clicks;
             signed.issued = vec![issued; clicks.min(ISSUES_HEARD as u64) as usize];
         } else {
@@ -313,4 +316,17 @@ fn a_single_ad_server_that_is_ahead_moves_no_time_and_is_forgotten_when_it_is_si
     story.hear(WITNESSES, -600);
     story.hear(WITNESSES, 20);
     assert_eq!((story.pass(1), story.doubt()), (0, None));
+}
+
+#[test]
+fn clicks_from_the_future_are_no_doubt_while_nobody_has_counted_those_in_time() {
+    let mut story = Story::start(0, None);
+    assert!(!story.judge.is_hearing());
+    story.look(Signed { is_alert: true, ..Signed::default() });
+    assert!(story.judge.is_hearing() && story.doubt().is_none());
+    // Now both are counted.
+    let issued = vec![at(3 * HOUR_S); ISSUES_HEARD];
+    story.look(Signed { in_time: 1000, future: 100, issued, is_alert: false });
+    assert_eq!((story.doubt(), story.pass(20)), (None, 0));
+    assert!(!story.judge.is_hearing(), "they are silent, and forgotten");
 }

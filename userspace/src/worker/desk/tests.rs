@@ -380,3 +380,27 @@ fn malformed_input_is_counted_always_and_sampled_with_its_exact_bytes() {
     assert_eq!(lab.outcomes().iter().sum::<u64>(), lab.received());
     assert_eq!(lab.samples.take().len(), 8);
 }
+
+/// What the clock says after each of three batches of signed clicks: so many in time, and so many that
+/// an ad server signed whose clock is two hours ahead.
+fn doubts_after(in_time: u64, ahead: u64) -> [Option<Doubt>; 3] {
+    use crate::clock::{Settings, Watch};
+    let mut lab = Lab::new(1);
+    let clock = Arc::clone(&lab.desks[0].clock);
+    let settings = Settings::new(86_400_000, 60_000);
+    let mut watch = Watch::begin_at(&clock, settings, (0, lab.now.wall), None, false);
+    [100, 200, 300].map(|batch| {
+        let in_time = (0..in_time).map(|n| issued(batch + n, NOW_MS - 1000));
+        let ahead = (50..50 + ahead).map(|n| issued(batch + n, NOW_MS + 7_200_000));
+        lab.arrive(0, &datagram(batch, &in_time.chain(ahead).collect::<Vec<_>>()));
+        watch.look_at(&clock, 0, lab.now.wall);
+        clock.read().doubt
+    })
+}
+
+#[test]
+fn an_ad_server_that_is_ahead_is_weighed_against_the_others_from_the_first_batch_on() {
+    assert_eq!(doubts_after(10, 9), [None; 3]);
+    let ahead = Some(Doubt::SignedAhead);
+    assert_eq!(doubts_after(0, 9), [None, ahead, ahead], "the first only makes it listen");
+}

@@ -229,6 +229,16 @@ reasons! {
     70 BadPrice "bad_price" Malformed
         { "The price of a click is above a million units of currency." }
         { "Correct the sender: it may give another unit than millionths." }
+    71 BadJson "bad_json" Malformed
+        { "The body of a request is not the JSON that its content type promises." }
+        { "Correct the sender: the reply says at which line and column." }
+    72 MissingField "missing_field" Malformed
+        { "A click as JSON lacks a field that it needs." } { "Correct the sender: the reply names the field." }
+    73 BadField "bad_field" Malformed
+        { "A field of a click as JSON has a wrong type, form or range, or contradicts the signed token." }
+        { "Correct the sender: the reply names the field and what is wrong." }
+    74 BadToken "bad_token" Malformed
+        { "The text of a signed token cannot be read." } { "The link was cut or altered, or is none of ours: look where it comes from." }
 
     96 DeniedSource "denied_source" Refused
         { "The source address is in a denied prefix." } { "If it should not be, remove the prefix from `steer.deny`." }
@@ -260,6 +270,12 @@ reasons! {
     108 TimeUncertain "time_uncertain" Refused
         { "The node's time is uncertain and whether the click is in time depends on it; the sender was told to retry." }
         { "See `time` in `weir status`: it names the doubt about the clock and what ends it." }
+    109 UnknownName "unknown_name" Refused
+        { "A click names an ad, campaign, creative, placement or publisher that the catalog does not have." }
+        { "Add the name to the catalog of `rx.http.catalog`, or correct the sender: the reply has the name." }
+    110 Overloaded "overloaded" Refused
+        { "The HTTP door had more to do than it can and shed what is worth least; the sender was told to retry." }
+        { "Add cores or nodes." }
 
     128 TestTraffic "test_traffic" Filtered
         { "The sender marked the click as a test." } { "Nothing to do." }

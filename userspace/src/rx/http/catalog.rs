@@ -1,0 +1,1 @@
+//! The catalog: names to ids, and what belongs to an ad.

@@ -1,0 +1,1 @@
+//! What a body holds: JSON, lines of JSON, or a binary datagram, as clicks.

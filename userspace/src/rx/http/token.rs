@@ -1,0 +1,1 @@
+//! A signed impression as text: what stands in links and in JSON.

@@ -191,12 +191,7 @@ fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
     let mut writer = Writer {
         book: Book::new(journal),
         shell: JournalShell::new(stats),
-        kernel: Kernel::start(
-            WorkerId(0),
-            Settings { receive_buffers: 64, send_slots: 64 },
-            Vec::new(),
-            Arc::default(),
-        )?,
+        kernel: Kernel::start(WorkerId(0), Settings::datagrams(64, 64), Vec::new(), Arc::default())?,
         completions: Vec::new(),
         syncs: 0,
         next: 0,

@@ -137,7 +137,7 @@ struct IoUring {
 
 impl IoUring {
     fn new(buffers: u16) -> Result<Self> {
-        let mut uring = Uring::new(Settings { receive_buffers: buffers, send_slots: 1 })?;
+        let mut uring = Uring::new(Settings::datagrams(buffers, 1))?;
         let socket = daemon_socket()?;
         let address = socket.local_addr()?.as_socket().context("an internet address")?;
         let receiver = uring.add_receiver(OwnedFd::from(socket));

@@ -81,5 +81,5 @@ pub(super) const fn clock(config: &Config) -> clock::Settings {
 }
 
 pub(super) fn ring(config: &Config) -> uring::Settings {
-    uring::Settings { receive_buffers: config.udp.buffers_per_worker, send_slots: SEND_SLOTS }
+    uring::Settings::datagrams(config.udp.buffers_per_worker, SEND_SLOTS)
 }

@@ -5,7 +5,8 @@
 //! was seen, so no caller can free or reuse it too early. It knows sockets and files as
 //! descriptors only: what they mean is the business of [`crate::rx`] and [`crate::journal`].
 //!
-//! Supported: multishot `recvmsg` into provided buffers (Linux 6.0), `sendmsg`, positioned
+//! Supported: multishot `recvmsg` into provided buffers (Linux 6.0), `sendmsg`, multishot `accept`
+//! (5.19) and `recv` (6.0) with one `send` a stream, positioned
 //! writes, `fdatasync`, and waking another worker's ring (`MSG_RING`, 5.18). Set up with
 //! `SINGLE_ISSUER | DEFER_TASKRUN` (6.1), so that completions run on the worker's own core at
 //! the moment it asks for them. Nothing else is supported.
@@ -16,6 +17,7 @@ mod file;
 mod provided;
 mod receive;
 mod send;
+mod stream;
 mod token;
 
 use std::fs::File;
@@ -28,12 +30,14 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use file::FileOperations;
 pub use file::Write;
-use provided::ProvidedBuffers;
+use provided::{BUFFER_LEN, GROUP, ProvidedBuffers};
 pub use receive::Datagram;
 pub use receive::Peer;
 use receive::Receiver;
 use send::SendSlots;
 pub use send::{SLOT_PAYLOAD, SlotId};
+use stream::Streams;
+pub use stream::{ListenerId, STREAM_BUFFER_LEN, StreamBuffer, StreamEvent, StreamId};
 use token::{Kind, Token};
 
 /// Why the layer could not be set up or used.
@@ -47,7 +51,7 @@ pub enum UringError {
     Setup(io::Error),
     /// The receive buffers could not be mapped or registered.
     #[error(
-        "cannot provide {count} receive buffers: {source}; lower `rx.udp.buffers_per_worker` or add memory"
+        "cannot provide {count} receive buffers: {source}; lower `rx.udp.buffers_per_worker` or `rx.http.buffers_per_worker`, or add memory"
     )]
     Buffers {
         /// How many were asked for.
@@ -68,6 +72,18 @@ pub struct Settings {
     pub receive_buffers: u16,
     /// Datagrams that may be on their way out at once.
     pub send_slots: u16,
+    /// Streams that may be open at once, 0 for none; [`Uring::streams`] makes room for them.
+    pub streams: u32,
+    /// Buffers that they are read into; a power of two.
+    pub stream_buffers: u16,
+}
+
+impl Settings {
+    /// A ring for datagrams and files alone.
+    #[must_use]
+    pub const fn datagrams(receive_buffers: u16, send_slots: u16) -> Self {
+        Self { receive_buffers, send_slots, streams: 0, stream_buffers: 0 }
+    }
 }
 
 /// Number of a receiver: the order in which sockets were added.
@@ -117,6 +133,8 @@ pub enum Completion<B = BufferId> {
         /// Whether the data is on the device.
         result: io::Result<()>,
     },
+    /// Something happened to a listener or a stream.
+    Stream(StreamEvent),
     /// Another worker rang.
     Woken,
 }
@@ -130,6 +148,7 @@ pub struct Uring {
     receivers: Vec<Receiver>,
     sends: SendSlots,
     files: FileOperations,
+    streams: Option<Streams>,
     in_flight: usize,
 }
 
@@ -141,7 +160,9 @@ impl Uring {
     pub fn new(settings: Settings) -> Result<Self, UringError> {
         // Every buffer, slot and file operation can complete at once; the queue must hold them
         // all, because an overflowing completion queue costs a slow path in the kernel.
-        let completions = u32::from(settings.receive_buffers) + u32::from(settings.send_slots) + 256;
+        let datagrams = u32::from(settings.receive_buffers) + u32::from(settings.send_slots);
+        let streams = u32::from(settings.stream_buffers) + 2 * settings.streams;
+        let completions = datagrams + streams + 256;
         // The kernel refuses a completion queue smaller than the submission queue.
         let completions = completions.next_power_of_two().max(2 * SUBMISSIONS);
         let ring = IoUring::builder()
@@ -151,9 +172,13 @@ impl Uring {
             .setup_cqsize(completions)
             .build(SUBMISSIONS)
             .map_err(UringError::Setup)?;
-        let buffers = ProvidedBuffers::register(&ring, settings.receive_buffers)
-            .map_err(|source| UringError::Buffers { count: settings.receive_buffers, source })?;
+        let failed = |count| move |source| UringError::Buffers { count, source };
+        let count = settings.receive_buffers;
+        let buffers = ProvidedBuffers::register(&ring, count, GROUP, BUFFER_LEN).map_err(failed(count))?;
+        let count = settings.stream_buffers;
+        let streams = (settings.streams > 0).then(|| Streams::new(&ring, settings.streams, count));
         Ok(Self {
+            streams: streams.transpose().map_err(failed(count))?,
             ring,
             buffers,
             receivers: Vec::new(),
@@ -176,6 +201,9 @@ impl Uring {
     /// When the kernel refuses to enter the ring; nothing is lost by calling again.
     pub fn wait(&mut self, timeout: Duration, out: &mut Vec<Completion>) -> Result<(), UringError> {
         self.buffers.publish();
+        if let Some(streams) = &mut self.streams {
+            streams.buffers.publish();
+        }
         let timespec = types::Timespec::from(timeout);
         let args = types::SubmitArgs::new().timespec(&timespec);
         let want = usize::from(!timeout.is_zero());
@@ -233,6 +261,11 @@ impl Uring {
                 }
                 Kind::Wake => out.push(Completion::Woken),
                 Kind::Ignored => {}
+                Kind::Accept | Kind::StreamReceive | Kind::StreamSend => {
+                    if let Some(streams) = &mut self.streams {
+                        streams.collect(token, &entry, |event| out.push(Completion::Stream(event)));
+                    }
+                }
             }
         }
     }
@@ -341,6 +374,9 @@ impl Drop for Uring {
             out.clear();
         }
         self.buffers.leak();
+        if let Some(streams) = &mut self.streams {
+            streams.leak();
+        }
         self.sends.leak();
         self.files.leak();
         std::mem::take(&mut self.receivers).into_iter().for_each(std::mem::forget);
@@ -359,5 +395,7 @@ fn is_no_fault(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;

@@ -14,10 +14,10 @@ use io_uring::types::BufRingEntry;
 
 use super::BufferId;
 
-/// Bytes of one buffer: the kernel's framing ([`super::receive`]), then a payload larger than
+/// Bytes of a datagram's buffer: the kernel's framing ([`super::receive`]), then a payload larger than
 /// any the protocol allows over UDP, so that an oversized datagram is seen as such.
 pub(super) const BUFFER_LEN: usize = 2048;
-/// The one buffer group of a ring.
+/// The buffer group of datagrams.
 pub(super) const GROUP: u16 = 0;
 
 /// An anonymous mapping: page-aligned, zeroed, unmapped on drop.
@@ -48,20 +48,21 @@ impl Drop for Mapping {
     }
 }
 
-/// The buffers of one ring.
+/// The buffers of one group.
 pub(super) struct ProvidedBuffers {
     descriptors: Option<Mapping>,
     memory: Option<Mapping>,
     entries: NonNull<BufRingEntry>,
     bytes: NonNull<u8>,
     count: u16,
+    buffer_len: usize,
     tail: u16,
     ours: usize,
 }
 
 impl ProvidedBuffers {
-    /// Maps `count` buffers (a power of two) and registers them with `ring`.
-    pub(super) fn register(ring: &IoUring, count: u16) -> io::Result<Self> {
+    /// Maps `count` buffers (a power of two) of `buffer_len` bytes and registers them with `ring`.
+    pub(super) fn register(ring: &IoUring, count: u16, group: u16, buffer_len: usize) -> io::Result<Self> {
         if !count.is_power_of_two() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -69,17 +70,18 @@ impl ProvidedBuffers {
             ));
         }
         let descriptors = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(count) * BUFFER_LEN)?;
+        let memory = Mapping::new(usize::from(count) * buffer_len)?;
         let (entries, bytes) = (descriptors.base.cast::<BufRingEntry>(), memory.base);
         // SAFETY: the mapping holds `count` descriptors, is page-aligned, and outlives the
         // ring: `Uring` drops its ring first, and leaks the mapping when operations linger.
-        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0) }?;
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0) }?;
         let mut buffers = Self {
             descriptors: Some(descriptors),
             memory: Some(memory),
             entries,
             bytes,
             count,
+            buffer_len,
             tail: 0,
             ours: usize::from(count),
         };
@@ -106,7 +108,7 @@ impl ProvidedBuffers {
         // never laps the head.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(self.address(&buffer).as_ptr() as u64);
-        entry.set_len(BUFFER_LEN as u32);
+        entry.set_len(self.buffer_len as u32);
         entry.set_bid(buffer.0);
         self.tail = self.tail.wrapping_add(1);
         self.ours = self.ours.saturating_sub(1);
@@ -128,13 +130,13 @@ impl ProvidedBuffers {
         // SAFETY: a `BufferId` exists only between a completion that named the buffer and
         // `put_back`; in between the kernel does not write it. The mapping was zeroed, so all
         // its bytes are initialised, and `len` is capped at the buffer's own.
-        unsafe { std::slice::from_raw_parts(start, len.min(BUFFER_LEN)) }
+        unsafe { std::slice::from_raw_parts(start, len.min(self.buffer_len)) }
     }
 
     fn address(&self, buffer: &BufferId) -> NonNull<u8> {
         debug_assert!(buffer.0 < self.count);
         // SAFETY: ids come from the kernel, which only names buffers we provided: below `count`.
-        unsafe { self.bytes.add(usize::from(buffer.0) * BUFFER_LEN) }
+        unsafe { self.bytes.add(usize::from(buffer.0) * self.buffer_len) }
     }
 
     /// Keeps the memory mapped for ever, because the kernel may still write to it.

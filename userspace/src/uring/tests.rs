@@ -8,7 +8,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn ring(receive_buffers: u16) -> Uring {
-    Uring::new(Settings { receive_buffers, send_slots: 4 }).expect("io_uring")
+    Uring::new(Settings::datagrams(receive_buffers, 4)).expect("io_uring")
 }
 
 /// Waits until `enough` accepts what has completed so far.

@@ -12,6 +12,9 @@ pub(super) enum Kind {
     Wake = 5,
     /// Nobody waits for it.
     Ignored = 6,
+    Accept = 7,
+    StreamReceive = 8,
+    StreamSend = 9,
 }
 
 /// A kind and the number of the thing it is about.
@@ -41,6 +44,9 @@ impl Token {
             3 => Kind::Write,
             4 => Kind::Sync,
             5 => Kind::Wake,
+            7 => Kind::Accept,
+            8 => Kind::StreamReceive,
+            9 => Kind::StreamSend,
             _ => Kind::Ignored,
         }
     }
@@ -56,7 +62,9 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_way_through_the_kernel() {
-        for kind in [Kind::Receive, Kind::Send, Kind::Write, Kind::Sync, Kind::Wake, Kind::Ignored] {
+        let files = [Kind::Write, Kind::Sync, Kind::Wake, Kind::Ignored];
+        let sockets = [Kind::Receive, Kind::Send, Kind::Accept, Kind::StreamReceive, Kind::StreamSend];
+        for kind in files.into_iter().chain(sockets) {
             let token = Token::from_user_data(Token::new(kind, 0x00ab_cdef_0123_4567).user_data());
             assert_eq!((token.kind(), token.index()), (kind, 0x00ab_cdef_0123_4567));
         }

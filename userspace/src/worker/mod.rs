@@ -234,7 +234,7 @@ impl<H: Host> Worker<H> {
                     tracing::warn!(receiver = receiver.0, %error, "receiving stopped; it is started again");
                 }
             }
-            Completion::Sent(Ok(())) | Completion::Woken => {}
+            Completion::Sent(Ok(())) | Completion::Woken | Completion::Stream(_) => {}
             Completion::Sent(Err(_)) => self.stats.ack_send_failures.add(1),
             Completion::Written { tag, offset, buffer, result } => {
                 self.shell.written(&mut self.desk.book, tag, offset, buffer, result);

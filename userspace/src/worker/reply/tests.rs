@@ -52,9 +52,8 @@ impl SendSlots for Outgoing {
     type Slot = SlotId;
 
     fn free_slot(&mut self) -> Option<SlotId> {
-        let uring = self.uring.get_or_insert_with(|| {
-            Uring::new(Settings { receive_buffers: 1, send_slots: 3 }).expect("io_uring")
-        });
+        let uring =
+            self.uring.get_or_insert_with(|| Uring::new(Settings::datagrams(1, 3)).expect("io_uring"));
         uring.free_slot()
     }
 

@@ -1,0 +1,664 @@
+//! What a body becomes.
+
+use proptest::prelude::*;
+use weir_common::id::{ImpressionId, Issuer, KeyId};
+use weir_common::wire::{CLICK_LEN, HEADER_LEN, Header, MAX_PRICE_MICROS, extension as kind};
+use zerocopy::IntoBytes;
+
+use super::*;
+
+const NOW: UnixMs = UnixMs(1_790_000_012_345);
+const ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+
+const CATALOG: &str = r#"
+    [[ads]]
+    id = 42
+    name = "spring-sale"
+    campaign = "spring"
+    publisher = 7
+    price = "0.25"
+    landing = "https://shop.example/spring"
+    [[campaigns]]
+    id = 3
+    name = "spring"
+    [[creatives]]
+    id = 4
+    name = "banner"
+    [[placements]]
+    id = 5
+    name = "top"
+    [[publishers]]
+    id = 6
+    name = "news"
+"#;
+
+fn catalog() -> Catalog {
+    Catalog::parse(CATALOG, false).expect("the catalog is sound")
+}
+
+/// An item: a click with its extension, or what is wrong with it.
+type Owned = Result<(Click, Vec<u8>), Fault>;
+
+fn items(clicks: &Clicks) -> Vec<Owned> {
+    let owned = |item| match item {
+        Item::Click { click, extension } => Ok((*click, extension.to_vec())),
+        Item::Bad(fault) => Err(Fault::clone(fault)),
+    };
+    clicks.iter().map(owned).collect()
+}
+
+fn read_from(format: Format, body: &[u8], sender: &Sender<'_>) -> Result<Vec<Owned>, Fault> {
+    let mut clicks = Clicks::default();
+    let read = read(format, body, sender, &catalog(), &mut clicks);
+    assert_eq!(read.is_err(), clicks.is_empty());
+    for item in clicks.iter() {
+        if let Item::Click { click, extension } = item
+            && format != Format::Datagram
+        {
+            assert_eq!(click.check(extension), Ok(()));
+            assert_eq!(click.extension_len.get() as usize, extension.len());
+            assert!(extension.len() <= MAX_EXTENSION);
+        }
+    }
+    read.map(|()| items(&clicks))
+}
+
+fn read_all(format: Format, body: &str) -> Result<Vec<Owned>, Fault> {
+    read_from(format, body.as_bytes(), &Sender { received_at: NOW, ..Sender::default() })
+}
+
+/// The one click of a body of one object.
+fn one(object: &str) -> Result<(Click, Vec<u8>), Fault> {
+    let mut all = read_all(Format::Json, object).expect("a body of one object");
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+/// A click with these fields beside an id and an ad.
+fn with(fields: &str) -> Click {
+    one(&format!(r#"{{"event_id":"{ID}","ad_id":42,{fields}}}"#)).expect(fields).0
+}
+
+/// What is wrong with a click with these fields beside an id and an ad.
+fn fault(fields: &str) -> (Reason, &'static str) {
+    let fault = one(&format!(r#"{{"event_id":"{ID}","ad_id":42,{fields}}}"#)).expect_err(fields);
+    assert!(!fault.why.is_empty());
+    let refused = fault.reason == Reason::UnknownName;
+    assert_eq!(fault.outcome, if refused { Outcome::Refused } else { Outcome::Malformed });
+    (fault.reason, fault.field)
+}
+
+const fn bad(field: &'static str) -> (Reason, &'static str) {
+    (Reason::BadField, field)
+}
+
+fn signed() -> Click {
+    Click {
+        impression: ImpressionId::issued(Issuer(7), KeyId(3), 1_790_000_000, 42),
+        ad: 42.into(),
+        price_micros: 500_000.into(),
+        campaign: 3.into(),
+        creative: 4.into(),
+        placement: 5.into(),
+        publisher: 6.into(),
+        tag: 0x4eb2_c4ea_48a9_82f4.into(),
+        ..Click::zeroed()
+    }
+}
+
+#[test]
+fn a_click_with_every_field_says_all_of_it() {
+    let (click, extension) = one(
+        r#"{"event_id":"00112233-4455-6677-8899-AABBCCDDEEFF","timestamp":"2026-09-21T14:13:32.345+00:00",
+        "ad_id":"spring-sale","campaign_id":9,"creative_id":"banner","placement_id":"5","publisher_id":"news",
+        "user_id":77,"session_id":"s-1","device_type":"Mobile","country":"de","cost_per_click":1.5,
+        "user_agent":"Mo\"z\u00e9","referrer":"https://a.example/","lat":-52.52,"lon":"13.4050001","x":12.9,"y":7,
+        "conversion_id":12,"ordinal":2,"test":true,"of_a_newer_sender":{"a":[1,{"b":null}]}}"#,
+    )
+    .expect("a sound click");
+    let expected = Click {
+        impression: ImpressionId(
+            u128::from_str_radix("00112233445566778899aabbccddeeff", 16).unwrap().to_be_bytes(),
+        ),
+        ad: 42.into(),
+        price_micros: 1_500_000.into(),
+        campaign: 9.into(),
+        creative: 4.into(),
+        placement: 5.into(),
+        publisher: 6.into(),
+        user_key: 77.into(),
+        clicked_at_ms: 1_790_000_012_345.into(),
+        latitude_e6: (-52_520_000).into(),
+        longitude_e6: 13_405_000.into(),
+        x: 12.into(),
+        y: 7.into(),
+        country: *b"DE",
+        device: 2,
+        ordinal: 2,
+        flags: click_flags::FOREIGN | click_flags::TEST | click_flags::POSITION | click_flags::POINT,
+        extension_len: (extension.len() as u16).into(),
+        ..Click::zeroed()
+    };
+    assert_eq!(click, expected);
+    let fields: [(u8, &[u8]); 4] = [
+        (kind::USER_AGENT, "Mo\"z\u{e9}".as_bytes()),
+        (kind::REFERRER, b"https://a.example/"),
+        (kind::SESSION, b"s-1"),
+        (kind::CONVERSION, b"12"),
+    ];
+    assert_eq!(extension, extension_of(&fields));
+}
+
+fn extension_of(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let field = |&(kind, bytes): &(u8, &[u8])| [&[kind, bytes.len() as u8, 0], bytes].concat();
+    fields.iter().flat_map(field).collect()
+}
+
+#[test]
+fn a_click_needs_an_id_and_an_ad() {
+    let fault = one(r#"{"ad_id":42}"#).expect_err("no id");
+    assert_eq!((fault.reason, fault.field), (Reason::MissingField, "event_id"));
+    let fault = one(&format!(r#"{{"event_id":"{ID}"}}"#)).expect_err("no ad");
+    assert_eq!((fault.reason, fault.field), (Reason::MissingField, "ad_id"));
+    let fault = one(&format!(r#"{{"event_id":"{ID}","ad_id":null}}"#)).expect_err("no ad");
+    assert_eq!((fault.reason, fault.field), (Reason::MissingField, "ad_id"));
+}
+
+#[test]
+fn an_event_id_is_128_bits_in_any_usual_form() {
+    let read = |id: &str| one(&format!(r#"{{"event_id":{id},"ad_id":1}}"#));
+    let expected = Some(ImpressionId(*b"\0\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff"));
+    for id in [
+        r#""00112233-4455-6677-8899-aabbccddeeff""#,
+        r#""00112233-4455-6677-8899-AABBCCDDEEFF""#,
+        r#""00112233445566778899aabbccddeeff""#,
+        r#""{00112233-4455-6677-8899-aabbccddeeff}""#,
+        r#""urn:uuid:00112233-4455-6677-8899-aabbccddeeff""#,
+    ] {
+        let click = read(id).ok().map(|(click, _)| click);
+        assert_eq!(click.map(|click| click.impression), expected, "{id}");
+        assert!(click.is_some_and(|click| click.is_foreign() && click.tag.get() == 0), "{id}");
+    }
+    for id in [
+        r#""click-1""#,
+        "17",
+        "true",
+        "{}",
+        r#""0112233445566778899aabbccddeeff""#,
+        r#""000112233445566778899aabbccddeeff""#,
+        r#""00112233445566778899aabbccddeefg""#,
+    ] {
+        let fault = read(id).expect_err(id);
+        assert_eq!((fault.reason, fault.field), bad("event_id"), "{id}");
+    }
+}
+
+#[test]
+fn a_token_is_the_signed_part_and_what_stands_beside_it_must_agree() {
+    let token = Token::text(&signed());
+    let read = |fields: &str| one(&format!(r#"{{"impression":"{token}"{fields}}}"#));
+    let expected = Click { clicked_at_ms: NOW.0.into(), ..signed() };
+    for agreeing in [
+        "",
+        r#","event_id":null,"ad_id":42,"campaign_id":"spring","creative_id":"banner","placement_id":5"#,
+        r#","ad_id":"spring-sale","publisher_id":"news","cost_per_click":"0.50""#,
+    ] {
+        assert_eq!(read(agreeing), Ok((expected, Vec::new())), "{agreeing}");
+    }
+    for (contradicting, field) in [
+        (r#","ad_id":43"#, "ad_id"),
+        (r#","campaign_id":4"#, "campaign_id"),
+        (r#","creative_id":5"#, "creative_id"),
+        (r#","placement_id":6"#, "placement_id"),
+        (r#","publisher_id":7"#, "publisher_id"),
+        (r#","cost_per_click":0.500001"#, "cost_per_click"),
+        (r#","event_id":"00112233445566778899aabbccddeeff""#, "event_id"),
+    ] {
+        let fault = read(contradicting).expect_err(contradicting);
+        assert_eq!((fault.reason, fault.field), bad(field), "{contradicting}");
+    }
+    let fault = one(r#"{"impression":"AAAA"}"#).expect_err("too short");
+    assert_eq!((fault.reason, fault.field), (Reason::BadToken, "impression"));
+}
+
+#[test]
+fn what_a_click_leaves_out_the_catalog_says_of_its_ad() {
+    let click = with(r#""campaign_id":null,"publisher_id":"""#);
+    assert_eq!((click.campaign.get(), click.publisher.get(), click.price_micros.get()), (3, 7, 250_000));
+    let click = with(r#""campaign_id":8,"publisher_id":9,"cost_per_click":0"#);
+    assert_eq!((click.campaign.get(), click.publisher.get(), click.price_micros.get()), (8, 9, 0));
+    let (click, _) = one(&format!(r#"{{"event_id":"{ID}","ad_id":1}}"#)).expect("an ad of another catalog");
+    assert_eq!((click.campaign.get(), click.publisher.get(), click.price_micros.get()), (0, 0, 0));
+}
+
+#[test]
+fn a_name_that_the_catalog_does_not_have_is_refused() {
+    for field in ["campaign_id", "creative_id", "placement_id", "publisher_id"] {
+        assert_eq!(fault(&format!(r#""{field}":"nobody""#)), (Reason::UnknownName, field));
+        // A name of another list is none of this.
+        assert_eq!(fault(&format!(r#""{field}":"spring-sale""#)), (Reason::UnknownName, field));
+        assert_eq!(fault(&format!(r#""{field}":4294967296"#)), bad(field));
+        assert_eq!(fault(&format!(r#""{field}":"4294967296""#)), bad(field));
+        assert_eq!(fault(&format!(r#""{field}":1.0"#)), bad(field));
+        assert_eq!(fault(&format!(r#""{field}":-1"#)), bad(field));
+    }
+    let fault = one(&format!(r#"{{"event_id":"{ID}","ad_id":"nobody"}}"#)).expect_err("no such ad");
+    assert_eq!((fault.outcome, fault.reason, fault.field), (Outcome::Refused, Reason::UnknownName, "ad_id"));
+    assert_eq!(fault.why, r#"the catalog has no "nobody""#);
+}
+
+#[test]
+fn a_price_is_exact_or_refused() {
+    for (price, micros) in [
+        ("0.25", 250_000),
+        (r#""0.250000000""#, 250_000),
+        ("0.000001", 1),
+        ("1E-6", 1),
+        ("0.1", 100_000),
+        (r#""1234.567891""#, 1_234_567_891),
+        ("999999.999999", 999_999_999_999),
+        ("1000000", MAX_PRICE_MICROS),
+        ("-0.0", 0),
+    ] {
+        assert_eq!(with(&format!(r#""cost_per_click":{price}"#)).price_micros.get(), micros, "{price}");
+    }
+    for price in [
+        "0.0000001",
+        "0.30000000000000004",
+        "-0.25",
+        "-0.0000001",
+        "1000000.000001",
+        "1000000.0000000001",
+        "1e300",
+        "true",
+        "[]",
+        r#""0,25""#,
+        r#""$1""#,
+        r#""NaN""#,
+    ] {
+        assert_eq!(fault(&format!(r#""cost_per_click":{price}"#)), bad("cost_per_click"), "{price}");
+    }
+}
+
+#[test]
+fn a_time_is_milliseconds_or_iso_8601_with_its_offset() {
+    for (time, ms) in [
+        ("1790000012345", 1_790_000_012_345),
+        (r#""1790000012345""#, 1_790_000_012_345),
+        (r#""2026-09-21T14:13:32.345Z""#, 1_790_000_012_345),
+        (r#""2026-09-21T14:13:32.345999Z""#, 1_790_000_012_345),
+        (r#""2026-09-21T16:13:32.345+02:00""#, 1_790_000_012_345),
+        (r#""1970-01-01T00:00:00Z""#, 0),
+        ("null", NOW.0),
+        (r#""""#, NOW.0),
+    ] {
+        assert_eq!(with(&format!(r#""timestamp":{time}"#)).clicked_at_ms.get(), ms, "{time}");
+    }
+    for time in [
+        r#""2026-09-21T14:13:32""#,
+        r#""2026-09-21""#,
+        r#""1969-12-31T23:59:59.999Z""#,
+        r#""2026-13-21T14:13:32Z""#,
+        r#""yesterday""#,
+        "1790000012.345",
+        "-1",
+        "1e12",
+        "true",
+    ] {
+        assert_eq!(fault(&format!(r#""timestamp":{time}"#)), bad("timestamp"), "{time}");
+    }
+}
+
+#[test]
+fn a_user_is_a_key_or_a_name_that_becomes_one() {
+    assert_eq!(with(r#""user_id":18446744073709551615"#).user_key.get(), u64::MAX);
+    assert_eq!(with(r#""user_id":0"#).user_key.get(), 0);
+    assert_eq!(with(r#""user_id":"""#).user_key.get(), 0);
+    // Published: whoever sends datagrams must be able to come to the same keys.
+    assert_eq!(with(r#""user_id":"alice""#).user_key.get(), 0xac08_6ce6_19a0_1311);
+    assert_eq!(with(r#""user_id":"\u0061lice""#).user_key, with(r#""user_id":"alice""#).user_key);
+    assert_ne!(with(r#""user_id":"77""#).user_key.get(), 77);
+    assert_eq!(fault(r#""user_id":1.5"#), bad("user_id"));
+    assert_eq!(fault(r#""user_id":18446744073709551616"#), bad("user_id"));
+}
+
+#[test]
+fn places_are_in_range_and_whole() {
+    let click = with(r#""lat":90,"lon":-180.0"#);
+    assert_eq!((click.latitude_e6.get(), click.longitude_e6.get()), (90_000_000, -180_000_000));
+    let click = with(r#""lat":"-0.0000005","lon":1.00000049"#);
+    assert_eq!((click.latitude_e6.get(), click.longitude_e6.get()), (-1, 1_000_000));
+    let click = with(r#""x":65535.99,"y":"0""#);
+    assert_eq!(
+        (click.x.get(), click.y.get(), click.flags & click_flags::POINT),
+        (65535, 0, click_flags::POINT)
+    );
+    assert_eq!(with(r#""x":null,"y":"""#).flags, click_flags::FOREIGN);
+    assert_eq!(fault(r#""lat":90.0000001,"lon":0"#), bad("lat"));
+    assert_eq!(fault(r#""lat":0,"lon":-180.000001"#), bad("lon"));
+    assert_eq!(fault(r#""lat":1e40,"lon":0"#), bad("lat"));
+    assert_eq!(fault(r#""lat":"north","lon":0"#), bad("lat"));
+    assert_eq!(fault(r#""lat":1"#), (Reason::MissingField, "lon"));
+    assert_eq!(fault(r#""lon":1"#), (Reason::MissingField, "lat"));
+    assert_eq!(fault(r#""x":1"#), (Reason::MissingField, "y"));
+    assert_eq!(fault(r#""y":1"#), (Reason::MissingField, "x"));
+    assert_eq!(fault(r#""x":65536,"y":0"#), bad("x"));
+    assert_eq!(fault(r#""x":0,"y":-1"#), bad("y"));
+}
+
+#[test]
+fn countries_devices_and_ordinals_are_checked() {
+    for (device, number) in [
+        (r#""desktop""#, 1),
+        (r#""PHONE""#, 2),
+        (r#""mobile""#, 2),
+        (r#""tablet""#, 3),
+        ("200", 200),
+        (r#""9""#, 9),
+    ] {
+        assert_eq!(with(&format!(r#""device_type":{device}"#)).device, number, "{device}");
+    }
+    assert_eq!(fault(r#""device_type":"toaster""#), bad("device_type"));
+    assert_eq!(fault(r#""device_type":256"#), bad("device_type"));
+    assert_eq!(with(r#""country":"""#).country, [0, 0]);
+    for country in [r#""DEU""#, r#""d""#, r#""4x""#, r#""é""#, "49"] {
+        assert_eq!(fault(&format!(r#""country":{country}"#)), bad("country"), "{country}");
+    }
+    assert_eq!(with(r#""ordinal":255"#).ordinal, 255);
+    assert_eq!(fault(r#""ordinal":256"#), bad("ordinal"));
+    assert_eq!(fault(r#""test":"yes""#), bad("test"));
+    assert_eq!(with(r#""test":false"#).flags, click_flags::FOREIGN);
+}
+
+#[test]
+fn a_known_field_given_twice_is_refused_and_an_unknown_one_is_passed_over() {
+    assert_eq!(fault(r#""country":"DE","country":"DE""#), bad("country"));
+    assert_eq!(fault(r#""country":null,"\u0063ountry":"DE""#), bad("country"));
+    let click = with(r#""a":1,"a":[[[{"ad_id":1}]]],"AD_ID":7"#);
+    assert_eq!(click.ad.get(), 42);
+}
+
+#[test]
+fn half_of_a_surrogate_pair_costs_only_its_click() {
+    let good = format!(r#"{{"event_id":"{ID}","ad_id":1}}"#);
+    let half = format!(r#"{{"event_id":"{ID}","ad_id":1,"session_id":"\ud800"}}"#);
+    let items = read_all(Format::Json, &format!("[{half},{good}]")).expect("an array");
+    assert_eq!(items[0].as_ref().map_err(|fault| (fault.reason, fault.field)), Err(bad("session_id")));
+    assert!(items[1].is_ok());
+}
+
+#[test]
+fn long_texts_of_browsers_are_cut_and_long_ids_refused() {
+    let long = "\u{e9}".repeat(2000);
+    let fields = format!(r#""user_agent":"a{long}","referrer":"{long}","session_id":"{}""#, "s".repeat(64));
+    let object = format!(r#"{{"event_id":"{ID}","ad_id":42,{fields}}}"#);
+    let (_, extension) = one(&object).expect("what browsers say is cut");
+    // 511 and not 512 bytes of the user agent: a character is not split.
+    assert_eq!(extension[..3], [kind::USER_AGENT, 0xff, 1]);
+    assert!(std::str::from_utf8(&extension[3..3 + 511]).is_ok());
+    // The referrer has what the others leave.
+    let left = (MAX_EXTENSION - (3 + 511) - (3 + 64) - 3) / 2 * 2;
+    let referrer = &extension[3 + 511..];
+    assert_eq!(referrer[..3], [&[kind::REFERRER][..], &(left as u16).to_le_bytes()].concat());
+    assert_eq!(extension.len(), 3 + 511 + 3 + left + 3 + 64);
+    assert_eq!(fault(&format!(r#""session_id":"{}""#, "s".repeat(65))), bad("session_id"));
+    assert_eq!(fault(&format!(r#""conversion_id":"{}""#, "s".repeat(65))), bad("conversion_id"));
+}
+
+#[test]
+fn what_the_request_says_is_used_where_a_click_says_nothing() {
+    let sender =
+        Sender { user_agent: Some(b"agent"), referrer: Some(b"page"), is_prefetch: true, received_at: NOW };
+    let body =
+        format!(r#"[{{"event_id":"{ID}","ad_id":1}},{{"event_id":"{ID}","ad_id":1,"user_agent":"own"}}]"#);
+    let both = read_from(Format::Json, body.as_bytes(), &sender).expect("an array");
+    let extensions = [&b"agent"[..], b"own"]
+        .map(|agent| extension_of(&[(kind::USER_AGENT, agent), (kind::REFERRER, b"page")]));
+    for (item, expected) in both.iter().zip(extensions) {
+        let (click, extension) = item.as_ref().expect("a sound click");
+        assert_eq!(*extension, expected);
+        assert_eq!(click.flags, click_flags::FOREIGN | click_flags::PREFETCH);
+    }
+    let mut clicks = Clicks::default();
+    of_token(&Token { click: signed() }, &sender, &mut clicks);
+    let expected = extension_of(&[(kind::USER_AGENT, b"agent"), (kind::REFERRER, b"page")]);
+    let click = Click {
+        clicked_at_ms: NOW.0.into(),
+        flags: click_flags::PREFETCH,
+        extension_len: (expected.len() as u16).into(),
+        ..signed()
+    };
+    assert_eq!(items(&clicks), [Ok((click, expected))]);
+}
+
+#[test]
+fn a_bad_click_costs_only_itself() {
+    let good = format!(r#"{{"event_id":"{ID}","ad_id":1}}"#);
+    let array = format!(r#"[{good},{{"ad_id":1}},17,null,"x",[{good}],true,-1,1.5,{good}]"#);
+    let lines = format!(
+        "{good}\n{{\"ad_id\":1}}\n\n17\r\n  \nnull\n\"x\"\n[{good}]\n{{\"ad_id\":\n{good} 1\n-1\n{good}"
+    );
+    for (format, body) in
+        [(Format::Json, &array), (Format::Text, &array), (Format::Lines, &lines), (Format::Text, &lines)]
+    {
+        let items = read_all(format, body).expect("clicks that can be told apart");
+        let sound: Vec<_> = items.iter().map(Result::is_ok).collect();
+        let mut expected = vec![false; 10];
+        expected[0] = true;
+        *expected.last_mut().expect("some") = true;
+        assert_eq!(sound, expected, "{format:?}");
+    }
+    let items = read_all(Format::Lines, &lines).expect("lines");
+    let why = |at: usize| items[at].as_ref().map_err(|fault| (fault.reason, fault.why.as_str())).map(|_| ());
+    assert_eq!(why(6), Err((Reason::BadJson, "line 9, column 9: EOF while parsing a value")));
+}
+
+#[test]
+fn broken_json_costs_the_whole_body_and_says_where() {
+    let good = format!(r#"{{"event_id":"{ID}","ad_id":1}}"#);
+    for (format, body, line) in [
+        (Format::Json, format!("[{good},\n{{\"ad_id\":}}]"), "line 2, column 10: "),
+        (Format::Json, format!("[{good}\n"), "line 2, column 0: "),
+        (Format::Json, format!("{good}\n{good}"), "line 2, column 1: "),
+        (Format::Json, format!("[{good},]"), "line 1, column "),
+        (Format::Text, "{\n\"ad_id\": 1\n,}\n".to_owned(), "line 3, column 2: "),
+        (Format::Json, "17".to_owned(), "neither an object"),
+        (Format::Json, "{\"ad_id\":\"a\u{1}\"}".to_owned(), "line 1, column "),
+    ] {
+        let fault = read_all(format, &body).expect_err(&body);
+        assert_eq!((fault.outcome, fault.reason, fault.field), (Outcome::Malformed, Reason::BadJson, ""));
+        assert!(fault.why.starts_with(line), "{}", fault.why);
+    }
+    let fault = read_from(Format::Json, b"{\"a\":\"\xff\"}", &Sender::default()).expect_err("not UTF-8");
+    assert_eq!((fault.reason, fault.why.as_str()), (Reason::BadJson, "not UTF-8 from byte 7 on"));
+}
+
+#[test]
+fn a_body_has_between_one_click_and_a_thousand() {
+    for (format, body) in
+        [(Format::Json, ""), (Format::Json, "[]"), (Format::Lines, "\n \n"), (Format::Text, " ")]
+    {
+        let fault = read_all(format, body).expect_err("no click");
+        assert_eq!(
+            (fault.outcome, fault.reason),
+            (Outcome::Malformed, Reason::BadCount),
+            "{format:?} {body:?}"
+        );
+    }
+    let good = format!(r#"{{"event_id":"{ID}","ad_id":1}}"#);
+    for count in [CLICKS_MAX, CLICKS_MAX + 1] {
+        let clicks = vec![good.as_str(); count];
+        for (format, body) in [
+            (Format::Json, format!("[{}]", clicks.join(","))),
+            (Format::Lines, clicks.join("\n")),
+            (Format::Text, clicks.join("\n")),
+            (Format::Json, format!("[{}]", vec!["1"; count].join(","))),
+            (Format::Lines, vec!["x"; count].join("\n")),
+        ] {
+            let read = read_all(format, &body).map(|items| items.len()).map_err(|fault| fault.reason);
+            assert_eq!(
+                read,
+                if count > CLICKS_MAX { Err(Reason::BadCount) } else { Ok(CLICKS_MAX) },
+                "{format:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_beacon_is_told_by_its_content() {
+    let pretty = format!("\n{{\n\"event_id\":\"{ID}\",\n\"ad_id\":1\n}}\n");
+    let flat = pretty.replace('\n', "");
+    for (body, count) in [
+        (pretty, 1),
+        (format!(" [{flat},{flat}]"), 2),
+        (format!("{flat}\n{flat}\r\n{flat}\n"), 3),
+        // A line of its own: what is wrong with it is not the others' fault.
+        (format!("nonsense\n{flat}"), 2),
+        (format!("{{\"a\n{flat}"), 2),
+    ] {
+        assert_eq!(read_all(Format::Text, &body).map(|items| items.len()), Ok(count), "{body}");
+    }
+}
+
+#[test]
+fn a_datagram_is_taken_as_it_is() {
+    let click = Click { extension_len: 4.into(), flags: 0xe0, ..signed() };
+    let header = Header {
+        magic: weir_common::wire::MAGIC,
+        version: 1,
+        flags: 0,
+        count: 2,
+        shared_bits: 0,
+        shard: 0.into(),
+        total_len: ((HEADER_LEN + 2 * CLICK_LEN + 8) as u16).into(),
+        source_id: 0.into(),
+        batch_id: 0.into(),
+    };
+    let mut body = [header.as_bytes(), click.as_bytes(), b"abcd", click.as_bytes(), b"efgh"].concat();
+    let expected = [Ok((click, b"abcd".to_vec())), Ok((click, b"efgh".to_vec()))];
+    assert_eq!(read_from(Format::Datagram, &body, &Sender::default()), Ok(expected.to_vec()));
+    body.pop();
+    let fault = read_from(Format::Datagram, &body, &Sender::default()).expect_err("cut");
+    assert_eq!((fault.outcome, fault.reason), (Outcome::Malformed, Reason::BadLength));
+}
+
+/// Any click that JSON can say, with its extension's fields.
+fn any_click() -> impl Strategy<Value = (Click, [String; 4])> {
+    let signed = any::<bool>();
+    let bytes = any::<[u8; CLICK_LEN]>();
+    let texts = [".{0,60}", ".{0,120}", "[ -~]{0,64}", "[ -~]{0,64}"];
+    (
+        signed,
+        bytes,
+        0..=MAX_PRICE_MICROS,
+        -90_000_000..=90_000_000_i32,
+        -180_000_000..=180_000_000_i32,
+        texts,
+        "[A-Z]{2}",
+    )
+        .prop_map(|(signed, bytes, price, latitude, longitude, texts, country)| {
+            let mut click = Click::zeroed();
+            click.as_mut_bytes().copy_from_slice(&bytes);
+            let may = click_flags::TEST | click_flags::POSITION | click_flags::POINT;
+            click.flags = click.flags & may | if signed { 0 } else { click_flags::FOREIGN };
+            let has = |flag: u8| click.flags & flag != 0;
+            click.latitude_e6 = if has(click_flags::POSITION) { latitude } else { 0 }.into();
+            click.longitude_e6 = if has(click_flags::POSITION) { longitude } else { 0 }.into();
+            (click.x, click.y) =
+                if has(click_flags::POINT) { (click.x, click.y) } else { (0.into(), 0.into()) };
+            click.tag = if signed { click.tag } else { 0.into() };
+            click.price_micros = price.into();
+            let country = country.as_bytes();
+            click.country = if bytes[84] & 1 == 0 { [0, 0] } else { [country[0], country[1]] };
+            (click.os, click.reserved) = (0, 0.into());
+            (click, texts)
+        })
+}
+
+fn millionths(number: u64) -> String {
+    format!("{}.{:06}", number / 1_000_000, number % 1_000_000)
+}
+
+fn degrees(number: i32) -> String {
+    format!("{}{}", if number < 0 { "-" } else { "" }, millionths(number.unsigned_abs().into()))
+}
+
+/// A click as JSON.
+fn object(click: &Click, texts: &[String; 4]) -> String {
+    let text = |text: &str| serde_json::to_string(text).expect("a string");
+    let mut fields = if click.is_foreign() {
+        vec![
+            ("event_id", text(&uuid::Uuid::from_bytes(click.impression.0).to_string())),
+            ("ordinal", click.ordinal.to_string()),
+            ("ad_id", click.ad.to_string()),
+            ("cost_per_click", millionths(click.price_micros.get())),
+            ("campaign_id", click.campaign.to_string()),
+            ("creative_id", text(&click.creative.to_string())),
+            ("placement_id", click.placement.to_string()),
+            ("publisher_id", click.publisher.to_string()),
+        ]
+    } else {
+        vec![("impression", text(&Token::text(click)))]
+    };
+    fields.extend([
+        ("timestamp", click.clicked_at_ms.to_string()),
+        ("user_id", click.user_key.to_string()),
+        ("device_type", click.device.to_string()),
+        ("test", (click.flags & click_flags::TEST != 0).to_string()),
+        ("user_agent", text(&texts[0])),
+        ("referrer", text(&texts[1])),
+        ("session_id", text(&texts[2])),
+        ("conversion_id", text(&texts[3])),
+    ]);
+    if click.country != [0, 0] {
+        fields.push(("country", text(&String::from_utf8_lossy(&click.country).to_lowercase())));
+    }
+    if click.flags & click_flags::POSITION != 0 {
+        fields.push(("lat", degrees(click.latitude_e6.get())));
+        fields.push(("lon", degrees(click.longitude_e6.get())));
+    }
+    if click.flags & click_flags::POINT != 0 {
+        fields.push(("x", click.x.to_string()));
+        fields.push(("y", click.y.to_string()));
+    }
+    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+    format!("{{ {} }}", fields.join(","))
+}
+
+proptest! {
+    #[test]
+    fn a_click_written_as_json_is_read_back_as_it_was((mut click, texts) in any_click()) {
+        let written = texts.each_ref().map(String::as_bytes);
+        let kinds = [kind::USER_AGENT, kind::REFERRER, kind::SESSION, kind::CONVERSION];
+        let mut extension = Vec::new();
+        for (kind, bytes) in kinds.iter().zip(written).filter(|(_, bytes)| !bytes.is_empty()) {
+            extension.push(*kind);
+            extension.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+            extension.extend_from_slice(bytes);
+        }
+        click.extension_len = (extension.len() as u16).into();
+        prop_assert_eq!(one(&object(&click, &texts)), Ok((click, extension)));
+    }
+
+    #[test]
+    fn any_bytes_are_clicks_or_a_fault(body in any::<Vec<u8>>(), format in 0..4_usize) {
+        let format = [Format::Json, Format::Lines, Format::Text, Format::Datagram][format];
+        let _ = read_from(format, &body, &Sender::default());
+    }
+
+    #[test]
+    fn anything_like_json_is_clicks_or_a_fault(
+        tokens in prop::collection::vec(
+            prop::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "\n", " ", "null", "true", "1", "-1.5e9", "\"\"", "\"x\"", "\"\\ud800\"",
+                "\"ad_id\"", "\"event_id\"", "\"lat\"", "\"timestamp\"", "\"cost_per_click\"", "\"impression\"", "\"",
+            ]),
+            0..40,
+        ),
+        format in 0..3_usize,
+    ) {
+        let format = [Format::Json, Format::Lines, Format::Text][format];
+        let _ = read_from(format, tokens.concat().as_bytes(), &Sender::default());
+    }
+}

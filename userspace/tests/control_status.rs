@@ -4,6 +4,7 @@ mod control_fixture;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use control_fixture::Fixture;
 use weir::clock::{Doubt, Time};
@@ -159,7 +160,7 @@ fn dropping_the_handle_closes_the_socket_and_frees_its_name() {
 fn a_second_daemon_is_refused_and_the_rest_of_a_killed_one_replaced() {
     let fixture = Fixture::new();
     let control = fixture.start();
-    let drain = Drain { flag: fixture.drain.clone(), wake: Box::new(|| {}) };
+    let drain = Drain { flag: fixture.drain.clone(), reload: Arc::default(), wake: Box::new(|| {}) };
     let second = Control::start(fixture.settings(), fixture.sources(), drain);
     assert!(matches!(second.err(), Some(Error::SocketTaken { .. })));
     drop(control);

@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use weir::clock::NodeClock;
 use weir::journal::SegmentNo;
-use weir::uring::{Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, UringError, Write};
+use weir::rx::http::door::Streams;
+use weir::uring::{
+    Completion, Datagram, ListenerId, Peer, ReceiverId, SLOT_PAYLOAD, StreamBuffer, StreamId, UringError,
+    Write,
+};
 use weir::worker::clock::{Clock, Now};
 use weir::worker::host::{Creation, Host};
 use weir::worker::reply::SendSlots;
@@ -275,5 +279,32 @@ impl SendSlots for SimulatedHost {
             station.sent.push(Packet { peer: to.address, payload: self.slots[slot][..len].to_vec() });
         }
         self.in_flight.push(slot);
+    }
+}
+
+/// There are no streams here: what is simulated comes in as datagrams.
+impl Streams for SimulatedHost {
+    fn arm_listener(&mut self, _: ListenerId) {}
+
+    fn stop_accepting(&mut self, _: ListenerId) {}
+
+    fn arm_stream(&mut self, _: StreamId) {}
+
+    fn pause_stream(&mut self, _: StreamId) {}
+
+    fn arrived(&self, _: &StreamBuffer, _: usize) -> &[u8] {
+        &[]
+    }
+
+    fn recycle_stream(&mut self, _: StreamBuffer) {}
+
+    fn send_stream(&mut self, _: StreamId, _: Vec<u8>) {}
+
+    fn finish_stream(&mut self, _: StreamId) {}
+
+    fn close_stream(&mut self, _: StreamId) {}
+
+    fn peer_of(&mut self, _: StreamId) -> Option<SocketAddr> {
+        None
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Problems};
 use super::quantity::size_text;
-use super::{Cluster, Config, Cores, Kafka, Key, Secret, Sink};
+use super::{Cluster, Config, Cores, Http, Kafka, Key, Secret, Sink};
+use crate::rx::http::connection::INPUT_PAUSE;
+use crate::uring::STREAM_BUFFER_LEN;
 
 /// Bits of a file's mode that let anybody read or write it.
 const MODE_OTHERS: u32 = 0o007;
@@ -45,6 +47,18 @@ impl Host {
                 Err(reason) => note(key_problem(key, &reason)),
             }
         }
+        let files = [
+            ("certificate_file", &mut config.http.certificate_file),
+            ("key_file", &mut config.http.key_file),
+            ("catalog_file", &mut config.http.catalog_file),
+        ];
+        for (name, file) in files {
+            let Some(file) = file else { continue };
+            *file = folder.join(&*file);
+            if let Err(error) = fs::File::open(&*file) {
+                note(format!("rx.http.{name}: {} cannot be read: {error}", file.display()));
+            }
+        }
         if config.forward.sink == Sink::Kafka {
             let Kafka { cluster, buckets, .. } = &mut config.kafka;
             complete_cluster("kafka", cluster, folder, &mut note);
@@ -63,6 +77,17 @@ impl Host {
             Cores::These(cores) => cores.clone(),
         }
     }
+}
+
+/// What the HTTP door of a worker may take at the most: its receive buffers, and what each connection holds
+/// while it waits for the rest of a body.
+fn streams_bytes(http: &Http) -> u64 {
+    if !http.is_on() {
+        return 0;
+    }
+    let buffers = u64::from(http.buffers_per_worker) * STREAM_BUFFER_LEN as u64;
+    let connection = http.body_bytes_max + INPUT_PAUSE as u64;
+    buffers + u64::from(http.connections_per_worker) * connection
 }
 
 /// Reads the password, and sees that the files which librdkafka will open can be opened.
@@ -151,7 +176,7 @@ impl MemoryEstimate {
             dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
             buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
             uniques_bytes: config.forward.uniques_bytes_max,
-            receive_bytes: (workers as u64).saturating_mul(sockets + ring),
+            receive_bytes: (workers as u64).saturating_mul(sockets + ring + streams_bytes(&config.http)),
         }
     }
 

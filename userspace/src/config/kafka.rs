@@ -78,7 +78,7 @@ fn prefix(section: &mut Section<'_, '_>) -> String {
 }
 
 /// A file's path; `""` for none.
-fn file(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {
+pub(super) fn file(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {
     section.value(name, None, "the path of a file, or \"\" for none (default \"\")", |value| {
         value.as_str().map(|path| (!path.is_empty()).then(|| PathBuf::from(path)))
     })

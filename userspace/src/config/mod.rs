@@ -10,6 +10,7 @@
 //! Start reading at [`Config`]; `sections.rs` holds each key's default and range.
 
 mod host;
+mod http;
 mod kafka;
 mod problem;
 pub mod quantity;
@@ -29,6 +30,7 @@ use weir_common::bucket::Dimensions;
 use crate::forward::kafka::{ClusterSettings, TopicSettings};
 
 pub use host::{Host, MemoryEstimate};
+pub use http::Http;
 pub use problem::{Error, Problem, Problems};
 pub(crate) use reader::nearest;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub workers: Workers,
     /// Where clicks come in by UDP.
     pub udp: Udp,
+    /// Where they come in by HTTP.
+    pub http: Http,
     /// The XDP program.
     pub steer: Steer,
     /// Which clicks may be counted.

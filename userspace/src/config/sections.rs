@@ -10,6 +10,7 @@ use tracing::Level;
 use weir_common::bucket::Dimensions;
 use weir_common::id::SHARDS;
 
+use super::http::{self, Http};
 use super::kafka;
 use super::reader::{Notes, Section, integer_in};
 use super::{
@@ -37,10 +38,12 @@ const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
     let mut root = Section::root(notes, table);
+    let (udp, http) = rx(root.section("rx"));
     let config = Config {
         node: node(root.section("node")),
         workers: workers(root.section("workers")),
-        udp: rx(root.section("rx")),
+        udp,
+        http,
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
         keys: root.sections("keys").into_iter().filter_map(key).collect(),
@@ -102,10 +105,10 @@ fn workers(mut section: Section<'_, '_>) -> Workers {
     Workers { cores }
 }
 
-fn rx(mut section: Section<'_, '_>) -> Udp {
-    let udp = udp(section.section("udp"));
+fn rx(mut section: Section<'_, '_>) -> (Udp, Http) {
+    let both = (udp(section.section("udp")), http::read(section.section("http")));
     section.finish();
-    udp
+    both
 }
 
 fn udp(mut section: Section<'_, '_>) -> Udp {
@@ -124,7 +127,7 @@ fn udp(mut section: Section<'_, '_>) -> Udp {
     Udp { port, addresses, socket_buffer_bytes, buffers_per_worker }
 }
 
-fn address(value: &DeValue<'_>) -> Result<IpAddr, std::borrow::Cow<'static, str>> {
+pub(super) fn address(value: &DeValue<'_>) -> Result<IpAddr, std::borrow::Cow<'static, str>> {
     let found = value.as_str().and_then(|text| text.parse().ok());
     found.ok_or("expected an IP address such as \"192.0.2.1\" or \"2001:db8::1\"".into())
 }

@@ -79,10 +79,13 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
 }
 
-/// How the control side tells the daemon to drain, at the first SIGTERM or SIGINT.
+/// How the control side tells the daemon to drain, at the first SIGTERM or SIGINT, and to read again
+/// what can be replaced while it runs, at SIGHUP.
 pub struct Drain {
     /// Set first.
     pub flag: Arc<AtomicBool>,
+    /// Set at SIGHUP; whoever acts on it clears it.
+    pub reload: Arc<AtomicBool>,
     /// Called then: wakes whoever sleeps too long to look at the flag.
     pub wake: Box<dyn Fn() + Send>,
 }
@@ -198,15 +201,20 @@ fn bind_http(address: SocketAddr) -> Result<TcpListener, Error> {
     bound.map_err(|source| Error::Http { address, source })
 }
 
-/// SIGTERM and SIGINT, caught from the moment they are watched.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment they are watched.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn watch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Sets the drain flag at every signal. Later ones change nothing: a drain always ends, and
@@ -216,6 +224,11 @@ impl Signals {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hangup.recv() => {
+                    drain.reload.store(true, Ordering::Release);
+                    (drain.wake)();
+                    continue;
+                }
             };
             tracing::info!(signal = name, "draining");
             drain.flag.store(true, Ordering::Release);

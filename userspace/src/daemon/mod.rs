@@ -9,6 +9,7 @@
 //!
 //! No decision on clicks is made here. Start reading at [`run`].
 
+mod doors;
 mod frames;
 mod heal;
 pub mod past;
@@ -53,6 +54,7 @@ use crate::worker::WorkerError;
 use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
 
+use doors::Doors;
 use frames::SharedSteering;
 use heal::Healed;
 use sinks::Opened;
@@ -97,6 +99,9 @@ pub enum DaemonError {
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The HTTP door.
+    #[error(transparent)]
+    Door(#[from] doors::DoorError),
     /// Steering, where the config insists on it.
     #[error(transparent)]
     Steer(#[from] SteerError),
@@ -150,6 +155,7 @@ pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
         state: Arc::default(),
         forward: Arc::default(),
         drain: Arc::default(),
+        reload: Arc::default(),
         recovery: Arc::default(),
         clock: Arc::default(),
         spool: Arc::default(),
@@ -161,7 +167,7 @@ pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
     let mut running = node.start(config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
-    let ended = running.watch(&node.drain);
+    let ended = running.watch(&node.drain, &node.reload);
     node.state.set(State::Draining);
     let drained = running.drain();
     let path = control.write_final_status()?;
@@ -179,6 +185,7 @@ struct Node {
     steering: Arc<SharedSteering>,
     state: Arc<AtomicState>,
     drain: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
     recovery: Arc<OnceLock<RecoveryStatus>>,
     clock: Arc<NodeClock>,
     spool: Arc<SpoolGauges>,
@@ -207,7 +214,8 @@ impl Node {
         let settings =
             control::Settings { run_dir: config.node.run_dir.clone(), http: config.metrics.listen };
         let main = std::thread::current();
-        let drain = Drain { flag: Arc::clone(&self.drain), wake: Box::new(move || main.unpark()) };
+        let (flag, reload) = (Arc::clone(&self.drain), Arc::clone(&self.reload));
+        let drain = Drain { flag, reload, wake: Box::new(move || main.unpark()) };
         Control::start(settings, sources, drain)
     }
 
@@ -215,6 +223,7 @@ impl Node {
         // Bound before all that may take long, so that what comes meanwhile waits in the kernel or
         // is counted.
         let sockets = threads::open_sockets(config, self.cores.len())?;
+        let mut doors = Doors::open(config, self.cores.len())?;
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let admission = settings::admission(config, checkpoint.final_before)?;
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
@@ -261,9 +270,10 @@ impl Node {
             latest,
             clock: Arc::clone(&self.clock),
             samplers,
+            doors: &mut doors,
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
-        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool })
+        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, doors })
     }
 }
 
@@ -319,16 +329,20 @@ struct Running {
     watch: Watch,
     clock: Arc<NodeClock>,
     spool: SpoolGuard,
+    doors: Doors,
 }
 
 impl Running {
     /// Sleeps until a drain is asked for, or a thread ends that should not; looks at the clocks and
     /// at the room for the journal meanwhile, for this thread waits for nothing else.
-    fn watch(&mut self, drain: &AtomicBool) -> Result<(), DaemonError> {
+    fn watch(&mut self, drain: &AtomicBool, reload: &AtomicBool) -> Result<(), DaemonError> {
         while !drain.load(Ordering::Acquire) {
             if let Some(name) = self.workers.ended().or_else(|| self.forwarder.ended()) {
                 tracing::error!(name, "a thread ended that should not; draining the rest");
                 return Err(DaemonError::Panicked(name));
+            }
+            if reload.swap(false, Ordering::AcqRel) {
+                self.doors.reload();
             }
             self.watch.look(&self.clock);
             self.spool.look_now_and_then();

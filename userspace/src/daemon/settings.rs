@@ -81,5 +81,10 @@ pub(super) const fn clock(config: &Config) -> clock::Settings {
 }
 
 pub(super) fn ring(config: &Config) -> uring::Settings {
-    uring::Settings::datagrams(config.udp.buffers_per_worker, SEND_SLOTS)
+    let datagrams = uring::Settings::datagrams(config.udp.buffers_per_worker, SEND_SLOTS);
+    if !config.http.is_on() {
+        return datagrams;
+    }
+    let (streams, stream_buffers) = (config.http.connections_per_worker, config.http.buffers_per_worker);
+    uring::Settings { streams, stream_buffers, ..datagrams }
 }

@@ -11,6 +11,7 @@ use socket2::Socket;
 use weir_common::id::WorkerId;
 use weir_common::time::UnixMs;
 
+use super::doors::Doors;
 use super::{DaemonError, settings};
 use crate::admission::Admission;
 use crate::clock::NodeClock;
@@ -64,6 +65,7 @@ pub(super) struct Start<'a> {
     pub(super) latest: UnixMs,
     pub(super) clock: Arc<NodeClock>,
     pub(super) samplers: Vec<Sampler>,
+    pub(super) doors: &'a mut Doors,
 }
 
 /// The running workers.
@@ -75,6 +77,7 @@ impl WorkerThreads {
         let Start { config, cores, phase, .. } = start;
         debug_assert!(cores.len() == start.ledgers.len() && cores.len() == start.boxes.len());
         let mut sockets = by_worker(start.sockets, cores.len());
+        let mut listeners = start.doors.listeners(cores.len());
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
@@ -101,11 +104,14 @@ impl WorkerThreads {
             };
             let (own_sockets, phase, ready) =
                 (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
+            let own_listeners = std::mem::take(&mut listeners[number]);
+            let door = start.doors.door(&start.admission, OwnStats::new(Arc::clone(start.stats), number));
             let name = format!("weir-worker-{number}");
             let run = move || {
                 pin(core);
-                let kernel = Kernel::start(worker, ring, own_sockets, clock)?;
-                let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase);
+                let mut kernel = Kernel::start(worker, ring, own_sockets, clock)?;
+                own_listeners.into_iter().for_each(|listener| kernel.listen(listener));
+                let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase).with_door(door);
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more
                 worker.run()

@@ -186,6 +186,22 @@ pub struct WorkerStats {
     pub ack_send_failures: Counter,
     /// Datagrams whose clicks wait for durability or for another worker.
     pub datagrams_waiting: Counter,
+    /// Connections at the HTTP door now.
+    pub connections_open: Counter,
+    /// Connections accepted.
+    pub connections_accepted: Counter,
+    /// Connections closed at once, for want of room.
+    pub connections_refused: Counter,
+    /// Connections closed for taking too long.
+    pub connections_timed_out: Counter,
+    /// Connections that ended because what came was no TLS, or none the node speaks.
+    pub tls_failures: Counter,
+    /// Whole requests.
+    pub requests_received: Counter,
+    /// Requests refused as a whole.
+    pub requests_refused: Counter,
+    /// From reading a request with clicks to its response.
+    pub request_latency: Histogram,
     /// Blocks made durable.
     pub blocks_committed: Counter,
     /// Bytes of those blocks.
@@ -224,6 +240,14 @@ impl Default for WorkerStats {
             ack_datagrams_sent: Counter::default(),
             ack_send_failures: Counter::default(),
             datagrams_waiting: Counter::default(),
+            connections_open: Counter::default(),
+            connections_accepted: Counter::default(),
+            connections_refused: Counter::default(),
+            connections_timed_out: Counter::default(),
+            tls_failures: Counter::default(),
+            requests_received: Counter::default(),
+            requests_refused: Counter::default(),
+            request_latency: Histogram::default(),
             blocks_committed: Counter::default(),
             journal_bytes: Counter::default(),
             journal_health: Counter::default(),

@@ -3,6 +3,8 @@
 //! No sockets, no descriptors, no clock: the loop passes in what arrived and the time, and takes
 //! out what is ready. So everything between the wire and the disk can be tested without either.
 
+mod parts;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,14 +17,14 @@ use zerocopy::IntoBytes;
 use super::book::Book;
 use super::clock::Now;
 use super::handoff::{HandedOff, Port, Reply, handed_off};
-use super::reply::{Ticket, Waiting, WaitingTable, status_of};
+use super::reply::{ReplyTo, Ticket, Waiting, WaitingTable, status_of};
 use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::{Doubt, NodeClock};
 use crate::ledger::{Decision, Entry, Ledger};
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
-use crate::uring::{self, Peer, ReceiverId};
+use crate::uring::{self, ReceiverId};
 
 /// Where a click stands in its datagram.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +160,7 @@ impl Desk {
         receiver: ReceiverId,
         datagram: &uring::Datagram<'a>,
     ) -> Option<(Ticket, Datagram<'a>)> {
-        let peer = datagram.peer(receiver);
+        let to = |batch_id| ReplyTo::Datagram { peer: datagram.peer(receiver), batch_id };
         let parsed = match Datagram::parse(datagram.payload) {
             Ok(parsed) if !datagram.truncated => parsed,
             Ok(_) => {
@@ -170,22 +172,26 @@ impl Desk {
                 self.sample(now, bad.reason, datagram);
                 self.count(now, Outcome::Malformed, bad.reason, u32::from(bad.clicks));
                 if let Some(batch_id) = bad.batch_id {
-                    self.answer_all(now, peer, batch_id, bad.clicks, AckStatus::Malformed);
+                    self.answer_all(now, to(batch_id), bad.clicks, AckStatus::Malformed);
                 }
                 return None;
             }
         };
         let HeaderFacts { count, .. } = parsed.facts();
-        let batch_id = parsed.header().batch_id.get();
+        let ticket = self.enter(now, to(parsed.header().batch_id.get()), count)?;
+        Some((ticket, parsed))
+    }
+
+    /// Enters clicks that came together into the waiting table; without room they are counted and
+    /// answered here.
+    fn enter(&mut self, now: Now, to: ReplyTo, clicks: u8) -> Option<Ticket> {
         let room = self.book.has_room() && self.waiting.room() > ANSWERS_RESERVED;
-        if let Some(ticket) =
-            room.then(|| self.waiting.enter(peer, batch_id, now.monotonic_ns, count)).flatten()
-        {
-            self.stats.clicks_received.add(u64::from(count));
-            return Some((ticket, parsed));
+        if let Some(ticket) = room.then(|| self.waiting.enter(to, now.monotonic_ns, clicks)).flatten() {
+            self.stats.clicks_received.add(u64::from(clicks));
+            return Some(ticket);
         }
-        self.count(now, Outcome::Refused, Reason::JournalFull, u32::from(count));
-        self.answer_all(now, peer, batch_id, count, AckStatus::Retry);
+        self.count(now, Outcome::Refused, Reason::JournalFull, u32::from(clicks));
+        self.answer_all(now, to, clicks, AckStatus::Retry);
         None
     }
 
@@ -221,9 +227,14 @@ impl Desk {
     }
 
     /// Answers a datagram none of whose clicks was taken.
-    fn answer_all(&mut self, now: Now, peer: Peer, batch_id: u64, clicks: u8, status: AckStatus) {
+    fn answer_all(&mut self, now: Now, to: ReplyTo, clicks: u8, status: AckStatus) {
+        if matches!(to, ReplyTo::Request { .. }) {
+            // A request is always answered; it needs no place to wait in.
+            self.ready.push(Waiting::answered(to, now.monotonic_ns, clicks, status));
+            return;
+        }
         // Without room for the answer the sender times out and resends, which is as good.
-        let Some(ticket) = self.waiting.enter(peer, batch_id, now.monotonic_ns, clicks) else { return };
+        let Some(ticket) = self.waiting.enter(to, now.monotonic_ns, clicks) else { return };
         for index in 0..clicks {
             self.waiting.set_status(ticket, index, status as u8);
         }

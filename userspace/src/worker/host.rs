@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::clock::Now;
 use super::reply::SendSlots;
 use crate::journal::SegmentNo;
+use crate::rx::http::door::Streams;
 use crate::uring::{Completion, Datagram, ReceiverId, UringError, Write};
 
 /// A segment that is to be made, as [`crate::journal::Operation::CreateSegment`] says.
@@ -28,7 +29,7 @@ pub struct Creation {
 }
 
 /// The system under one worker.
-pub trait Host: SendSlots {
+pub trait Host: SendSlots + Streams {
     /// Names a filled receive buffer.
     type Buffer;
     /// An open segment.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +20,11 @@ use super::reply::SendSlots;
 use crate::clock::NodeClock;
 use crate::journal::SegmentNo;
 use crate::journal::disk::{Stepwise, create_segment};
+use crate::rx::http::door::Streams;
 use crate::rx::udp::socket_drops;
 use crate::uring::{
-    self, BufferId, Completion, Datagram, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, Uring, UringError, Write,
+    self, BufferId, Completion, Datagram, ListenerId, Peer, ReceiverId, SLOT_PAYLOAD, SlotId, StreamBuffer,
+    StreamId, Uring, UringError, Write,
 };
 
 /// Segments a journal may have asked for and not got yet: it asks for one at a time.
@@ -88,6 +91,11 @@ impl Kernel {
 }
 
 impl Kernel {
+    /// Accepts connections on a socket.
+    pub fn listen(&mut self, socket: OwnedFd) {
+        self.uring.add_listener(socket);
+    }
+
     /// Whether a fault on this file waits to be told: what comes for it meanwhile is not tried.
     fn has_failed(&self, file: u64) -> bool {
         self.answered.iter().any(|answer| match answer {
@@ -190,6 +198,48 @@ impl Host for Kernel {
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+}
+
+impl Streams for Kernel {
+    fn arm_listener(&mut self, listener: ListenerId) {
+        self.uring.arm_listener(listener);
+    }
+
+    fn stop_accepting(&mut self, listener: ListenerId) {
+        self.uring.stop_accepting(listener);
+    }
+
+    fn arm_stream(&mut self, stream: StreamId) {
+        self.uring.arm_stream(stream);
+    }
+
+    fn pause_stream(&mut self, stream: StreamId) {
+        self.uring.pause_stream(stream);
+    }
+
+    fn arrived(&self, buffer: &StreamBuffer, filled: usize) -> &[u8] {
+        self.uring.arrived(buffer, filled)
+    }
+
+    fn recycle_stream(&mut self, buffer: StreamBuffer) {
+        self.uring.recycle_stream(buffer);
+    }
+
+    fn send_stream(&mut self, stream: StreamId, bytes: Vec<u8>) {
+        self.uring.send_stream(stream, bytes);
+    }
+
+    fn finish_stream(&mut self, stream: StreamId) {
+        self.uring.finish_stream(stream);
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.uring.close_stream(stream);
+    }
+
+    fn peer_of(&mut self, stream: StreamId) -> Option<SocketAddr> {
+        self.uring.stream_peer(stream)
     }
 }
 

@@ -31,6 +31,7 @@ use weir_common::id::BlockSeq;
 use weir_common::reason::Reason;
 
 use crate::forward::{FlushNo, Mailbox, Share};
+use crate::rx::http::door::Door;
 use crate::stats::{OwnStats, WorkerStats};
 use crate::uring::{Completion, ReceiverId, UringError};
 
@@ -40,7 +41,7 @@ use desk::{Desk, Parts};
 use drain::{Drain, Step, View};
 use host::Host;
 use phase::Phase;
-use reply::AckPacker;
+use reply::{AckPacker, ReplyTo};
 use unflushed::Unflushed;
 
 /// The longest sleep: how soon a worker sees a flush or a drain asked for by another thread.
@@ -97,6 +98,7 @@ pub struct Worker<H: Host> {
     settings: Settings,
     host: H,
     sockets: Vec<Socket>,
+    door: Option<Door>,
     desk: Desk,
     shell: JournalShell<H::File>,
     acks: AckPacker<H::Slot>,
@@ -133,6 +135,7 @@ impl<H: Host> Worker<H> {
             settings,
             sockets: (0..host.receivers()).map(socket).collect(),
             host,
+            door: None,
             shell: JournalShell::new(parts.stats.clone()),
             stats: parts.stats.clone(),
             desk: Desk::new(parts),
@@ -148,6 +151,13 @@ impl<H: Host> Worker<H> {
             drain: Drain::default(),
             phase,
         }
+    }
+
+    /// Opens a door for requests, on the listeners that its host has.
+    #[must_use]
+    pub fn with_door(mut self, door: Option<Door>) -> Self {
+        self.door = door;
+        self
     }
 
     /// Runs until the drain is over.
@@ -207,7 +217,8 @@ impl<H: Host> Worker<H> {
 
     /// How long the loop may sleep; looked at after the bell was set to doze.
     fn sleep(&mut self) -> Duration {
-        if self.desk.port.has_work() || (!self.received.is_empty() && self.desk.book.has_room()) {
+        let waits = !self.received.is_empty() || self.door.as_ref().is_some_and(Door::has_undecided);
+        if self.desk.port.has_work() || (waits && self.desk.book.has_room()) {
             return Duration::ZERO;
         }
         let tick = if self.drain.has_begun() { DRAIN_TICK } else { IDLE_TICK };
@@ -234,7 +245,12 @@ impl<H: Host> Worker<H> {
                     tracing::warn!(receiver = receiver.0, %error, "receiving stopped; it is started again");
                 }
             }
-            Completion::Sent(Ok(())) | Completion::Woken | Completion::Stream(_) => {}
+            Completion::Sent(Ok(())) | Completion::Woken => {}
+            Completion::Stream(event) => {
+                if let Some(door) = &mut self.door {
+                    door.hear(now, event, &mut self.host);
+                }
+            }
             Completion::Sent(Err(_)) => self.stats.ack_send_failures.add(1),
             Completion::Written { tag, offset, buffer, result } => {
                 self.shell.written(&mut self.desk.book, tag, offset, buffer, result);
@@ -266,6 +282,9 @@ impl<H: Host> Worker<H> {
             }
         }
         let now = self.host.now();
+        if let Some(door) = &mut self.door {
+            door.decide(now, &mut self.desk);
+        }
         self.desk.take_over(now);
         if self.drain.is_reading() {
             for socket in self.sockets.iter_mut().filter(|socket| !socket.armed) {
@@ -290,16 +309,31 @@ impl<H: Host> Worker<H> {
     fn reply(&mut self) {
         self.desk.settle();
         let mut ready = std::mem::take(&mut self.desk.ready);
+        let now = self.host.now();
         if !ready.is_empty() {
-            let now = self.host.now();
             for waiting in ready.drain(..) {
-                self.acks.add(&mut self.host, &waiting.peer, waiting.batch_id, waiting.statuses());
-                self.stats.ack_latency.record(now.monotonic_ns.saturating_sub(waiting.received_ns), 1);
+                match waiting.to {
+                    ReplyTo::Datagram { peer, batch_id } => {
+                        self.acks.add(&mut self.host, &peer, batch_id, waiting.statuses());
+                        self.stats
+                            .ack_latency
+                            .record(now.monotonic_ns.saturating_sub(waiting.received_ns), 1);
+                    }
+                    ReplyTo::Request { request, first, .. } => {
+                        if let Some(door) = &mut self.door {
+                            door.settled(now, request, first, waiting.statuses());
+                        }
+                    }
+                }
             }
             self.acks.flush(&mut self.host);
             self.acks.count_into(&self.stats);
         }
         self.desk.ready = ready;
+        if let Some(door) = &mut self.door {
+            door.reply(now, &mut self.host);
+            door.sweep(now, &mut self.host);
+        }
         self.stats.datagrams_waiting.set(self.desk.waiting() as u64);
     }
 
@@ -380,13 +414,16 @@ impl<H: Host> Worker<H> {
             now_ns: now.monotonic_ns,
             last_datagram_ns: self.last_datagram_ns,
             receivers_armed: self.sockets.iter().filter(|socket| socket.armed).count() + self.received.len(),
-            settled: self.desk.is_settled(),
+            settled: self.desk.is_settled() && self.door.as_ref().is_none_or(Door::is_settled),
         };
         match self.drain.step(&self.phase, view) {
             Step::None => {}
             Step::StopReceiving => {
                 for socket in &self.sockets {
                     self.host.stop_receiving(socket.receiver);
+                }
+                if let Some(door) = &mut self.door {
+                    door.drain(&mut self.host);
                 }
             }
             Step::SealLast => {

@@ -41,13 +41,52 @@ pub struct Ticket {
     pub generation: u32,
 }
 
-/// A datagram whose ack is not out yet.
+/// A request at the HTTP door. The generation tells a late answer for a former one apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    /// Which place.
+    pub slot: u32,
+    /// Which tenant of it.
+    pub generation: u32,
+}
+
+/// Whom an answer goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// The sender of a datagram.
+    Datagram {
+        /// Where it is.
+        peer: Peer,
+        /// Its own number for the datagram.
+        batch_id: u64,
+    },
+    /// A request, for as many of its clicks as fit a datagram.
+    Request {
+        /// Which.
+        request: RequestId,
+        /// The first of these clicks.
+        first: u16,
+        /// Who sent it.
+        from: SocketAddr,
+    },
+}
+
+impl ReplyTo {
+    /// Who sent the clicks.
+    #[must_use]
+    pub const fn sender(&self) -> SocketAddr {
+        match self {
+            Self::Datagram { peer, .. } => peer.address,
+            Self::Request { from, .. } => *from,
+        }
+    }
+}
+
+/// A datagram, or as much of a request, whose answer is not out yet.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// Where the ack goes.
-    pub peer: Peer,
-    /// The sender's batch id.
-    pub batch_id: u64,
+    /// Where the answer goes.
+    pub to: ReplyTo,
     /// When it was read, on the worker's monotonic clock.
     pub received_ns: u64,
     /// Status bytes by click.
@@ -59,6 +98,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Clicks of which all have the same status, and which wait for nothing.
+    #[must_use]
+    pub fn answered(to: ReplyTo, received_ns: u64, count: u8, status: AckStatus) -> Self {
+        let count = count.min(MAX_CLICKS as u8);
+        Self { to, received_ns, statuses: [status as u8; MAX_CLICKS], count, pending: 0, generation: 0 }
+    }
+
     /// The status bytes of its clicks.
     #[must_use]
     pub fn statuses(&self) -> &[u8] {
@@ -101,14 +147,14 @@ impl WaitingTable {
 
     /// Enters a datagram of `count` clicks, all `retry` until told otherwise, that waits for one
     /// thing: [`WaitingTable::settle`] by its reader. `None` when the table is full.
-    pub fn enter(&mut self, peer: Peer, batch_id: u64, received_ns: u64, count: u8) -> Option<Ticket> {
+    pub fn enter(&mut self, to: ReplyTo, received_ns: u64, count: u8) -> Option<Ticket> {
         let slot = self.free.pop()?;
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let statuses = [AckStatus::Retry as u8; MAX_CLICKS];
         let count = count.min(MAX_CLICKS as u8);
         self.slots[slot as usize] =
-            Some(Waiting { peer, batch_id, received_ns, statuses, count, pending: 1, generation });
+            Some(Waiting { to, received_ns, statuses, count, pending: 1, generation });
         Some(Ticket { slot, generation })
     }
 
@@ -123,7 +169,7 @@ impl WaitingTable {
     #[must_use]
     pub fn sender(&self, ticket: Ticket) -> Option<SocketAddr> {
         let waiting = self.slots.get(ticket.slot as usize)?.as_ref()?;
-        (waiting.generation == ticket.generation).then_some(waiting.peer.address)
+        (waiting.generation == ticket.generation).then(|| waiting.to.sender())
     }
 
     /// Sets the status of one click.

@@ -127,7 +127,7 @@ impl Clicks {
     }
 
     /// The clicks in the order of the body.
-    pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = Item<'_>> + Clone {
         self.slots.iter().map(|slot| match slot {
             Slot::Click { click, extension_at } => {
                 let at = *extension_at as usize;

@@ -102,7 +102,11 @@ impl Lab {
 
     /// The acks ready at a worker, as (batch, statuses).
     fn acks(&mut self, worker: usize) -> Vec<(u64, Vec<u8>)> {
-        self.desks[worker].ready.drain(..).map(|w| (w.batch_id, w.statuses().to_vec())).collect()
+        let batch_id = |to| match to {
+            ReplyTo::Datagram { batch_id, .. } => batch_id,
+            ReplyTo::Request { .. } => panic!("nobody sent a request"),
+        };
+        self.desks[worker].ready.drain(..).map(|w| (batch_id(w.to), w.statuses().to_vec())).collect()
     }
 
     fn outcomes(&self) -> [u64; 7] {

@@ -3,6 +3,10 @@ use weir_common::wire::Acks;
 use super::*;
 use crate::uring::{ReceiverId, Settings, SlotId, Uring};
 
+fn to(port: u16, batch_id: u64) -> ReplyTo {
+    ReplyTo::Datagram { peer: peer(port), batch_id }
+}
+
 fn peer(port: u16) -> Peer {
     Peer { address: ([127, 0, 0, 1], port).into(), local: None, receiver: ReceiverId(0) }
 }
@@ -10,7 +14,7 @@ fn peer(port: u16) -> Peer {
 #[test]
 fn a_datagram_leaves_when_the_last_thing_it_waits_for_has_come() {
     let mut table = WaitingTable::new(2);
-    let ticket = table.enter(peer(1), 42, 1000, 3).expect("room");
+    let ticket = table.enter(to(1, 42), 1000, 3).expect("room");
     table.hold(ticket);
     table.hold(ticket);
     table.set_status(ticket, 1, AckStatus::Created as u8);
@@ -18,15 +22,15 @@ fn a_datagram_leaves_when_the_last_thing_it_waits_for_has_come() {
     assert!(table.settle(ticket).is_none());
     let waiting = table.settle(ticket).expect("the last");
     assert_eq!(waiting.statuses(), [2, 0, 2]);
-    assert_eq!((waiting.batch_id, table.len()), (42, 0));
+    assert_eq!((waiting.to, table.len()), (to(1, 42), 0));
 }
 
 #[test]
 fn a_reply_for_a_former_tenant_of_a_slot_changes_nothing() {
     let mut table = WaitingTable::new(1);
-    let old = table.enter(peer(1), 1, 0, 1).expect("room");
+    let old = table.enter(to(1, 1), 0, 1).expect("room");
     assert!(table.settle(old).is_some());
-    let new = table.enter(peer(2), 2, 0, 1).expect("room");
+    let new = table.enter(to(2, 2), 0, 1).expect("room");
     table.set_status(old, 0, AckStatus::Created as u8);
     assert!(table.settle(old).is_none());
     assert_eq!(table.settle(new).expect("still there").statuses(), [AckStatus::Retry as u8]);
@@ -35,8 +39,8 @@ fn a_reply_for_a_former_tenant_of_a_slot_changes_nothing() {
 #[test]
 fn a_full_table_takes_no_more() {
     let mut table = WaitingTable::new(1);
-    assert!(table.enter(peer(1), 1, 0, 1).is_some());
-    assert!(table.enter(peer(1), 2, 0, 1).is_none());
+    assert!(table.enter(to(1, 1), 0, 1).is_some());
+    assert!(table.enter(to(1, 2), 0, 1).is_none());
     assert_eq!(table.room(), 0);
 }
 

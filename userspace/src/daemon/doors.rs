@@ -1,0 +1,111 @@
+//! The HTTP doors of a run: opened before the workers, and reloaded under them.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::admission::Admission;
+use crate::config::{Config, Http};
+use crate::rx::http::catalog::{Catalog, CatalogError};
+use crate::rx::http::door::{Door, Settings};
+use crate::rx::http::head::Limits;
+use crate::rx::http::listener::{ListenError, open_group};
+use crate::rx::http::reload::Published;
+use crate::rx::http::tls::{Certificates, TlsError};
+use crate::stats::OwnStats;
+use crate::uring::ListenerId;
+
+/// Why the doors cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// The doors of all workers. Without a port there are none.
+#[derive(Debug)]
+pub(super) struct Doors {
+    http: Http,
+    settings: Settings,
+    catalog: Arc<Published<Catalog>>,
+    certificates: Option<Arc<Certificates>>,
+    /// The listeners of each address, in worker order.
+    listeners: Vec<Vec<Socket>>,
+}
+
+impl Doors {
+    /// Binds the listeners and reads certificate and catalog.
+    pub(super) fn open(config: &Config, workers: usize) -> Result<Self, DoorError> {
+        let http = &config.http;
+        let catalog = Published::new(catalog_of(http)?);
+        let certificates = match (&http.tls_port, &http.certificate_file, &http.key_file) {
+            (Some(_), Some(certificate), Some(key)) => Some(Arc::new(Certificates::load(certificate, key)?)),
+            _ => None,
+        };
+        let listeners = http.listeners().map(|(address, _)| open_group(address, workers));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let plain = http.listeners().filter(|(_, is_tls)| !is_tls).count() as u16;
+        let tls = certificates.as_ref().map(|certificates| certificates.settings(http.older_tls)).transpose()?;
+        let settings = Settings {
+            limits: limits(http),
+            connections_max: http.connections_per_worker,
+            clicks_max: http.clicks_waiting_max,
+            head_ns_max: nanoseconds(http.head_timeout),
+            body_ns_max: nanoseconds(http.body_timeout),
+            idle_ns_max: nanoseconds(http.idle_timeout),
+            send_ns_max: nanoseconds(http.send_timeout),
+            listeners: listeners.len() as u16,
+            tls: tls.map(|settings| (ListenerId(plain), settings)),
+        };
+        Ok(Self { http: http.clone(), settings, catalog, certificates, listeners })
+    }
+
+    /// The listeners of each worker, in worker order.
+    pub(super) fn listeners(&mut self, workers: usize) -> Vec<Vec<OwnedFd>> {
+        let mut own: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+        for group in self.listeners.drain(..) {
+            own.iter_mut().zip(group).for_each(|(own, listener)| own.push(listener.into()));
+        }
+        own
+    }
+
+    /// A worker's door, if there are any.
+    pub(super) fn door(&self, admission: &Admission, stats: OwnStats) -> Option<Door> {
+        let door = || Door::new(self.settings.clone(), self.catalog.reader(), admission.clone(), stats);
+        self.http.is_on().then(door)
+    }
+
+    /// Reads certificate and catalog again. What cannot be read stays as it was.
+    pub(super) fn reload(&self) {
+        match catalog_of(&self.http) {
+            Ok(catalog) => self.catalog.publish(catalog),
+            Err(error) => tracing::error!(%error, "the catalog is not replaced"),
+        }
+        match self.certificates.as_ref().map(|certificates| certificates.reload()).transpose() {
+            Ok(_) => tracing::info!("certificate and catalog are read again"),
+            Err(error) => tracing::error!(%error, "the certificate is not replaced"),
+        }
+    }
+}
+
+fn catalog_of(http: &Http) -> Result<Catalog, CatalogError> {
+    http.catalog_file.as_deref().map_or_else(|| Ok(Catalog::default()), Catalog::load)
+}
+
+fn limits(http: &Http) -> Limits {
+    let (body_bytes_max, decoded_bytes_max) = (http.body_bytes_max, http.decoded_bytes_max);
+    Limits { body_bytes_max, decoded_bytes_max, ..Limits::default() }
+}
+
+const fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}

@@ -1,0 +1,275 @@
+//! One connection: bytes in, one request at a time out, responses in the order of the requests.
+//!
+//! A state machine over bytes. It never reads a clock: whoever drives it says what time it is. Its
+//! memory is bounded: what has come and is not used yet by [`Limits`] and one pause, what goes out
+//! by the response to one request.
+
+use std::net::SocketAddr;
+
+use super::body::chunked::Chunked;
+use super::head::{self, Framing, Head, Limits};
+use super::problem::Problem;
+use super::response;
+use super::tls::Session;
+
+/// Unused bytes above which a connection is read no more while its request is being decided. Pipelined
+/// requests of some packets fit.
+pub const INPUT_PAUSE: usize = 32 << 10;
+
+/// What comes next of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More bytes are needed, or the request before must be answered first.
+    Nothing,
+    /// A whole request: see [`Connection::request`].
+    Request,
+    /// What came is refused; the connection ends after the response.
+    Refused(Problem),
+}
+
+/// What a connection waits for; each has its own longest time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// For the next request, if there is one.
+    Idle,
+    /// For a handshake, or the rest of a head.
+    Head,
+    /// For the rest of a body.
+    Body,
+    /// For the node.
+    Decision,
+    /// For the other side to take what is sent.
+    Send,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between requests, or within a head.
+    Head,
+    /// A body of known length follows the head.
+    Length { head: usize, body: usize },
+    /// A chunked body follows; what is decoded stands apart.
+    Chunked { head: usize, chunked: Chunked },
+    /// A whole request is here.
+    Whole { head: usize, body: BodyAt },
+    /// It is being decided.
+    Deciding,
+    /// The last response is on its way.
+    Ending,
+}
+
+/// Where a body stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyAt {
+    /// After the head, so long.
+    Input(usize),
+    /// Apart.
+    Decoded,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Tells it apart from others in its place.
+    pub generation: u32,
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// What it waits for, as far as it was noted.
+    pub waits: Waits,
+    /// When that must have come, on the worker's monotonic clock.
+    pub deadline_ns: u64,
+    /// Whether the kernel reads it.
+    pub is_armed: bool,
+    /// Whether a send is under way.
+    pub is_sending: bool,
+    session: Option<Session>,
+    input: Vec<u8>,
+    decoded: Vec<u8>,
+    phase: Phase,
+    out: Vec<u8>,
+    has_ended: bool,
+    has_served: bool,
+}
+
+impl Connection {
+    /// A connection that was accepted.
+    #[must_use]
+    pub const fn new(generation: u32, peer: SocketAddr, session: Option<Session>) -> Self {
+        Self {
+            generation,
+            peer,
+            waits: Waits::Idle,
+            deadline_ns: u64::MAX,
+            is_armed: false,
+            is_sending: false,
+            session,
+            input: Vec::new(),
+            decoded: Vec::new(),
+            phase: Phase::Head,
+            out: Vec::new(),
+            has_ended: false,
+            has_served: false,
+        }
+    }
+
+    /// Takes bytes that arrived.
+    ///
+    /// # Errors
+    /// When they are no TLS where TLS is spoken; what is to be sent of it stands ready.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), rustls::Error> {
+        if matches!(self.phase, Phase::Ending) {
+            return Ok(()); // whoever still sends is not heard any more
+        }
+        match &mut self.session {
+            Some(session) => session.feed(bytes, &mut self.input, &mut self.out),
+            None => {
+                self.input.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The other side sends nothing more.
+    pub const fn end_of_input(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Whether the other side sends nothing more.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// What comes next.
+    pub fn next(&mut self, limits: &Limits) -> Next {
+        match self.advance(limits) {
+            Ok(true) => Next::Request,
+            Ok(false) => Next::Nothing,
+            Err(problem) => {
+                self.phase = Phase::Ending;
+                Next::Refused(problem)
+            }
+        }
+    }
+
+    /// Whether there is a whole request.
+    fn advance(&mut self, limits: &Limits) -> Result<bool, Problem> {
+        if matches!(self.phase, Phase::Head) {
+            let Some((head, len)) = head::read(&self.input, limits)? else { return Ok(false) };
+            head.check(limits)?;
+            let expects_continue = head.expects_continue;
+            self.phase = match head.framing {
+                Framing::None | Framing::Length(0) => Phase::Whole { head: len, body: BodyAt::Input(0) },
+                Framing::Length(body) => Phase::Length { head: len, body: body as usize },
+                Framing::Chunked => Phase::Chunked { head: len, chunked: Chunked::default() },
+            };
+            if expects_continue && self.input.len() == len {
+                self.send(response::CONTINUE);
+            }
+        }
+        match &mut self.phase {
+            Phase::Length { head, body } if self.input.len() >= *head + *body => {
+                self.phase = Phase::Whole { head: *head, body: BodyAt::Input(*body) };
+            }
+            Phase::Chunked { head, chunked } => {
+                let (used, has_ended) =
+                    chunked.feed(&self.input[*head..], &mut self.decoded, limits.body_bytes_max)?;
+                self.input.drain(*head..*head + used);
+                if has_ended {
+                    self.phase = Phase::Whole { head: *head, body: BodyAt::Decoded };
+                }
+            }
+            _ => {}
+        }
+        Ok(matches!(self.phase, Phase::Whole { .. }))
+    }
+
+    /// Head and body of a whole request.
+    #[must_use]
+    pub fn request(&self, limits: &Limits) -> Option<(Head<'_>, &[u8])> {
+        let Phase::Whole { head: len, body } = self.phase else { return None };
+        let (head, _) = head::read(&self.input, limits).ok().flatten()?;
+        let body = match body {
+            BodyAt::Input(body) => &self.input[len..len + body],
+            BodyAt::Decoded => &self.decoded,
+        };
+        Some((head, body))
+    }
+
+    /// The request was taken; its response is to come.
+    pub fn take_request(&mut self) {
+        if let Phase::Whole { head, body } = self.phase {
+            let used = head + if let BodyAt::Input(body) = body { body } else { 0 };
+            self.input.drain(..used);
+            self.decoded.clear();
+            for memory in [&mut self.input, &mut self.decoded] {
+                if memory.is_empty() && memory.capacity() > INPUT_PAUSE {
+                    *memory = Vec::new(); // most requests are small; a large one was
+                }
+            }
+            self.phase = Phase::Deciding;
+        }
+    }
+
+    /// Sends the response to the request; the connection goes on, or ends after it.
+    pub fn respond(&mut self, response: &[u8], goes_on: bool) {
+        self.send(response);
+        self.has_served = true;
+        self.phase = if goes_on { Phase::Head } else { Phase::Ending };
+        if let (Phase::Ending, Some(session)) = (&self.phase, &mut self.session) {
+            session.finish(&mut self.out);
+        }
+    }
+
+    fn send(&mut self, plain: &[u8]) {
+        match &mut self.session {
+            Some(session) => session.send(plain, &mut self.out),
+            None => self.out.extend_from_slice(plain),
+        }
+    }
+
+    /// What is to be sent now, when nothing is being sent.
+    pub fn take_output(&mut self) -> Option<Vec<u8>> {
+        let is_ready = !self.is_sending && !self.out.is_empty();
+        is_ready.then(|| std::mem::take(&mut self.out))
+    }
+
+    /// Gives the memory of what was sent back.
+    pub fn recycle(&mut self, mut sent: Vec<u8>) {
+        if self.out.is_empty() {
+            sent.clear();
+            self.out = sent;
+        }
+    }
+
+    /// Whether it takes no more bytes until its request is answered.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.phase, Phase::Deciding) && self.input.len() >= INPUT_PAUSE
+    }
+
+    /// Whether a request is being decided.
+    #[must_use]
+    pub const fn is_deciding(&self) -> bool {
+        matches!(self.phase, Phase::Deciding)
+    }
+
+    /// What it waits for.
+    #[must_use]
+    pub fn waits_for(&self) -> Waits {
+        match self.phase {
+            _ if self.is_sending => Waits::Send,
+            Phase::Ending => Waits::Send,
+            Phase::Deciding => Waits::Decision,
+            Phase::Head if self.input.is_empty() && self.has_served => Waits::Idle,
+            Phase::Head => Waits::Head,
+            Phase::Length { .. } | Phase::Chunked { .. } | Phase::Whole { .. } => Waits::Body,
+        }
+    }
+
+    /// Whether it ends, and nothing of it is left to send.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ending) && self.out.is_empty() && !self.is_sending
+    }
+}

@@ -1,0 +1,218 @@
+//! The door's requests: taken from their connections, decided at the desk, answered.
+
+use weir_common::reason::{Outcome, Reason};
+use weir_common::wire::AckStatus;
+
+use super::super::clicks::Item;
+use super::super::head::Method;
+use super::super::intake::{Asked, Intake};
+use super::super::problem::Problem;
+use super::super::requests::{Answer, Request};
+use super::super::response::{self, Status, To};
+use super::{Door, Streams};
+use crate::admission::Arrival;
+use crate::uring::StreamId;
+use crate::worker::clock::Now;
+use crate::worker::desk::Desk;
+use crate::worker::reply::RequestId;
+
+impl Door {
+    /// Takes the request that a connection has.
+    pub(super) fn request(&mut self, now: Now, stream: StreamId) {
+        let Self { settings, connections, requests, catalog, admission, decoded, .. } = self;
+        let Some(connection) = connections.get_mut(stream.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some((head, body)) = connection.request(&settings.limits) else { return };
+        let mut request = requests.vacate();
+        request.stream = stream;
+        request.connection = connection.generation;
+        request.from = connection.peer;
+        request.received_ns = now.monotonic_ns;
+        request.keeps = head.keep_alive && !self.is_draining;
+        request.origin = head.origin.map(<[u8]>::to_vec);
+        request.is_head = head.method == Method::Head;
+        let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);
+        let intake = Intake { limits, catalog, admission, received_at };
+        let asked = intake.read(&head, body, decoded, &mut request.clicks);
+        connection.take_request();
+        self.stats.requests_received.add(1);
+        self.begin(now, request, asked);
+    }
+
+    /// Answers a request, or lets it wait for its clicks.
+    fn begin(&mut self, now: Now, mut request: Request, asked: Asked) {
+        match asked {
+            Asked::Count(answer) => {
+                if self.is_draining
+                    || self.requests.clicks() + request.clicks.len() > self.settings.clicks_max
+                {
+                    let reason = if self.is_draining { Reason::Draining } else { Reason::Overloaded };
+                    self.owed.push((Outcome::Refused, reason, request.clicks.len() as u32));
+                    self.refuse(now, request, Problem::Unavailable);
+                    return;
+                }
+                request.answer = answer;
+                self.undecided.push_back(self.requests.enter(request));
+            }
+            Asked::Look(answer) => self.answer_now(now, request, |to, out| show(&answer, to, out)),
+            Asked::Preflight { private_network } => {
+                self.answer_now(now, request, |to, out| response::preflight(to, private_network, out));
+            }
+            Asked::Health => {
+                let is_taking = self.is_taking && !self.is_draining;
+                self.answer_now(now, request, |to, out| response::health(is_taking, to, out));
+            }
+            Asked::Refused(problem) => self.refuse(now, request, problem),
+            Asked::Malformed(fault) => {
+                self.owed.push((fault.outcome, fault.reason, 1));
+                let is_text = fault.reason == Reason::BadToken;
+                self.refuse(now, request, if is_text { Problem::NotFound } else { Problem::BadBody });
+            }
+        }
+    }
+
+    fn refuse(&mut self, now: Now, mut request: Request, problem: Problem) {
+        self.stats.requests_refused.add(1);
+        request.keeps &= !problem.must_close();
+        self.answer_now(now, request, |to, out| response::problem(&problem, to, out));
+    }
+
+    /// Refuses what is no request at all; the connection ends.
+    pub(super) fn refuse_stream(&mut self, now: Now, stream: StreamId, problem: Problem) {
+        let Some(connection) = self.get(stream) else { return };
+        let (generation, peer) = (connection.generation, connection.peer);
+        let mut request = self.requests.vacate();
+        (request.stream, request.connection, request.from) = (stream, generation, peer);
+        (request.keeps, request.origin, request.is_head) = (false, None, false);
+        self.refuse(now, request, problem);
+    }
+
+    fn answer_now(&mut self, now: Now, request: Request, make: impl FnOnce(&To<'_>, &mut Vec<u8>)) {
+        self.respond(now, &request, make);
+        self.requests.give_back(request);
+    }
+
+    /// Gives a response to the connection of a request, if it is still there.
+    fn respond(&mut self, now: Now, request: &Request, make: impl FnOnce(&To<'_>, &mut Vec<u8>)) {
+        let date = self.date(now);
+        let Self { connections, response, .. } = self;
+        let connection = connections.get_mut(request.stream.0 as usize).and_then(Option::as_mut);
+        let Some(connection) = connection.filter(|one| one.generation == request.connection) else { return };
+        let (keep_alive, origin) = (request.keeps, request.origin.as_deref());
+        response.clear();
+        make(&To { keep_alive, origin, is_head: request.is_head, date }, response);
+        connection.respond(response, request.keeps);
+    }
+
+    /// The `Date` of responses; none while the node does not know it.
+    fn date(&mut self, now: Now) -> Option<[u8; 29]> {
+        let second = now.wall.0 / 1000;
+        if self.date.0 != second {
+            self.date = (second, response::date(second));
+        }
+        now.doubt.is_none().then_some(self.date.1)
+    }
+
+    /// Counts what is owed, and lets the desk decide what waits, as long as the journal has room for
+    /// it, or has none and says so.
+    pub fn decide(&mut self, now: Now, desk: &mut Desk) {
+        self.is_taking = !desk.book.is_stuck();
+        while !self.undecided.is_empty() && (desk.book.has_room() || desk.book.is_stuck()) {
+            self.cut(now, desk.book.batch_datagrams());
+            let Self { parts, requests, .. } = self;
+            let clicks = parts.iter().flat_map(|part| {
+                let clicks = requests.look(part.request).map(|request| &request.clicks);
+                let clicks = clicks.into_iter().flat_map(|clicks| clicks.iter());
+                clicks.skip(usize::from(part.first)).take(usize::from(part.clicks))
+            });
+            let arrivals: Vec<_> = clicks
+                .filter_map(|item| match item {
+                    Item::Click { click, extension } => Some(Arrival { click, extension }),
+                    Item::Bad(_) => None,
+                })
+                .collect();
+            let heads = parts.iter().map(|part| (part.reply_to(), part.clicks));
+            desk.take_in_parts(now, heads, &arrivals);
+        }
+        for (outcome, reason, clicks) in self.owed.drain(..) {
+            desk.refuse(now, outcome, reason, clicks);
+        }
+    }
+
+    /// Cuts the clicks that wait into as many parts at the most, each of what fits a datagram.
+    fn cut(&mut self, now: Now, parts_max: usize) {
+        self.parts.clear();
+        while self.parts.len() < parts_max
+            && let Some(&id) = self.undecided.front()
+        {
+            let Some(request) = self.requests.get(id) else {
+                self.undecided.pop_front();
+                continue;
+            };
+            request.cut(id, parts_max, &mut self.parts, &mut self.owed);
+            if request.next >= request.clicks.len() {
+                let is_decided = request.is_decided();
+                self.undecided.pop_front();
+                if is_decided {
+                    self.answer(now, id);
+                }
+            }
+        }
+    }
+
+    /// Some clicks of a request have their statuses, and these are durable.
+    pub fn settled(&mut self, now: Now, id: RequestId, first: u16, statuses: &[u8]) {
+        let Some(request) = self.requests.get(id) else { return };
+        let cells = request.statuses.iter_mut().skip(usize::from(first));
+        cells.zip(statuses).for_each(|(cell, status)| *cell = *status);
+        request.parts = request.parts.saturating_sub(1);
+        if request.is_decided() {
+            self.answer(now, id);
+        }
+    }
+
+    /// Answers a request whose clicks all have their status.
+    fn answer(&mut self, now: Now, id: RequestId) {
+        let Some(request) = self.requests.leave(id) else { return };
+        self.stats.request_latency.record(now.monotonic_ns.saturating_sub(request.received_ns), 1);
+        let is_link = request.answer != Answer::Statuses;
+        self.respond(now, &request, |to, out| match &request.answer {
+            _ if is_link && request.is_to_retry() => response::problem(&Problem::Unavailable, to, out),
+            Answer::Statuses => response::accepted(statuses_of(&request), to, out),
+            shown => show(shown, to, out),
+        });
+        self.answered.push(request.stream);
+        self.requests.give_back(request);
+    }
+
+    /// Sends what was answered, and takes what waited behind it.
+    pub fn reply(&mut self, now: Now, host: &mut impl Streams) {
+        while let Some(stream) = self.answered.pop() {
+            self.go_on(now, stream, host);
+        }
+    }
+}
+
+/// What a link or a pixel shows.
+fn show(answer: &Answer, to: &To<'_>, out: &mut Vec<u8>) {
+    match answer {
+        Answer::Redirect(Some(url)) => response::redirect(url, to, out),
+        Answer::Pixel => response::pixel(to, out),
+        Answer::Redirect(None) | Answer::Statuses => response::problem(&Problem::NotFound, to, out),
+    }
+}
+
+/// What is said of each click: what the sender can mend, and nothing of how its traffic was judged.
+fn statuses_of(request: &Request) -> impl Iterator<Item = Status<'_>> + Clone {
+    let refused = Status::Malformed { reason: "refused", field: "", why: "" };
+    request.clicks.iter().zip(&request.statuses).map(move |(item, &status)| match item {
+        Item::Bad(fault) => {
+            Status::Malformed { reason: fault.reason.name(), field: fault.field, why: &fault.why }
+        }
+        Item::Click { .. } if status == AckStatus::Created as u8 => Status::Created,
+        Item::Click { .. } if status == AckStatus::Exists as u8 => Status::Exists,
+        Item::Click { .. } if status == AckStatus::Retry as u8 => Status::Retry,
+        Item::Click { .. } => refused,
+    })
+}

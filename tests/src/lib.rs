@@ -7,6 +7,7 @@
 pub mod clicks;
 pub mod clock;
 mod disk;
+pub mod door;
 mod faults;
 mod generator;
 pub mod kafka;

@@ -33,18 +33,20 @@ const SOAK: &str = "WEIR_SOAK";
 
 /// Levels, and the words in a test binary's name that put it there; what has none is pure. The
 /// last level that fits decides: a veth needs more than a program that is loaded.
-const LEVELS: [(&str, &[&str]); 6] = [
+const LEVELS: [(&str, &[&str]); 7] = [
     ("pure", &[]),
     ("PROG_TEST_RUN", &["xdp", "prog"]),
     ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
     ("kill -9", &["kill", "crash"]),
     ("bad disks", &["disk", "damaged"]),
     ("Apache Kafka", &["kafka"]),
+    ("HTTP clients", &["door"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.setup)?;
     setup::ensure_kafka(&args.setup)?;
+    setup::ensure_http(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally, args.soak)?;

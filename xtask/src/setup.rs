@@ -55,6 +55,17 @@ const KAFKA_TOOLS: [Tool; 3] = [
     Tool { program: "openssl", package: "openssl", why: "it makes the certificates of the labs" },
 ];
 
+/// The clients that tests of the HTTP door run, which nobody here wrote.
+const HTTP_TOOLS: [Tool; 3] = [
+    Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
+    Tool {
+        program: "chromium",
+        package: "chromium",
+        why: "tests open a page that sends beacons and follows links",
+    },
+    Tool { program: "openssl", package: "openssl", why: "it makes the certificates of the labs" },
+];
+
 /// What the eBPF program is built and linted with where rustup has no nightly.
 const EBPF_PACKAGES: [&str; 7] = [
     "rustc-web",
@@ -69,6 +80,7 @@ const EBPF_PACKAGES: [&str; 7] = [
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(args)?;
     ensure_kafka(args)?;
+    ensure_http(args)?;
     println!("set-up: all there");
     Ok(())
 }
@@ -89,6 +101,15 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
     // Under the target folder, as the crates that cargo fetches: no installation.
     println!("set-up: fetching Apache Kafka {VERSION} from Maven Central, the broker of the tests");
     Distribution::fetch(&target()).map(drop)
+}
+
+/// Sees to it that tests of the HTTP door find their clients.
+pub(crate) fn ensure_http(args: &Args) -> Result<()> {
+    let mut commands = apt(&missing(&HTTP_TOOLS));
+    if args.no_install && !commands.is_empty() {
+        return refuse(&commands);
+    }
+    commands.iter_mut().try_for_each(command::run)
 }
 
 /// The packages of the tools that are not there.

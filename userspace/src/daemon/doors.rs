@@ -54,7 +54,8 @@ impl Doors {
         let listeners = http.listeners().map(|(address, _)| open_group(address, workers));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let plain = http.listeners().filter(|(_, is_tls)| !is_tls).count() as u16;
-        let tls = certificates.as_ref().map(|certificates| certificates.settings(http.older_tls)).transpose()?;
+        let tls =
+            certificates.as_ref().map(|certificates| certificates.settings(http.older_tls)).transpose()?;
         let settings = Settings {
             limits: limits(http),
             connections_max: http.connections_per_worker,

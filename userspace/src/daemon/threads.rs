@@ -111,7 +111,9 @@ impl WorkerThreads {
                 pin(core);
                 let mut kernel = Kernel::start(worker, ring, own_sockets, clock)?;
                 own_listeners.into_iter().for_each(|listener| kernel.listen(listener));
-                let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase).with_door(door);
+                let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase);
+                let mut worker = worker.with_door(door);
+                worker.prepare()?;
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more
                 worker.run()

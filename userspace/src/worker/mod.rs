@@ -46,6 +46,8 @@ use unflushed::Unflushed;
 
 /// The longest sleep: how soon a worker sees a flush or a drain asked for by another thread.
 const IDLE_TICK: Duration = Duration::from_millis(10);
+/// How long a start waits for a worker's first segment: many times what a healthy disk takes.
+const PREPARED_WITHIN: Duration = Duration::from_secs(2);
 /// The sleep during a drain, whose steps others wait for.
 const DRAIN_TICK: Duration = Duration::from_millis(1);
 
@@ -158,6 +160,24 @@ impl<H: Host> Worker<H> {
     pub fn with_door(mut self, door: Option<Door>) -> Self {
         self.door = door;
         self
+    }
+
+    /// Waits for the first segment, so that a node that says it is ready has no click come again. A disk
+    /// that gives none in [`PREPARED_WITHIN`] is no reason not to start.
+    ///
+    /// # Errors
+    /// When the host fails.
+    pub fn prepare(&mut self) -> Result<(), WorkerError> {
+        let began_ns = self.host.now().monotonic_ns;
+        while !self.desk.book.has_room() && !self.desk.book.is_stuck() {
+            let waited = Duration::from_nanos(self.host.now().monotonic_ns.saturating_sub(began_ns));
+            if waited >= PREPARED_WITHIN {
+                break;
+            }
+            self.journal();
+            self.gather()?;
+        }
+        Ok(())
     }
 
     /// Runs until the drain is over.

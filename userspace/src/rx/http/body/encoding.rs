@@ -7,6 +7,7 @@
 use std::io::Read;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+use zstd::zstd_safe::{DCtx, get_frame_content_size};
 
 use super::lz4;
 use crate::rx::http::head::Encoding;
@@ -15,31 +16,54 @@ use crate::rx::http::problem::Problem;
 /// The least that the output grows by. Most bodies are done with one.
 const GROWTH_BYTES_MIN: usize = 16 << 10;
 
-/// Appends what `bytes` hold to `out`, at most `max` bytes. On an error `out` is as it was.
-///
-/// A gzip body is one member, an lz4 body one frame; a zstd body may be several frames (RFC 8878, section 3).
-/// Beside `out`, gzip takes about 50 KiB while it runs, zstd about 100 KiB, lz4 nothing.
+/// Appends what `bytes` hold to `out`, as [`Decoder::decode`] does, with a decoder for this once.
 ///
 /// # Errors
-/// [`Problem::DecodedTooLarge`], [`Problem::BadEncoding`] when the bytes are damaged, cut off, or followed by
-/// others, and [`Problem::UnsupportedEncoding`].
+/// As there.
 pub fn decode(encoding: Encoding, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
-    let start = out.len();
-    let result = match encoding {
-        Encoding::Identity if bytes.len() > max => Err(Problem::DecodedTooLarge),
-        Encoding::Identity => {
-            out.extend_from_slice(bytes);
-            Ok(())
+    Decoder::default().decode(encoding, bytes, max, out)
+}
+
+/// Decodes one body after the other. To set up the state of zstd takes longer than most bodies: who has many
+/// keeps a decoder, of about 100 KiB once zstd was used.
+#[derive(Default)]
+pub struct Decoder {
+    zstd: Option<DCtx<'static>>,
+}
+
+impl Decoder {
+    /// Appends what `bytes` hold to `out`, at most `max` bytes. On an error `out` is as it was.
+    ///
+    /// A gzip body is one member, an lz4 body one frame; a zstd body may be several frames (RFC 8878, section
+    /// 3). Beside `out`, gzip takes about 50 KiB while it runs, the others nothing.
+    ///
+    /// # Errors
+    /// [`Problem::DecodedTooLarge`], [`Problem::BadEncoding`] when the bytes are damaged, cut off, or followed
+    /// by others, and [`Problem::UnsupportedEncoding`].
+    pub fn decode(
+        &mut self,
+        encoding: Encoding,
+        bytes: &[u8],
+        max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Problem> {
+        let start = out.len();
+        let result = match encoding {
+            Encoding::Identity if bytes.len() > max => Err(Problem::DecodedTooLarge),
+            Encoding::Identity => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
+            Encoding::Gzip => gzip(bytes, max, out),
+            Encoding::Zstd => zstd(self.zstd.get_or_insert_default(), bytes, max, out),
+            Encoding::Lz4 => lz4::decode(bytes, max, out),
+            Encoding::Other => Err(Problem::UnsupportedEncoding),
+        };
+        if result.is_err() {
+            out.truncate(start);
         }
-        Encoding::Gzip => gzip(bytes, max, out),
-        Encoding::Zstd => zstd(bytes, max, out),
-        Encoding::Lz4 => lz4::decode(bytes, max, out),
-        Encoding::Other => Err(Problem::UnsupportedEncoding),
-    };
-    if result.is_err() {
-        out.truncate(start);
+        result
     }
-    result
 }
 
 /// One member of RFC 1952.
@@ -74,13 +98,13 @@ fn read_bounded(reader: &mut impl Read, max: usize, out: &mut Vec<u8>) -> Result
 
 /// Frames of RFC 8878, straight into the output: no window beside it, whatever size a frame asks for. How much
 /// they hold a frame says or not; when it is not enough, all is done again with twice the room.
-fn zstd(bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
+fn zstd(context: &mut DCtx<'_>, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     const TOO_SMALL: usize = (ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall as usize).wrapping_neg();
     if bytes.is_empty() {
         return Err(Problem::BadEncoding); // no frame at all is not an empty one
     }
     let start = out.len();
-    let said = zstd::zstd_safe::get_frame_content_size(bytes).map_err(|_| Problem::BadEncoding)?;
+    let said = get_frame_content_size(bytes).map_err(|_| Problem::BadEncoding)?;
     let mut room = match said {
         Some(len) if len > max as u64 => return Err(Problem::DecodedTooLarge),
         Some(len) => len as usize,
@@ -90,7 +114,7 @@ fn zstd(bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         out.truncate(start);
         out.reserve_exact(room);
         out.resize(start + room, 0);
-        match zstd::zstd_safe::decompress(&mut out[start..], bytes) {
+        match context.decompress(&mut out[start..], bytes) {
             Ok(len) => {
                 out.truncate(start + len);
                 return Ok(());
@@ -158,6 +182,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_decoder_goes_on_after_a_body_that_was_refused() {
+        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        for encoding in ALL {
+            let bytes = encoded(encoding, &text(5000));
+            for len in [bytes.len() / 2, 10, 0] {
+                assert_eq!(
+                    decoder.decode(encoding, &bytes[..len], 9000, &mut out),
+                    Err(Problem::BadEncoding)
+                );
+            }
+            assert_eq!(decoder.decode(encoding, &bytes, 4999, &mut out), Err(Problem::DecodedTooLarge));
+            assert_eq!(decoder.decode(encoding, &bytes, 5000, &mut out), Ok(()));
+        }
+        assert_eq!(out, text(5000).repeat(3));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! allocated. What clicks and pixels answer must never come from a cache (a cached answer is a click that is
 //! not counted), so all of it says `no-store`. Start reading at [`accepted`].
 
+use super::head::{Head, Method};
 use super::problem::{Problem, RETRY_AFTER_UNAVAILABLE_S};
 
 /// What a sender waits for that asked before sending its body: RFC 9110, section 10.1.1.
@@ -26,6 +27,13 @@ pub struct To<'a> {
     pub is_head: bool,
     /// The time, of [`date`]; a node without a clock to rely on sends none: RFC 9110, section 6.6.1.
     pub date: Option<[u8; 29]>,
+}
+
+impl<'a> To<'a> {
+    /// Who sent this head. Whoever leaves its body unread sets `keep_alive` to false.
+    pub fn of(head: &Head<'a>, date: Option<[u8; 29]>) -> Self {
+        Self { keep_alive: head.keep_alive, origin: head.origin, is_head: head.method == Method::Head, date }
+    }
 }
 
 /// What became of a click, as its sender is told. Never a verdict on fraud.
@@ -87,7 +95,7 @@ pub fn accepted<'a>(statuses: impl Iterator<Item = Status<'a>> + Clone, to: &To<
     write_statuses(statuses.clone(), &counts, &mut length);
     if counts.are_all_retry() {
         start("503 Service Unavailable", to, to.keep_alive, out);
-        field("Retry-After", Number::of(RETRY_AFTER_UNAVAILABLE_S.into()).bytes(), out);
+        retry_after(RETRY_AFTER_UNAVAILABLE_S, to, out);
     } else {
         start("202 Accepted", to, to.keep_alive, out);
     }
@@ -150,7 +158,7 @@ pub fn health(is_taking: bool, to: &To<'_>, out: &mut Vec<u8>) {
     };
     start(status, to, to.keep_alive, out);
     if !is_taking {
-        field("Retry-After", Number::of(RETRY_AFTER_UNAVAILABLE_S.into()).bytes(), out);
+        retry_after(RETRY_AFTER_UNAVAILABLE_S, to, out);
     }
     out.extend_from_slice(b"Content-Type: application/json\r\nCache-Control: no-store\r\n");
     end_of_fields(body.len(), out);
@@ -179,7 +187,7 @@ pub fn problem(problem: &Problem, to: &To<'_>, out: &mut Vec<u8>) {
         _ => {}
     }
     if let Some(seconds) = row.retry_after_s {
-        field("Retry-After", Number::of(seconds.into()).bytes(), out);
+        retry_after(seconds, to, out);
     }
     out.extend_from_slice(b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n");
     end_of_fields(length.0, out);
@@ -215,6 +223,14 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// When to try again. A page of another origin sees the field only when it is named.
+fn retry_after(seconds: u32, to: &To<'_>, out: &mut Vec<u8>) {
+    field("Retry-After", Number::of(seconds.into()).bytes(), out);
+    if to.origin.is_some() {
+        out.extend_from_slice(b"Access-Control-Expose-Headers: Retry-After\r\n");
+    }
 }
 
 /// The last field, and the empty line.

@@ -8,7 +8,7 @@ use crate::rx::http::problem::Problem;
 
 /// Digits of a chunk's size: 16 always fit 64 bits.
 const SIZE_DIGITS_MAX: u8 = 16;
-/// Bytes of all extensions and trailers of a body. Nobody sends any; signed uploads use about 100 a chunk.
+/// Bytes of all extensions, leading zeros and trailers of a body. Nobody sends any; signed uploads use about 100 a chunk.
 const ASIDE_BYTES_MAX: u32 = 4096;
 
 /// Where in the grammar the next byte stands.
@@ -55,7 +55,7 @@ pub struct Chunked {
     left: u64,
     /// Content so far.
     content_bytes: u64,
-    /// Extensions and trailers so far.
+    /// Extensions, leading zeros and trailers so far.
     aside_bytes: u32,
     /// What was wrong; from then on everything is.
     refused: Option<Problem>,
@@ -120,10 +120,13 @@ impl Chunked {
 
     fn digit(&mut self, byte: u8) -> Result<Place, Problem> {
         if self.place == Place::SizeStart {
-            (self.digits, self.left) = (0, 0);
+            self.digits = 0; // nothing is left of the chunk before
         }
         if self.digits == SIZE_DIGITS_MAX {
             return Err(Problem::BadChunk);
+        }
+        if self.digits > 0 && self.left == 0 {
+            self.aside(Place::Size)?; // a leading zero says nothing
         }
         let value = (byte as char).to_digit(16).ok_or(Problem::BadChunk)?;
         self.digits += 1;
@@ -199,6 +202,8 @@ mod tests {
             assert!(of(most - 2).is_ok());
             assert_eq!(of(most + 1), Err(Problem::BadChunk), "{before}");
         }
+        let zeros = "0000000000000001\r\na\r\n".repeat(most / 14);
+        assert_eq!(fed(zeros.as_bytes(), 1 << 20), Err(Problem::BadChunk), "zeros in many small ones");
         let small = "1;xxxxxxx\r\na\r\n".repeat(most / 8);
         assert!(fed(small.as_bytes(), 1 << 20).is_ok());
         assert_eq!(

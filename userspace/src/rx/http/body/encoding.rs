@@ -100,9 +100,6 @@ fn read_bounded(reader: &mut impl Read, max: usize, out: &mut Vec<u8>) -> Result
 /// they hold a frame says or not; when it is not enough, all is done again with twice the room.
 fn zstd(context: &mut DCtx<'_>, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     const TOO_SMALL: usize = (ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall as usize).wrapping_neg();
-    if bytes.is_empty() {
-        return Err(Problem::BadEncoding); // no frame at all is not an empty one
-    }
     let start = out.len();
     let said = get_frame_content_size(bytes).map_err(|_| Problem::BadEncoding)?;
     let mut room = match said {

@@ -58,6 +58,7 @@ fn a_202_has_a_status_a_click_in_order_and_their_counts() {
 fn when_every_click_is_to_be_sent_again_it_is_a_503_with_retry_after_and_the_same_body() {
     let (status, fields, body) = made(|out| accepted([Status::Retry; 2].into_iter(), &ALL, out));
     assert_eq!((status, value(&fields, "retry-after")), (503, Some("5")));
+    assert_eq!(value(&fields, "access-control-expose-headers"), Some("Retry-After"), "a page may see it");
     assert_eq!(json(&body)["retry"], 2);
     let (status, fields, _) = made(|out| accepted([Status::Retry, Status::Exists].into_iter(), &ALL, out));
     assert_eq!((status, value(&fields, "retry-after")), (202, None));
@@ -181,6 +182,17 @@ fn a_connection_that_ends_is_told_so() {
     let (_, fields, _) = made(|out| accepted([Status::Created].into_iter(), &to, out));
     assert_eq!(value(&fields, "connection"), Some("close"));
     let (_, fields, _) = made(|out| problem(&Problem::NotFound, &to, out));
+    assert_eq!(value(&fields, "connection"), Some("close"));
+}
+
+#[test]
+fn an_answer_goes_to_who_sent_the_head() {
+    let text = b"HEAD /v1/click/t HTTP/1.0\r\nOrigin: https://a.example\r\n\r\n";
+    let (head, _) = crate::rx::http::head::read(text, &Default::default()).expect("sound").expect("whole");
+    let to = To::of(&head, Some(date(0)));
+    assert_eq!((to.keep_alive, to.is_head, to.date), (false, true, Some(date(0))));
+    assert_eq!(to.origin, Some(&b"https://a.example"[..]));
+    let (_, fields, _) = made(|out| redirect("https://shop.example/", &to, out));
     assert_eq!(value(&fields, "connection"), Some("close"));
 }
 

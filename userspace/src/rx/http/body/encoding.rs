@@ -305,6 +305,31 @@ mod tests {
     }
 
     #[test]
+    fn an_lz4_descriptor_that_is_damaged_lies_or_wants_more_is_refused() {
+        let sound = framed(lz4_flex::frame::FrameInfo::new().content_size(Some(7)), b"content");
+        assert_eq!(decoded(Encoding::Lz4, &sound, 100), Ok(b"content".to_vec()));
+        // a size that is another, larger blocks, no version, reserved bits, a dictionary
+        for (at, bits) in [(6, 1), (5, 0x10), (4, 0x40), (4, 0x80), (4, 2), (5, 1), (5, 0x80), (4, 1)] {
+            let mut bytes = sound.clone();
+            bytes[at] ^= bits;
+            assert_eq!(
+                decoded(Encoding::Lz4, &bytes, 100),
+                Err(Problem::BadEncoding),
+                "byte {at} by {bits:#x}"
+            );
+            let is_harmless = (at, bits) == (5, 0x10);
+            bytes[14] = (twox_hash::xxhash32::Hasher::oneshot(0, &bytes[4..14]) >> 8) as u8;
+            assert_eq!(
+                decoded(Encoding::Lz4, &bytes, 100).is_ok(),
+                is_harmless,
+                "byte {at} by {bits:#x}, signed"
+            );
+        }
+        let other_magic = [&[0x02, 0x21, 0x4c, 0x18], &sound[4..]].concat();
+        assert_eq!(decoded(Encoding::Lz4, &other_magic, 100), Err(Problem::BadEncoding));
+    }
+
+    #[test]
     fn a_damaged_lz4_frame_is_refused_by_its_checksums() {
         use lz4_flex::frame::FrameInfo;
         let content = text(2000);

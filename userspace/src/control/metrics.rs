@@ -98,6 +98,7 @@ impl Collector for Scrape {
         self.frames(&mut out)?;
         self.clicks(&mut out)?;
         self.workers(&mut out)?;
+        self.http(&mut out)?;
         self.journal_and_forward(&mut out)?;
         self.latencies(&mut out)
     }
@@ -200,6 +201,27 @@ impl Scrape {
         out.gauges("journal_state", "1 beside the state a worker's journal is in", states)
     }
 
+    fn http(&self, out: &mut Out<'_>) -> fmt::Result {
+        let http = &self.status.http;
+        let totals = [
+            ("http_connections_accepted", "Connections accepted", http.connections_accepted),
+            ("http_connections_refused", "Connections closed for want of room", http.connections_refused),
+            (
+                "http_connections_timed_out",
+                "Connections closed for taking too long",
+                http.connections_timed_out,
+            ),
+            ("http_tls_failures", "Connections ended because what came was no TLS", http.tls_failures),
+            ("http_requests", "Whole requests", http.requests),
+            ("http_requests_refused", "Requests refused as a whole", http.requests_refused),
+        ];
+        for (name, help, total) in totals {
+            out.counters(name, help, [(vec![], total)])?;
+        }
+        let open = i64::try_from(http.connections_open).unwrap_or(i64::MAX);
+        out.gauges("http_connections", "Connections now", [(vec![], open)])
+    }
+
     fn journal_and_forward(&self, out: &mut Out<'_>) -> fmt::Result {
         let forward = &self.status.forward;
         let totals = [
@@ -259,6 +281,8 @@ impl Scrape {
         let ack = "From reading a datagram to handing its ack to the kernel";
         out.histogram("ack_latency_seconds", ack, &latencies.ack)?;
         let commit = "From a commit group's write to its fdatasync's completion";
+        let request = "From reading a request with clicks to its response";
+        out.histogram("http_request_seconds", request, &latencies.request)?;
         out.histogram("journal_commit_seconds", commit, &latencies.commit)?;
         out.histogram("forward_flush_seconds", "How long a flush takes in the sink", &latencies.flush)?;
         let bucket = "From the receive time of a flush's oldest click to its commit";

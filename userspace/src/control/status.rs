@@ -3,6 +3,7 @@
 //!
 //! [`Status`] is plain data and reads back what it wrote; [`gather`] fills it from the counters.
 
+mod door;
 mod forwarding;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use super::standing::{JournalStatus, SpoolStatus, TimeStatus};
 use crate::clock::NodeClock;
 use crate::journal::spool::SpoolGauges;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
+pub use door::HttpStatus;
 pub use forwarding::{ForwardStatus, UniquesStatus};
 
 /// What the daemon is doing.
@@ -290,6 +292,9 @@ pub struct Status {
     pub frames: Vec<FrameStatus>,
     /// The books.
     pub clicks: Clicks,
+    /// The HTTP door.
+    #[serde(default)]
+    pub http: HttpStatus,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// What the start found in the journal; none while it still reads.
@@ -312,6 +317,8 @@ pub struct Latencies {
     pub ack: HistogramSnapshot,
     /// From a group's write to its fdatasync's completion.
     pub commit: HistogramSnapshot,
+    /// From reading a request with clicks to its response.
+    pub request: HistogramSnapshot,
     /// How long one flush takes in the sink.
     pub flush: HistogramSnapshot,
     /// From the receive time of a flush's oldest row to its commit.
@@ -338,6 +345,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         steering: sources.frames.steering(),
         frames: sources.frames.frames().iter().map(frame).collect(),
         clicks,
+        http: HttpStatus::of(&sources.workers, &latencies),
         recovery: sources.recovery.get().cloned(),
         journal: JournalStatus::of(&workers, &latencies),
         spool: SpoolStatus::from(&*sources.spool),
@@ -396,6 +404,7 @@ fn latencies(sources: &Sources) -> Latencies {
     for stats in sources.workers.iter() {
         latencies.ack.merge(&stats.ack_latency.snapshot());
         latencies.commit.merge(&stats.commit_latency.snapshot());
+        latencies.request.merge(&stats.request_latency.snapshot());
     }
     latencies
 }

@@ -20,6 +20,7 @@ use weir_common::reason::{Outcome, Reason};
 use super::catalog::Catalog;
 use super::connection::{Connection, Next, Waits};
 use super::head::Limits;
+use super::intake::Decoding;
 use super::problem::Problem;
 use super::reload::Shared;
 use super::requests::{Part, Requests};
@@ -102,8 +103,8 @@ pub struct Door {
     /// Clicks to be counted that are none to decide on.
     owed: Vec<(Outcome, Reason, u32)>,
     parts: Vec<Part>,
-    /// A body as it is decoded, a response as it is made: memory for the next.
-    decoded: Vec<u8>,
+    decoding: Decoding,
+    /// A response as it is made: memory for the next.
     response: Vec<u8>,
     date: (u64, [u8; 29]),
     stats: OwnStats,
@@ -129,7 +130,7 @@ impl Door {
             answered: Vec::new(),
             owed: Vec::new(),
             parts: Vec::new(),
-            decoded: Vec::new(),
+            decoding: Decoding::default(),
             response: Vec::new(),
             date: (0, [0; 29]),
             stats,

@@ -2,7 +2,7 @@
 
 use weir_common::time::UnixMs;
 
-use super::body::encoding::decode;
+use super::body::encoding::Decoder;
 use super::catalog::Catalog;
 use super::clicks::{self, Clicks, Fault, Format, Sender};
 use super::head::{self, Encoding, Head, Limits, Method, Target};
@@ -44,26 +44,35 @@ pub struct Intake<'a> {
     pub received_at: UnixMs,
 }
 
+/// What bodies that are compressed are decoded with and to, one after the other.
+#[derive(Default)]
+pub struct Decoding {
+    decoder: Decoder,
+    decoded: Vec<u8>,
+}
+
 impl Intake<'_> {
-    /// Reads a request; its clicks go to `out`. `decoded` is memory for bodies that are compressed.
-    pub fn read(&self, head: &Head<'_>, body: &[u8], decoded: &mut Vec<u8>, out: &mut Clicks) -> Asked {
+    /// Reads a request; its clicks go to `out`.
+    pub fn read(&self, head: &Head<'_>, body: &[u8], decoding: &mut Decoding, out: &mut Clicks) -> Asked {
         match (head.method, head.target) {
             (Method::Options, _) => Asked::Preflight { private_network: head.asks_private_network },
             (_, Target::Health) => Asked::Health,
-            (_, Target::Clicks) => self.clicks(head, body, decoded, out),
+            (_, Target::Clicks) => self.clicks(head, body, decoding, out),
             (_, Target::Click(text)) => self.link(head, text, out),
             (_, Target::Pixel(text)) => self.pixel(head, text, out),
             (_, Target::Unknown) => Asked::Refused(Problem::NotFound),
         }
     }
 
-    fn clicks(&self, head: &Head<'_>, body: &[u8], decoded: &mut Vec<u8>, out: &mut Clicks) -> Asked {
+    fn clicks(&self, head: &Head<'_>, body: &[u8], decoding: &mut Decoding, out: &mut Clicks) -> Asked {
         let Some(format) = head.format else { return Asked::Refused(Problem::UnsupportedType) };
         let body = if head.encoding == Encoding::Identity {
             body
         } else {
+            let Decoding { decoder, decoded } = decoding;
             decoded.clear();
-            if let Err(problem) = decode(head.encoding, body, self.limits.decoded_bytes_max, decoded) {
+            if let Err(problem) = decoder.decode(head.encoding, body, self.limits.decoded_bytes_max, decoded)
+            {
                 return Asked::Refused(problem);
             }
             decoded

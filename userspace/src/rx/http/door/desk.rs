@@ -19,7 +19,7 @@ use crate::worker::reply::RequestId;
 impl Door {
     /// Takes the request that a connection has.
     pub(super) fn request(&mut self, now: Now, stream: StreamId) {
-        let Self { settings, connections, requests, catalog, admission, decoded, .. } = self;
+        let Self { settings, connections, requests, catalog, admission, decoding, .. } = self;
         let Some(connection) = connections.get_mut(stream.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -34,7 +34,7 @@ impl Door {
         request.is_head = head.method == Method::Head;
         let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);
         let intake = Intake { limits, catalog, admission, received_at };
-        let asked = intake.read(&head, body, decoded, &mut request.clicks);
+        let asked = intake.read(&head, body, decoding, &mut request.clicks);
         connection.take_request();
         self.stats.requests_received.add(1);
         self.begin(now, request, asked);

@@ -112,6 +112,12 @@ impl Door {
         self.port
     }
 
+    /// The port of HTTPS; 0 without.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.unwrap_or_default()
+    }
+
     /// Where a path is.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
@@ -121,7 +127,7 @@ impl Door {
     /// Where a path is by HTTPS, at this name.
     #[must_use]
     pub fn tls_url(&self, name: &str, path: &str) -> String {
-        format!("https://{name}:{}{path}", self.tls_port.unwrap_or_default())
+        format!("https://{name}:{}{path}", self.tls_port())
     }
 
     /// A file in the folder.
@@ -135,11 +141,11 @@ impl Door {
     /// # Errors
     /// When curl is not there or fails.
     pub fn curl(&self, arguments: &[&str]) -> Result<Reply> {
-        let (body, head) = (self.file("body"), self.file("head"));
+        let place = tempfile::tempdir_in(self.folder.path())?;
+        let (body, head) = (place.path().join("body"), place.path().join("head"));
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "30", "--write-out", "%{http_code}"]);
         command.arg("--output").arg(&body).arg("--dump-header").arg(&head).args(arguments);
-        let _from_the_last_run = (std::fs::remove_file(&body), std::fs::remove_file(&head));
         let output = command.output().context("curl, which `cargo xtask setup` installs")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "curl {arguments:?}: {} {said}", output.status);
@@ -161,9 +167,10 @@ impl Door {
     /// # Errors
     /// As there.
     pub fn post_with(&self, content_type: &str, body: &[u8], more: &[&str]) -> Result<Reply> {
-        let file = self.file("post");
-        std::fs::write(&file, body)?;
-        let (content_type, data) = (format!("Content-Type: {content_type}"), format!("@{}", file.display()));
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        file.write_all(body)?;
+        let (content_type, data) =
+            (format!("Content-Type: {content_type}"), format!("@{}", file.path().display()));
         let url = self.url("/v1/clicks");
         let mut arguments = vec!["--header", &content_type, "--data-binary", &data];
         arguments.extend(more);

@@ -317,6 +317,14 @@ impl Node<'_> {
         self.process.ended()
     }
 
+    /// Lets it read again what can be replaced while it runs.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn reload(&self) -> Result<()> {
+        self.process.signal(Signal::HUP)
+    }
+
     /// Kills it at once, as a crash would.
     ///
     /// # Errors

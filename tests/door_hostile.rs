@@ -1,0 +1,188 @@
+//! The HTTP door and those who mean it no good, or have a bad day: each is answered or closed, costs a
+//! bounded amount, and counts nothing that is no click.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use weir_labs::door::{Door, click_json};
+use weir_labs::{FaultyDisk, Node};
+
+/// Short patience, as lines of the config.
+const HASTY: &str = "head_timeout = \"1s\"\nbody_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+/// The longest a hasty door may take to lose its patience on a busy machine.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
+fn started(door: &Door) -> Node<'_> {
+    door.folder.start_ready().expect("ready")
+}
+
+fn received(node: &Node<'_>) -> u64 {
+    node.status().expect("status")["clicks"]["received"].as_u64().expect("a number")
+}
+
+fn still_takes_clicks(door: &Door, number: u64) {
+    let reply = door.post("application/json", click_json(number).as_bytes()).expect("curl");
+    assert_eq!(reply.statuses(), ["created"], "{reply:?}");
+}
+
+/// A request with this framing, and the body as it stands.
+fn request(fields: &str, body: &str) -> String {
+    format!("POST /v1/clicks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{fields}\r\n\r\n{body}")
+}
+
+#[test]
+fn a_request_whose_end_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_read() {
+    let door = Door::folder("").expect("folder");
+    let node = started(&door);
+    let (hidden, body) = (request("Content-Length: 70", &click_json(1)), click_json(2));
+    let len = body.len();
+    let framings = [
+        format!("Content-Length: {len}\r\nTransfer-Encoding: chunked"),
+        format!("Content-Length: {len}\r\nContent-Length: {}", len + 1),
+        format!("Content-Length: {len}, {len}"),
+        format!("Content-Length: +{len}"),
+        "Transfer-Encoding: chunked, identity".to_owned(),
+        "Transfer-Encoding: xchunked".to_owned(),
+        "Transfer-Encoding : chunked".to_owned(),
+        "Transfer-Encoding: chunked\r\n Content-Length: 0".to_owned(),
+    ];
+    for framing in framings {
+        let answer = door.exchange(request(&framing, &format!("{body}{hidden}")).as_bytes()).expect("answer");
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 501 "),
+            "{framing}: {answer}"
+        );
+        assert_eq!(answer.matches("Content-Length: ").count(), 1, "{framing}: {answer}");
+        assert!(answer.contains("Connection: close"), "{answer}");
+    }
+    assert_eq!(received(&node), 0);
+    still_takes_clicks(&door, 3);
+}
+
+#[test]
+fn a_head_without_end_is_refused_at_its_bound() {
+    let door = Door::folder("").expect("folder");
+    let node = started(&door);
+    let long = format!("GET /v1/health HTTP/1.1\r\nHost: a\r\nX-Long: {}", "a".repeat(9000));
+    assert!(door.exchange(long.as_bytes()).expect("answer").starts_with("HTTP/1.1 431 "));
+    let many: String = (0..200).map(|n| format!("X-{n}: a\r\n")).collect();
+    let many = format!("GET /v1/health HTTP/1.1\r\nHost: a\r\n{many}\r\n");
+    let answer = door.exchange(many.as_bytes()).expect("answer");
+    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(received(&node), 0);
+}
+
+#[test]
+fn who_sends_a_head_or_a_body_byte_by_byte_is_cut_off_and_others_are_served_meanwhile() {
+    let door = Door::folder(HASTY).expect("folder");
+    let node = started(&door);
+    let (head, body) = (request("Content-Length: 70", ""), click_json(1));
+    for (slow, is_told) in [(head.clone(), false), (format!("{head}{body}"), true)] {
+        let mut stream = door.connect().expect("connect");
+        let fast = if is_told { head.len() } else { 0 };
+        stream.write_all(&slow.as_bytes()[..fast]).expect("write");
+        let mut reader = stream.try_clone().expect("clone");
+        let cut = std::thread::spawn(move || {
+            let (began, mut answer) = (Instant::now(), Vec::new());
+            let _whole_or_reset = reader.read_to_end(&mut answer);
+            (began.elapsed(), String::from_utf8_lossy(&answer).into_owned())
+        });
+        for byte in &slow.as_bytes()[fast..fast + 40] {
+            if stream.write_all(&[*byte]).is_err() || cut.is_finished() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let (took, answer) = cut.join().expect("reader");
+        assert!(took < PATIENCE_MAX, "{took:?}");
+        assert_eq!(answer.starts_with("HTTP/1.1 408 "), is_told, "{answer}");
+    }
+    assert_eq!(received(&node), 0);
+    still_takes_clicks(&door, 2);
+    // Silence between requests is ended too.
+    let mut idle = door.connect().expect("connect");
+    assert_eq!(idle.read(&mut [0; 16]).expect("closed"), 0);
+}
+
+#[test]
+fn who_sends_nothing_more_still_gets_the_answer_and_who_is_gone_costs_nothing() {
+    let door = Door::folder("").expect("folder");
+    let node = started(&door);
+    let body = click_json(1);
+    let whole = request(&format!("Content-Length: {}", body.len()), &body);
+    let mut stream = door.connect().expect("connect");
+    stream.write_all(whole.as_bytes()).expect("write");
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    assert!(answer.contains("\"created\":1"), "{answer}");
+    for cut in [10, whole.len() - 5] {
+        let mut stream = door.connect().expect("connect");
+        stream.write_all(&whole.as_bytes()[..cut]).expect("write");
+        // With bytes unread on both sides the end is a reset.
+        drop(stream);
+    }
+    let mut unread = door.connect().expect("connect");
+    let body = click_json(2);
+    unread.write_all(request(&format!("Content-Length: {}", body.len()), &body).as_bytes()).expect("write");
+    drop(unread);
+    still_takes_clicks(&door, 3);
+    node.drain().expect("drain");
+    let status = door.folder.final_status().expect("final status");
+    assert_eq!(status["clicks"]["residual"], 0);
+    assert!(
+        (2..=3).contains(&status["clicks"]["received"].as_u64().expect("a number")),
+        "{:#}",
+        status["clicks"]
+    );
+}
+
+#[test]
+fn connections_beyond_the_bound_are_closed_and_those_within_go_on() {
+    let door = Door::folder("connections_per_worker = 4\n").expect("folder");
+    let node = started(&door);
+    let mut streams: Vec<_> = (0..40).map(|_| door.connect().expect("connect")).collect();
+    let workers = node.status().expect("status")["workers"].as_array().map_or(0, Vec::len);
+    let mut open = 0;
+    for stream in &mut streams {
+        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+        let sent = stream.write_all(b"GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut answer = [0; 256];
+        open += usize::from(sent.is_ok() && stream.read(&mut answer).is_ok_and(|read| read > 0));
+    }
+    assert_eq!(open, 4 * workers);
+    drop(streams);
+    still_takes_clicks(&door, 1);
+}
+
+#[test]
+fn when_the_disk_is_slow_requests_beyond_the_bound_are_told_to_retry_and_counted() {
+    if let Some(why) = FaultyDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut door = Door::folder("clicks_waiting_max = 1000\n").expect("folder");
+    let disk = FaultyDisk::of(&mut door.folder);
+    let mut node = started(&door);
+    disk.set("sync times 1000 delay 3000").expect("rules");
+    let lines = |from: u64| -> String { (from..from + 900).map(|n| click_json(n << 32) + "\n").collect() };
+    let post = |lines: String| door.post("application/x-ndjson", lines.as_bytes()).expect("curl");
+    let (codes, retry_after) = std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..8_u64).map(|n| scope.spawn(move || post(lines(n * 10_000)))).collect();
+        let replies: Vec<_> = posts.into_iter().map(|post| post.join().expect("post")).collect();
+        let shed = replies.iter().find(|reply| reply.status == 503).expect("one is shed");
+        let retry_after = shed.field("Retry-After").map(str::to_owned);
+        (replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), retry_after)
+    });
+    assert!(codes.contains(&202), "{codes:?}");
+    assert!(retry_after.is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+    let overloaded = |status: &Value| status["clicks"]["reasons"]["overloaded"].as_u64() >= Some(900);
+    node.wait_until("shedding", overloaded).expect("counted");
+    disk.set("").expect("rules");
+    node.drain().expect("drain");
+    let status = door.folder.final_status().expect("final status");
+    assert_eq!(status["clicks"]["residual"], 0, "{:#}", status["clicks"]);
+    assert_eq!(status["clicks"]["received"], 8 * 900);
+}

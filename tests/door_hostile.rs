@@ -140,6 +140,25 @@ fn who_sends_nothing_more_still_gets_the_answer_and_who_is_gone_costs_nothing() 
 }
 
 #[test]
+fn who_sends_too_long_a_body_can_read_why_it_is_refused() {
+    let door = Door::folder("").expect("folder");
+    let node = started(&door);
+    let mut stream = door.connect().expect("connect");
+    stream.write_all(request("Content-Length: 900000", "").as_bytes()).expect("write");
+    // It goes on sending, as a client does that reads only at the end.
+    for _ in 0..100 {
+        if stream.write_all(&[b'x'; 9000]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the answer, and no reset");
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(received(&node), 0);
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed_and_those_within_go_on() {
     let door = Door::folder("connections_per_worker = 4\n").expect("folder");
     let node = started(&door);

@@ -208,7 +208,7 @@ reasons! {
     51 BadFlags "bad_flags" Malformed
         { "Reserved header bits are set." } { "Upgrade this node before its senders, or correct the sender." }
     52 BadCount "bad_count" Malformed
-        { "The header counts no clicks, or more than its length can hold." } { "Correct the sender." }
+        { "The header of a datagram counts no clicks, or more than its length can hold; or a request has none, or more than 1,000." } { "Correct the sender." }
     53 BadShard "bad_shard" Malformed
         { "The shard field is out of range or has bits beyond the shared ones." } { "Correct the sender." }
     54 BadLength "bad_length" Malformed

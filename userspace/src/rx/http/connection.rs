@@ -40,6 +40,9 @@ pub enum Waits {
     Decision,
     /// For the other side to take what is sent.
     Send,
+    /// For the other side to see that nothing more comes, and to stop sending: a connection that is closed
+    /// while bytes come in is reset, and the last response may be lost with it.
+    Linger,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,7 @@ pub struct Connection {
     out: Vec<u8>,
     has_ended: bool,
     has_served: bool,
+    is_lingering: bool,
 }
 
 impl Connection {
@@ -109,6 +113,7 @@ impl Connection {
             out: Vec::new(),
             has_ended: false,
             has_served: false,
+            is_lingering: false,
         }
     }
 
@@ -258,6 +263,7 @@ impl Connection {
     #[must_use]
     pub fn waits_for(&self) -> Waits {
         match self.phase {
+            _ if self.is_lingering => Waits::Linger,
             _ if self.is_sending => Waits::Send,
             Phase::Ending => Waits::Send,
             Phase::Deciding => Waits::Decision,
@@ -265,6 +271,11 @@ impl Connection {
             Phase::Head => Waits::Head,
             Phase::Length { .. } | Phase::Chunked { .. } | Phase::Whole { .. } => Waits::Body,
         }
+    }
+
+    /// Its last response is out, and its end was told.
+    pub const fn linger(&mut self) {
+        self.is_lingering = true;
     }
 
     /// Whether it ends, and nothing of it is left to send.

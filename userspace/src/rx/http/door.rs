@@ -31,6 +31,8 @@ use crate::uring::{ListenerId, StreamBuffer, StreamEvent, StreamId};
 use crate::worker::clock::Now;
 use crate::worker::reply::RequestId;
 
+/// How long a connection that ends is read on: a few round trips of any network.
+const LINGER_NS: u64 = 1_000_000_000;
 /// How often deadlines are looked at: well below the shortest of them.
 const SWEEP_NS: u64 = 250_000_000;
 
@@ -234,10 +236,8 @@ impl Door {
             return;
         }
         connection.recycle(bytes);
-        if connection.is_over() {
-            host.finish_stream(stream);
-        }
         self.flush(now, stream, host);
+        self.arm(stream, host);
         self.close_if_done(stream, host);
     }
 
@@ -269,7 +269,8 @@ impl Door {
             connection.waits = Waits::Decision;
             host.send_stream(stream, bytes);
         } else if connection.is_over() {
-            self.close(stream, host);
+            connection.linger();
+            host.finish_stream(stream);
         }
         self.watch(now, stream);
     }
@@ -303,6 +304,7 @@ impl Door {
             Waits::Head => head_ns_max,
             Waits::Body => body_ns_max,
             Waits::Send => send_ns_max,
+            Waits::Linger => LINGER_NS,
             // The journal answers in its own time, or refuses.
             Waits::Decision => u64::MAX,
         };
@@ -326,7 +328,7 @@ impl Door {
             let Some(waits) = self.get(stream).filter(is_late).map(|connection| connection.waits) else {
                 continue;
             };
-            self.stats.connections_timed_out.add(1);
+            self.stats.connections_timed_out.add(u64::from(waits != Waits::Linger));
             match waits {
                 // Who has begun is told; it has no long time to read it.
                 Waits::Body => {

@@ -284,3 +284,125 @@ impl Connection {
         matches!(self.phase, Phase::Ending) && self.out.is_empty() && !self.is_sending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { head_bytes_max: 8192, body_bytes_max: 4096, decoded_bytes_max: 4096 };
+
+    fn connection() -> Connection {
+        Connection::new(1, ([192, 0, 2, 1], 9).into(), None)
+    }
+
+    fn post(body: &str, framing: &str) -> String {
+        format!(
+            "POST /v1/clicks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{framing}\r\n\r\n{body}"
+        )
+    }
+
+    /// The bodies of all requests, each answered as soon as it is whole.
+    fn bodies(connection: &mut Connection) -> Vec<String> {
+        let mut bodies = Vec::new();
+        while connection.next(&LIMITS) == Next::Request {
+            let (_, body) = connection.request(&LIMITS).expect("a whole request");
+            bodies.push(String::from_utf8_lossy(body).into_owned());
+            connection.take_request();
+            connection.respond(b"answer", true);
+        }
+        bodies
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_the_same_however_their_bytes_are_cut(cuts in prop::collection::vec(1_usize..60, 1..200)) {
+            let chunked = "5\r\n[1,2,\r\n3;a=b\r\n 3]\r\n0\r\n\r\n";
+            let stream = [
+                post("[1]", "Content-Length: 3"),
+                post(chunked, "Transfer-Encoding: chunked"),
+                "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+                post("[22]", "Content-Length: 4"),
+            ]
+            .concat();
+            let (mut connection, mut found, mut rest) = (connection(), Vec::new(), stream.as_bytes());
+            for cut in cuts {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                rest = later;
+                connection.feed(now).expect("no TLS");
+                found.extend(bodies(&mut connection));
+            }
+            connection.feed(rest).expect("no TLS");
+            found.extend(bodies(&mut connection));
+            prop_assert_eq!(found, ["[1]", "[1,2, 3]", "", "[22]"]);
+            prop_assert!(connection.waits_for() == Waits::Idle);
+        }
+    }
+
+    #[test]
+    fn the_next_request_waits_for_the_answer_to_the_one_before() {
+        let mut connection = connection();
+        let one = post("[1]", "Content-Length: 3");
+        connection.feed([one.clone(), one].concat().as_bytes()).expect("no TLS");
+        assert_eq!(connection.next(&LIMITS), Next::Request);
+        connection.take_request();
+        assert_eq!((connection.next(&LIMITS), connection.waits_for()), (Next::Nothing, Waits::Decision));
+        connection.respond(b"answer", true);
+        assert_eq!(connection.take_output().as_deref(), Some(&b"answer"[..]));
+        assert_eq!(connection.next(&LIMITS), Next::Request);
+    }
+
+    #[test]
+    fn what_is_sent_ahead_of_an_answer_is_bounded() {
+        let mut connection = connection();
+        connection.feed(post("[1]", "Content-Length: 3").as_bytes()).expect("no TLS");
+        assert_eq!(connection.next(&LIMITS), Next::Request);
+        connection.take_request();
+        assert!(!connection.is_full());
+        connection.feed(&[b' '; INPUT_PAUSE]).expect("no TLS");
+        assert!(connection.is_full(), "it is to be read no more");
+    }
+
+    #[test]
+    fn after_the_last_response_nothing_more_is_heard() {
+        let mut connection = connection();
+        connection.feed(b"nonsense\r\n\r\n").expect("no TLS");
+        assert!(matches!(connection.next(&LIMITS), Next::Refused(_)));
+        connection.respond(b"why", false);
+        connection.feed(post("[1]", "Content-Length: 3").as_bytes()).expect("no TLS");
+        assert_eq!(connection.next(&LIMITS), Next::Nothing);
+        assert!(!connection.is_over());
+        assert_eq!(connection.take_output().as_deref(), Some(&b"why"[..]));
+        assert!(connection.is_over());
+    }
+
+    #[test]
+    fn what_a_connection_waits_for_changes_with_what_came() {
+        let mut connection = connection();
+        assert_eq!(connection.waits_for(), Waits::Head, "a new one has to say something");
+        let request = post("[1]", "Content-Length: 3");
+        connection.feed(&request.as_bytes()[..20]).expect("no TLS");
+        assert_eq!((connection.next(&LIMITS), connection.waits_for()), (Next::Nothing, Waits::Head));
+        connection.feed(&request.as_bytes()[20..request.len() - 1]).expect("no TLS");
+        assert_eq!((connection.next(&LIMITS), connection.waits_for()), (Next::Nothing, Waits::Body));
+        connection.feed(b"]").expect("no TLS");
+        assert_eq!(connection.next(&LIMITS), Next::Request);
+        connection.take_request();
+        connection.respond(b"answer", true);
+        assert_eq!(connection.waits_for(), Waits::Idle);
+        connection.linger();
+        assert_eq!(connection.waits_for(), Waits::Linger);
+    }
+
+    #[test]
+    fn who_asks_first_is_told_to_go_on_and_who_did_not_wait_is_not() {
+        let head = "POST /v1/clicks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+        for (sent, told) in [(head.to_owned(), Some(response::CONTINUE)), (format!("{head}[1]"), None)] {
+            let mut connection = connection();
+            connection.feed(sent.as_bytes()).expect("no TLS");
+            connection.next(&LIMITS);
+            assert_eq!(connection.take_output().as_deref(), told);
+        }
+    }
+}

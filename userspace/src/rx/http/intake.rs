@@ -134,3 +134,82 @@ const fn format_of(format: head::Format) -> Format {
         head::Format::Datagram => Format::Datagram,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::{ImpressionId, Issuer, KeyId};
+    use weir_common::siphash::SipKey;
+    use weir_common::wire::Click;
+
+    use super::*;
+    use crate::admission::{KeyRing, Settings, SigningKey};
+
+    const KEY: SipKey = SipKey { k0: 3, k1: 4 };
+    const LANDING: &str = "https://shop.example/spring";
+
+    fn admission() -> Admission {
+        let key = SigningKey { issuer: Issuer(1), id: KeyId(1), secret: KEY };
+        Admission::new(Settings::default(), KeyRing::new(&[key]).expect("one key"))
+    }
+
+    /// The token of an ad's impression that was issued long ago.
+    fn token(ad: u64) -> Click {
+        let impression = ImpressionId::issued(Issuer(1), KeyId(1), 1_000, 7);
+        let click = Click { impression, ad: ad.into(), ..Click::zeroed() };
+        Click { tag: click.expected_tag(&KEY).into(), ..click }
+    }
+
+    /// What a request asks for, and how many clicks come with it.
+    fn ask(head: &str, body: &[u8]) -> (Asked, usize) {
+        let limits = Limits::default();
+        let text = format!("[[ads]]\nid = 42\nlanding = {LANDING:?}\n");
+        let catalog = Catalog::parse(&text, false).expect("a catalog");
+        let (admission, received_at) = (admission(), UnixMs(1_800_000_000_000));
+        let intake = Intake { limits: &limits, catalog: &catalog, admission: &admission, received_at };
+        let head = format!("{head}\r\nHost: a\r\n\r\n");
+        let (head, _) = head::read(head.as_bytes(), &limits).expect("a head").expect("whole");
+        let mut clicks = Clicks::default();
+        let asked = intake.read(&head, body, &mut Decoding::default(), &mut clicks);
+        (asked, clicks.len())
+    }
+
+    fn leads_to(page: Option<&str>) -> Answer {
+        Answer::Redirect(page.map(str::to_owned))
+    }
+
+    #[test]
+    fn a_link_leads_to_the_signed_ads_page_also_when_it_is_expired() {
+        let get = |click: &Click| ask(&format!("GET /v1/click/{} HTTP/1.1", Token::text(click)), &[]);
+        assert_eq!(get(&token(42)), (Asked::Count(leads_to(Some(LANDING))), 1));
+        assert_eq!(get(&token(43)), (Asked::Count(leads_to(None)), 1), "an ad without a page");
+        let forged = Click { ad: 42.into(), ..token(43) };
+        assert_eq!(get(&forged), (Asked::Count(leads_to(None)), 1), "counted as forged, and leads nowhere");
+    }
+
+    #[test]
+    fn who_only_looks_brings_no_click() {
+        let text = Token::text(&token(42));
+        let looks = [
+            format!("HEAD /v1/click/{text} HTTP/1.1"),
+            format!("GET /v1/click/{text} HTTP/1.1\r\nSec-Purpose: prefetch;prerender"),
+        ];
+        for head in looks {
+            assert_eq!(ask(&head, &[]), (Asked::Look(leads_to(Some(LANDING))), 0), "{head}");
+        }
+        assert_eq!(ask(&format!("HEAD /v1/pixel/{text} HTTP/1.1"), &[]), (Asked::Look(Answer::Pixel), 0));
+        assert_eq!(ask("HEAD /v1/click/nothing HTTP/1.1", &[]), (Asked::Refused(Problem::NotFound), 0));
+        assert!(matches!(ask("GET /v1/click/nothing HTTP/1.1", &[]), (Asked::Malformed(_), 0)));
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_decoded_is_no_click_and_one_that_cannot_be_read_is_one() {
+        let post = |field: &str, body: &[u8]| {
+            ask(&format!("POST /v1/clicks HTTP/1.1\r\nContent-Type: application/json{field}"), body)
+        };
+        let (asked, clicks) = post("\r\nContent-Encoding: gzip", b"no gzip");
+        assert_eq!((asked, clicks), (Asked::Refused(Problem::BadEncoding), 0));
+        assert!(matches!(post("", b"{\"ad_id\": "), (Asked::Malformed(_), 0)));
+        let body = br#"{"event_id":"00000000000000000000000000000001","ad_id":1}"#;
+        assert_eq!(post("", body), (Asked::Count(Answer::Statuses), 1));
+    }
+}

@@ -232,3 +232,75 @@ impl Requests {
         self.places.len() == self.free.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_common::time::UnixMs;
+
+    use super::super::catalog::Catalog;
+    use super::super::clicks::{Format, Sender, read};
+    use super::*;
+
+    /// A request of so many clicks, of which every tenth cannot be read, with a user agent of so many bytes.
+    fn request(clicks: usize, agent: usize) -> Request {
+        let agent = "a".repeat(agent);
+        let click = |n: usize| match n % 10 {
+            9 => "{}\n".to_owned(),
+            _ => format!("{{\"event_id\":\"{n:032x}\",\"ad_id\":1,\"user_agent\":\"{agent}\"}}\n"),
+        };
+        let body: String = (0..clicks).map(click).collect();
+        let sender = Sender { received_at: UnixMs(1_800_000_000_000), ..Sender::default() };
+        let mut request = Request::default();
+        read(Format::Lines, body.as_bytes(), &sender, &Catalog::default(), &mut request.clicks)
+            .expect("clicks");
+        request
+    }
+
+    /// Cuts all of a request, so many parts at a time.
+    fn cut_all(requests: &mut Requests, id: RequestId, at_once: usize) -> (Vec<Part>, usize) {
+        let (mut all, mut owed) = (Vec::new(), Vec::new());
+        while requests.look(id).is_some_and(|request| request.next < request.clicks.len()) {
+            let mut parts = Vec::new();
+            requests.get(id).expect("it waits").cut(id, at_once, &mut parts, &mut owed);
+            assert!(parts.len() <= at_once, "{}", parts.len());
+            all.extend(parts);
+        }
+        (all, owed.len())
+    }
+
+    #[test]
+    fn parts_are_of_what_fits_a_datagram_and_every_click_is_in_one_or_owed() {
+        for (clicks, agent, at_once) in [(1, 0, 64), (1000, 0, 64), (1000, 500, 3), (57, 300, 1), (10, 0, 1)]
+        {
+            let mut requests = Requests::default();
+            let id = requests.enter(request(clicks, agent));
+            let (parts, owed) = cut_all(&mut requests, id, at_once);
+            let mut seen = vec![false; clicks];
+            for part in &parts {
+                let own = usize::from(part.first)..usize::from(part.first) + usize::from(part.clicks);
+                let extension = if agent > 0 { agent + 3 } else { 0 };
+                assert!(own.len() <= MAX_CLICKS);
+                assert!(own.len() == 1 || own.len() * (CLICK_LEN + extension) <= MAX_PAYLOAD - HEADER_LEN);
+                for index in own {
+                    assert!(!std::mem::replace(&mut seen[index], true), "click {index} is in two parts");
+                }
+            }
+            let unread = (0..clicks).filter(|n| n % 10 == 9).count();
+            assert_eq!((seen.iter().filter(|seen| !**seen).count(), owed), (unread, unread));
+            let request = requests.look(id).expect("it waits");
+            assert_eq!(request.parts as usize, parts.len());
+        }
+    }
+
+    #[test]
+    fn an_answer_for_a_former_tenant_of_a_place_finds_nobody() {
+        let mut requests = Requests::default();
+        let old = requests.enter(request(1, 0));
+        assert_eq!(requests.clicks(), 1);
+        assert!(requests.leave(old).is_some());
+        let new = requests.enter(request(2, 0));
+        assert_eq!((old.slot, requests.clicks()), (new.slot, 2));
+        assert!(requests.get(old).is_none() && requests.leave(old).is_none());
+        assert!(requests.get(new).is_some() && !requests.is_empty());
+    }
+}

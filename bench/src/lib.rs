@@ -1,4 +1,4 @@
-//! The generator and its measurements: loads an edge node over UDP, as raw frames, or compares ways
+//! The generator and its measurements: loads an edge node over UDP, over HTTP, as raw frames, or compares ways
 //! to receive, and says exactly what the node must have counted.
 //!
 //! Open loop: sends follow a plan made before the run and never wait for answers; a run that could
@@ -6,11 +6,14 @@
 //! addresses it is given.
 //!
 //! Start reading at [`kind`]: the table of everything that can be sent and what must become of it;
-//! then [`udp`], the engine, and [`report`], the JSON that other programs parse.
+//! then [`udp`] and [`http`], the engines, and [`report`], the JSON that other programs parse.
 
 pub mod acked_log;
 pub mod books;
 pub mod clicks;
+pub mod duration;
+pub mod http;
+pub mod key_file;
 pub mod kind;
 pub mod lane;
 pub mod live_frames;

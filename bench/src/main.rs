@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use weir_bench::duration::parse_duration;
+use weir_bench::http::command::{self, HttpArgs};
+use weir_bench::key_file::{KeyArgs, read_key};
 use weir_bench::kind::Profile;
 use weir_bench::live_frames::{self, Vary};
 use weir_bench::mock_edge::{Faults, MockEdge};
@@ -19,7 +22,6 @@ use weir_bench::report::Report;
 use weir_bench::sink;
 use weir_bench::udp::{self, Options};
 use weir_common::id::{Issuer, KeyId};
-use weir_common::siphash::SipKey;
 use weir_sdk::Config;
 
 /// The exit code of an invalid run.
@@ -45,25 +47,14 @@ struct Cli {
 enum Command {
     /// Clicks over UDP at a planned rate, each tracked to its ack
     Udp(Box<UdpArgs>),
+    /// Clicks over HTTP at a planned rate, each reply read and judged
+    Http(Box<HttpArgs>),
     /// Frames made in the kernel, as fast as it can; nothing is tracked
     Frames(Box<FramesArgs>),
     /// A plain recvmmsg sink under the same load: what the daemon's io_uring path is compared with
     RecvmmsgBaseline(SinkArgs),
     /// A stand-in node that acknowledges by the rules of the protocol
     Mock(MockArgs),
-}
-
-#[derive(Args)]
-struct KeyArgs {
-    /// File with the signing key: 16 bytes, or 32 hexadecimal digits
-    #[arg(long)]
-    key_file: PathBuf,
-    /// The issuer's number
-    #[arg(long, default_value_t = 1)]
-    issuer: u16,
-    /// The key's number
-    #[arg(long, default_value_t = 1)]
-    key: u16,
 }
 
 #[derive(Args)]
@@ -218,6 +209,7 @@ struct MockArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Udp(args) => run_udp(&args),
+        Command::Http(args) => command::run(&args),
         Command::Frames(args) => run_frames(&args),
         Command::RecvmmsgBaseline(args) => run_sink(&args),
         Command::Mock(args) => run_mock(&args),
@@ -377,36 +369,6 @@ fn run_sink(args: &SinkArgs) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// 16 raw bytes, or 32 hexadecimal digits with white space around them.
-fn read_key(path: &Path) -> anyhow::Result<SipKey> {
-    let bytes =
-        std::fs::read(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
-    if let Ok(raw) = <[u8; 16]>::try_from(bytes.as_slice()) {
-        return Ok(SipKey::from_bytes(raw));
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let digits = text.trim();
-    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        bail!("{} holds neither 16 bytes nor 32 hexadecimal digits", path.display());
-    }
-    let value = u128::from_str_radix(digits, 16).context("hexadecimal key")?;
-    Ok(SipKey::from_bytes(value.to_be_bytes()))
-}
-
-/// `500ms`, `20s`, `2m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let number: f64 = digits.parse().map_err(|_| format!("{text} is no duration: write 20s, 500ms or 2m"))?;
-    let seconds = match &text[digits.len()..] {
-        "us" => number / 1e6,
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        _ => return Err(format!("{text} has no unit: write us, ms, s or m behind the number")),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
 fn print_table(report: &Report) {
     let mut out = std::io::stderr().lock();
     // Nobody may be listening on stderr; the exit code and the JSON say the same.
@@ -468,26 +430,6 @@ fn write_table(out: &mut impl std::io::Write, report: &Report) -> std::io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(parse_duration("20s"), Ok(Duration::from_secs(20)));
-        assert_eq!(parse_duration("1.5ms"), Ok(Duration::from_micros(1500)));
-        assert!(parse_duration("20").is_err() && parse_duration("s").is_err());
-    }
-
-    #[test]
-    fn a_key_file_holds_raw_bytes_or_digits() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
-        std::fs::write(&path, [7_u8; 16]).unwrap();
-        assert_eq!(read_key(&path).unwrap(), SipKey::from_bytes([7; 16]));
-        std::fs::write(&path, "000102030405060708090a0b0c0d0e0f\n").unwrap();
-        let counting: [u8; 16] = std::array::from_fn(|at| at as u8);
-        assert_eq!(read_key(&path).unwrap(), SipKey::from_bytes(counting));
-        std::fs::write(&path, "too short").unwrap();
-        assert!(read_key(&path).is_err());
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

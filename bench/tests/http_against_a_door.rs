@@ -175,6 +175,8 @@ fn clicks_answered_with_503_or_retry_are_sent_again_until_they_are_taken() {
     assert_eq!((report.clicks.created, report.clicks.exists), (995, 5));
     assert_eq!(seen.created.into_inner(), 1000);
     assert_eq!(report.expected.clicks.retried, 15);
+    // `Retry-After: 1`, and nothing else takes so long.
+    assert!(report.sending_s + report.drain_s >= 1.0, "{report:?}");
 }
 
 #[test]

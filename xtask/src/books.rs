@@ -176,7 +176,7 @@ fn whole(report: &Value, status: &Value) -> [Line; 3] {
     [
         Line::new(
             WHOLE,
-            "sent in sound datagrams = received",
+            "sent in sound form = received",
             number(report, "/expected/clicks_sent_total"),
             received,
         ),
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(
             open_lines("/clicks/received", json!(99)),
             [
-                ("sent in sound datagrams = received".to_owned(), 1),
+                ("sent in sound form = received".to_owned(), 1),
                 ("received = sum of outcomes".to_owned(), -1),
             ]
         );

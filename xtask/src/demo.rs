@@ -3,6 +3,8 @@
 //! Everything it makes is removed again on every way out, Ctrl-C and panic included, but for one
 //! folder under `target/demo` with the config, the journal and the reports.
 
+mod https;
+
 use std::fs::{self, OpenOptions};
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,10 +32,12 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// What the generator may take beyond its duration: resends of what was not acknowledged.
 const GENERATOR_GRACE: Duration = Duration::from_secs(60);
+/// Far enough between two generators: each has more than a million ids for a ms.
+const APART: Duration = Duration::from_secs(1);
 /// What the names of the topics begin with, as the default config has it.
 const TOPIC_PREFIX: &str = "weir.";
-/// How far the generator may fall behind its plan beside a broker.
-const KAFKA_LATE_BOUND: &str = "250ms";
+/// How far a generator may fall behind its plan where others share its cores: another, or a broker.
+const LATE_BOUND_BESIDE_OTHERS: &str = "250ms";
 /// How many ads the audit shows.
 const BUSIEST_ADS: &str = "5";
 
@@ -130,6 +134,7 @@ impl Folder {
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         folder.write_key()?;
+        https::make_certificate(&folder.path)?;
         Ok(folder)
     }
 
@@ -176,12 +181,12 @@ impl Folder {
     }
 
     fn config_text(&self) -> String {
-        let (data, run) = (self.path.join("data"), self.path.join("run"));
+        let (data, run, https) = (self.path.join("data"), self.path.join("run"), https::config());
         format!(
             "# Made by `cargo xtask demo`. What is not here has its default: see deploy/weir.toml.\n\
              [node]\nid = 1\nregion = \"demo\"\npop = \"lab\"\ndata_dir = {data:?}\nrun_dir = {run:?}\n\n\
              [rx.udp]\nport = {PORT}\naddresses = [\"{POP_V4}\", \"{POP_V6}\"]\n\n\
-             [steer]\nmode = \"native\"\ninterface = \"{POP_INTERFACE}\"\n\
+             {https}[steer]\nmode = \"native\"\ninterface = \"{POP_INTERFACE}\"\n\
              addresses = [\"{POP_V4}\", \"{POP_V6}\"]\ndeny = [\"{DENIED}\"]\n\n\
              [[keys]]\nissuer = 1\nkey = 1\nfile = \"1-1.hex\"\n"
         )
@@ -224,7 +229,7 @@ impl Folder {
     fn tell(&self, keep: bool) {
         println!("\nleft to look at, in {}:", self.path.display());
         println!("  weir.toml, weir.log     the node's config and log");
-        println!("  generator.json          what was sent, and what should come of it");
+        println!("  generator.json          what was sent, and what should come of it; -https: over HTTPS");
         println!("  acked.log               every click the node acknowledged");
         println!("  run/final-status.json   what the node counted");
         let data = self.path.join("data");
@@ -257,15 +262,15 @@ fn generate(
     command.args(["--target", &format!("{POP_V4}:{PORT}"), "--target6", &format!("[{POP_V6}]:{PORT}")]);
     command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
     command.args(["--group-bits", "3", "--seed", &std::process::id().to_string()]);
-    if args.kafka {
-        // A broker shares the cores with the generator.
-        command.args(["--late-bound", KAFKA_LATE_BOUND]);
-    }
+    command.args(["--late-bound", LATE_BOUND_BESIDE_OTHERS]);
     command.arg("--key-file").arg(folder.key());
     command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
     let log = folder.path.join("generator.log");
     let log_file = fs::File::create(&log).context("cannot write the generator's log")?;
     command.stdout(log_file.try_clone()?).stderr(log_file);
+    // The ids of each begin with the ms of its start, so they must not start in the same one.
+    let mut beside = https::start(folder, lab, args.rate, args.duration)?;
+    std::thread::sleep(APART);
     let mut generator = Running::start("the generator", &mut command)?;
     let mut rates = Rates::default();
     let ended = generator.wait(args.duration + GENERATOR_GRACE, || {
@@ -278,7 +283,12 @@ fn generate(
     if !ended.success() {
         bail!("the generator failed ({ended}):\n{}", fs::read_to_string(&log).unwrap_or_default());
     }
-    Ok(())
+    let ended = beside.wait(GENERATOR_GRACE, || interrupt.check())?;
+    if !ended.success() {
+        let log = fs::read_to_string(folder.path.join("generator-https.log")).unwrap_or_default();
+        bail!("the generator over HTTPS failed ({ended}):\n{log}");
+    }
+    https::join_acked(&folder.path, &folder.acked())
 }
 
 /// One line a second while the load runs.
@@ -359,14 +369,18 @@ fn shown(command: &mut Command) -> Result<()> {
 
 /// Closes the books and says so; they are closed before the audit is judged.
 fn judge(folder: &Folder, audited: Result<()>) -> Result<()> {
-    let report = read_json(&folder.report())?;
+    let udp = read_json(&folder.report())?;
+    let https = read_json(&https::report(&folder.path))?;
+    let report = https::joined(udp, &https);
     let status = read_json(&folder.final_status())?;
     let books = Books::close(&report, &status)?;
     println!("\n{books}");
     println!("{}", acks_line(&report, &status));
     audited?;
-    if report["valid"] != true {
-        bail!("the generator calls its own run invalid: {}", report["invalid_reason"]);
+    for report in [&report, &https] {
+        if report["valid"] != true {
+            bail!("a generator calls its own run invalid: {}", report["invalid_reason"]);
+        }
     }
     if !books.closed() {
         bail!(

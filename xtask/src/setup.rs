@@ -31,7 +31,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool { program: "cc", package: "gcc", why: "Rust links with it" },
     Tool { program: "ip", package: "iproute2", why: "the demo and the tests build networks of namespaces" },
     Tool {
@@ -42,28 +42,27 @@ const TOOLS: [Tool; 6] = [
     Tool { program: "make", package: "make", why: "librdkafka, the Kafka client, is built with it" },
     Tool { program: "pkg-config", package: "pkg-config", why: "it finds OpenSSL for librdkafka" },
     Tool { program: "/usr/include/openssl/ssl.h", package: "libssl-dev", why: "TLS and SCRAM to Kafka" },
+    Tool { program: "openssl", package: "openssl", why: "it makes the certificates of demo and labs" },
 ];
 
 /// What a broker of Apache Kafka needs.
-const KAFKA_TOOLS: [Tool; 3] = [
+const KAFKA_TOOLS: [Tool; 2] = [
     Tool {
         program: "java",
         package: "openjdk-17-jre-headless",
         why: "Apache Kafka, which tests need, runs on it",
     },
     Tool { program: "mvn", package: "maven", why: "it fetches Apache Kafka from Maven Central" },
-    Tool { program: "openssl", package: "openssl", why: "it makes the certificates of the labs" },
 ];
 
 /// The clients that tests of the HTTP door run, which nobody here wrote.
-const HTTP_TOOLS: [Tool; 3] = [
+const HTTP_TOOLS: [Tool; 2] = [
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
     Tool {
         program: "chromium",
         package: "chromium",
         why: "tests open a page that sends beacons and follows links",
     },
-    Tool { program: "openssl", package: "openssl", why: "it makes the certificates of the labs" },
 ];
 
 /// What the eBPF program is built and linted with where rustup has no nightly.

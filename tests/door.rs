@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use weir_common::wire::{HEADER_LEN, Header, MAGIC, VERSION};
@@ -231,35 +232,61 @@ fn pipelined_requests_are_answered_in_their_order_and_a_drain_loses_none() {
     assert_eq!(stream.read(&mut bytes).expect("closed"), 0);
 }
 
+/// Posts clicks one after the other on a connection until the node is gone; the numbers of those that were
+/// answered as created.
+fn post_until_gone(door: &Door, numbers: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut answered = Vec::new();
+    let Ok(mut stream) = door.connect() else { return answered };
+    let mut answer = [0; 1024];
+    for number in numbers {
+        let body = click_json(number);
+        let head =
+            "POST /v1/clicks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ";
+        let sent = write!(stream, "{head}{}\r\n\r\n{body}", body.len());
+        let mut filled = 0;
+        while sent.is_ok() && !answer[..filled].ends_with(b"}") {
+            match stream.read(&mut answer[filled..]) {
+                Ok(read @ 1..) => filled += read,
+                _ => return answered,
+            }
+        }
+        if sent.is_err() {
+            break;
+        }
+        if String::from_utf8_lossy(&answer[..filled]).contains("\"created\":1") {
+            answered.push(number);
+        }
+    }
+    answered
+}
+
 #[test]
 fn every_click_that_was_answered_before_a_kill_is_in_the_store_once() {
+    const CONNECTIONS: usize = 8;
     let door = Door::folder("").expect("folder");
     let mut answered = BTreeSet::new();
-    for life in 0..4_u64 {
+    for life in 0..6_u64 {
         let node = started(&door);
-        let sender = std::thread::scope(|scope| {
-            let sender = scope.spawn(|| {
-                let mut own = Vec::new();
-                for number in life * 1_000_000.. {
-                    let body = click_json(number);
-                    let Ok(reply) = door.post("application/json", body.as_bytes()) else { return own };
-                    if reply.statuses() == ["created"] {
-                        own.push(number);
-                    }
-                }
-                own
-            });
-            std::thread::sleep(std::time::Duration::from_millis(300 + life * 70));
+        let from = life * 100_000_000;
+        let own = std::thread::scope(|scope| {
+            let numbers = |own: usize| (from + own as u64..).step_by(CONNECTIONS);
+            let door = &door;
+            let senders: Vec<_> = (0..CONNECTIONS)
+                .map(|own| scope.spawn(move || post_until_gone(door, numbers(own))))
+                .collect();
+            std::thread::sleep(Duration::from_millis(300 + life * 70));
             node.kill().expect("kill");
-            sender.join().expect("sender")
+            senders.into_iter().flat_map(|sender| sender.join().expect("sender")).collect::<Vec<_>>()
         });
-        assert!(!sender.is_empty());
-        answered.extend(sender);
+        assert!(own.len() > CONNECTIONS, "{}", own.len());
+        answered.extend(own);
     }
     let node = started(&door);
-    for number in &answered {
-        let reply = post(&door, "application/json", &click_json(*number));
-        assert_eq!(reply.statuses(), ["exists"], "click {number} was answered");
+    let all: Vec<_> = answered.iter().copied().collect();
+    for some in all.chunks(1000) {
+        let lines: String = some.iter().map(|number| click_json(*number) + "\n").collect();
+        let reply = post(&door, "application/x-ndjson", &lines);
+        assert_eq!(reply.json()["exists"], some.len(), "all of these were answered");
     }
     node.drain().expect("drain");
     let found: Value = door.folder.audit(None).expect("audit");

@@ -298,10 +298,7 @@ mod tests {
         );
         assert_eq!(
             open_lines("/clicks/received", json!(99)),
-            [
-                ("sent in sound form = received".to_owned(), 1),
-                ("received = sum of outcomes".to_owned(), -1),
-            ]
+            [("sent in sound form = received".to_owned(), 1), ("received = sum of outcomes".to_owned(), -1),]
         );
         assert_eq!(open_lines("/clicks/reasons/bad_tag", json!(4)), [("bad_tag".to_owned(), 1)]);
         assert_eq!(open_lines("/clicks/reasons/handoff_full", json!(3)), [("told to retry".to_owned(), -1)]);

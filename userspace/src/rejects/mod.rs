@@ -40,6 +40,8 @@ pub enum Input {
     Datagram = 0,
     /// One click of a sound datagram: its fixed part and its extension.
     Click = 1,
+    /// The body of a request, or the token of a link.
+    Body = 2,
 }
 
 impl Input {
@@ -49,6 +51,7 @@ impl Input {
         match self {
             Self::Datagram => "datagram",
             Self::Click => "click",
+            Self::Body => "body",
         }
     }
 }

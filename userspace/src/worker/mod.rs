@@ -434,7 +434,7 @@ impl<H: Host> Worker<H> {
             now_ns: now.monotonic_ns,
             last_datagram_ns: self.last_datagram_ns,
             receivers_armed: self.sockets.iter().filter(|socket| socket.armed).count() + self.received.len(),
-            settled: self.desk.is_settled() && self.door.as_ref().is_none_or(Door::is_settled),
+            settled: self.desk.is_settled() && self.door.as_ref().is_none_or(|door| door.is_settled(now)),
         };
         match self.drain.step(&self.phase, view) {
             Step::None => {}
@@ -443,7 +443,7 @@ impl<H: Host> Worker<H> {
                     self.host.stop_receiving(socket.receiver);
                 }
                 if let Some(door) = &mut self.door {
-                    door.drain(&mut self.host);
+                    door.drain(now, &mut self.host);
                 }
             }
             Step::SealLast => {

@@ -20,6 +20,7 @@ pub(super) const KEPT_MAX: usize = 10_000;
 const CLICK: u8 = 1;
 const CUT: u8 = 2;
 const IPV4: u8 = 4;
+const BODY: u8 = 8;
 
 /// What stands before a sample's bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -67,7 +68,11 @@ pub(super) fn value(incarnation: Incarnation, reject: &Reject) -> Vec<u8> {
             0
         }
     };
-    let is_click = u8::from(reject.input == Input::Click) * CLICK;
+    let input = match reject.input {
+        Input::Datagram => 0,
+        Input::Click => CLICK,
+        Input::Body => BODY,
+    };
     let head = Head {
         incarnation: incarnation.0.into(),
         number: reject.number.into(),
@@ -75,7 +80,7 @@ pub(super) fn value(incarnation: Incarnation, reject: &Reject) -> Vec<u8> {
         epoch: reject.epoch.0.into(),
         worker: reject.worker.0.into(),
         reason: reject.reason as u8,
-        flags: is_click | (u8::from(reject.is_cut) * CUT) | ipv4,
+        flags: input | (u8::from(reject.is_cut) * CUT) | ipv4,
         network,
         network_bits: reject.source.prefix_len(),
     };
@@ -95,7 +100,11 @@ pub(super) fn read(value: &[u8]) -> Option<(Incarnation, Reject)> {
         number: head.number.get(),
         received_at: UnixMs(head.received_at_ms.get()),
         reason: Reason::from_number(head.reason)?,
-        input: if head.flags & CLICK == 0 { Input::Datagram } else { Input::Click },
+        input: match head.flags & (CLICK | BODY) {
+            0 => Input::Datagram,
+            CLICK => Input::Click,
+            _ => Input::Body,
+        },
         source: IpNet::new(address, head.network_bits).ok()?,
         is_cut: head.flags & CUT != 0,
         bytes: bytes.to_vec(),
@@ -110,9 +119,11 @@ mod tests {
 
     #[test]
     fn a_sample_comes_back_from_its_value_and_later_ones_sort_behind() {
-        for (source, input, is_cut) in
-            [("203.0.113.0/24", Input::Datagram, true), ("2001:db8:1::/48", Input::Click, false)]
-        {
+        for (source, input, is_cut) in [
+            ("203.0.113.0/24", Input::Datagram, true),
+            ("2001:db8:1::/48", Input::Click, false),
+            ("203.0.113.0/24", Input::Body, true),
+        ] {
             let reject = Reject {
                 epoch: Epoch(3),
                 worker: WorkerId(2),

@@ -126,6 +126,12 @@ impl Clicks {
         self.slots.is_empty()
     }
 
+    /// What is wrong with those that cannot be read.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
     /// The clicks in the order of the body.
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> + Clone {
         self.slots.iter().map(|slot| match slot {

@@ -83,6 +83,17 @@ pub trait Streams {
     fn peer_of(&mut self, stream: StreamId) -> Option<SocketAddr>;
 }
 
+/// A copy of what was malformed, on its way to the desk.
+struct BodySample {
+    reason: Reason,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+/// Samples of one turn: more than a second of them are kept.
+const SAMPLES_MAX: usize = 16;
+
 /// A worker's door.
 pub struct Door {
     settings: Settings,
@@ -96,7 +107,8 @@ pub struct Door {
     undecided: VecDeque<RequestId>,
     /// Listeners that stopped.
     stopped: Vec<ListenerId>,
-    is_draining: bool,
+    /// Since when it drains.
+    draining_since_ns: Option<u64>,
     /// Whether the journal takes clicks, as far as is known.
     is_taking: bool,
     swept_ns: u64,
@@ -104,6 +116,8 @@ pub struct Door {
     answered: Vec<StreamId>,
     /// Clicks to be counted that are none to decide on.
     owed: Vec<(Outcome, Reason, u32)>,
+    /// The bytes of some that were malformed.
+    samples: Vec<BodySample>,
     parts: Vec<Part>,
     decoding: Decoding,
     /// A response as it is made: memory for the next.
@@ -126,11 +140,12 @@ impl Door {
             requests: Requests::default(),
             undecided: VecDeque::new(),
             stopped: Vec::new(),
-            is_draining: false,
+            draining_since_ns: None,
             is_taking: true,
             swept_ns: 0,
             answered: Vec::new(),
             owed: Vec::new(),
+            samples: Vec::new(),
             parts: Vec::new(),
             decoding: Decoding::default(),
             response: Vec::new(),
@@ -173,7 +188,7 @@ impl Door {
     fn welcome(&mut self, now: Now, stream: StreamId, listener: ListenerId, host: &mut impl Streams) {
         let tls = self.settings.tls.as_ref().filter(|(first, _)| first.0 <= listener.0);
         let session = tls.map(|(_, settings)| Session::new(settings)).transpose();
-        let (Some(peer), Ok(session), false) = (host.peer_of(stream), session, self.is_draining) else {
+        let (Some(peer), Ok(session), false) = (host.peer_of(stream), session, self.is_draining()) else {
             host.close_stream(stream);
             return;
         };
@@ -314,7 +329,7 @@ impl Door {
     /// Closes what has waited too long, now and then.
     pub fn sweep(&mut self, now: Now, host: &mut impl Streams) {
         for listener in self.stopped.drain(..) {
-            if !self.is_draining {
+            if self.draining_since_ns.is_none() {
                 host.arm_listener(listener);
             }
         }
@@ -341,8 +356,8 @@ impl Door {
     }
 
     /// No new connections and requests; what is under way is finished.
-    pub fn drain(&mut self, host: &mut impl Streams) {
-        self.is_draining = true;
+    pub fn drain(&mut self, now: Now, host: &mut impl Streams) {
+        self.draining_since_ns = Some(now.monotonic_ns);
         for listener in 0..self.settings.listeners {
             host.stop_accepting(ListenerId(listener));
         }
@@ -360,9 +375,17 @@ impl Door {
         !self.undecided.is_empty() || !self.owed.is_empty()
     }
 
-    /// Whether no request waits for anything.
+    fn is_draining(&self) -> bool {
+        self.draining_since_ns.is_some()
+    }
+
+    /// Whether no request waits for anything. Responses under way are waited for too, but for senders that
+    /// do not take them.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.requests.is_empty()
+    pub fn is_settled(&self, now: Now) -> bool {
+        let since_ns = self.draining_since_ns.unwrap_or(now.monotonic_ns);
+        let is_patient = now.monotonic_ns.saturating_sub(since_ns) < LINGER_NS;
+        let is_sending = |connection: &Connection| connection.is_sending;
+        self.requests.is_empty() && !(is_patient && self.connections.iter().flatten().any(is_sending))
     }
 }

@@ -1,11 +1,14 @@
 //! Clicks that come with requests: parts of them, each like a datagram.
 
+use std::net::SocketAddr;
+
 use weir_common::reason::{Outcome, Reason};
 
 use super::super::clock::Now;
 use super::super::reply::ReplyTo;
 use super::{Desk, Origin, reuse};
 use crate::admission::Arrival;
+use crate::rejects::Input;
 
 impl Desk {
     /// Decides clicks of requests that came together: the next `count` of `clicks` for each part.
@@ -34,6 +37,14 @@ impl Desk {
         tickets.clear();
         (self.scratch.origins, self.scratch.tickets) = (origins, tickets);
         self.scratch.arrivals = reuse(arrivals);
+    }
+
+    /// Lets the bytes of a malformed request be sampled.
+    #[cold]
+    pub fn sample_body(&mut self, now: Now, reason: Reason, from: SocketAddr, bytes: &[u8], is_cut: bool) {
+        let at = (now.wall, now.monotonic_ns);
+        let is_taken = self.rejects.offer(at, reason, Input::Body, from, [bytes, &[]], is_cut);
+        self.count_sample(is_taken);
     }
 
     /// Counts what came to the door of requests and is no click to decide on.

@@ -4,13 +4,14 @@ use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::AckStatus;
 
 use super::super::clicks::Item;
-use super::super::head::Method;
+use super::super::head::{Head, Method, Target};
 use super::super::intake::{Asked, Intake};
 use super::super::problem::Problem;
 use super::super::requests::{Answer, Request};
 use super::super::response::{self, Status, To};
-use super::{Door, Streams};
+use super::{BodySample, Door, SAMPLES_MAX, Streams};
 use crate::admission::Arrival;
+use crate::rejects::SAMPLE_BYTES_MAX;
 use crate::uring::StreamId;
 use crate::worker::clock::Now;
 use crate::worker::desk::Desk;
@@ -19,7 +20,8 @@ use crate::worker::reply::RequestId;
 impl Door {
     /// Takes the request that a connection has.
     pub(super) fn request(&mut self, now: Now, stream: StreamId) {
-        let Self { settings, connections, requests, catalog, admission, decoding, .. } = self;
+        let Self { settings, connections, requests, catalog, admission, decoding, draining_since_ns, .. } =
+            self;
         let Some(connection) = connections.get_mut(stream.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -29,13 +31,17 @@ impl Door {
         request.connection = connection.generation;
         request.from = connection.peer;
         request.received_ns = now.monotonic_ns;
-        request.keeps = head.keep_alive && !self.is_draining;
+        request.keeps = head.keep_alive && draining_since_ns.is_none();
         request.origin = head.origin.map(<[u8]>::to_vec);
         request.is_head = head.method == Method::Head;
         let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);
         let intake = Intake { limits, catalog, admission, received_at };
         let asked = intake.read(&head, body, decoding, &mut request.clicks);
+        let sample = sample_of(&asked, &request, &head, body);
         connection.take_request();
+        if self.samples.len() < SAMPLES_MAX {
+            self.samples.extend(sample);
+        }
         self.stats.requests_received.add(1);
         self.begin(now, request, asked);
     }
@@ -44,10 +50,10 @@ impl Door {
     fn begin(&mut self, now: Now, mut request: Request, asked: Asked) {
         match asked {
             Asked::Count(answer) => {
-                if self.is_draining
+                if self.is_draining()
                     || self.requests.clicks() + request.clicks.len() > self.settings.clicks_max
                 {
-                    let reason = if self.is_draining { Reason::Draining } else { Reason::Overloaded };
+                    let reason = if self.is_draining() { Reason::Draining } else { Reason::Overloaded };
                     self.owed.push((Outcome::Refused, reason, request.clicks.len() as u32));
                     self.refuse(now, request, Problem::Unavailable);
                     return;
@@ -60,7 +66,7 @@ impl Door {
                 self.answer_now(now, request, |to, out| response::preflight(to, private_network, out));
             }
             Asked::Health => {
-                let is_taking = self.is_taking && !self.is_draining;
+                let is_taking = self.is_taking && !self.is_draining();
                 self.answer_now(now, request, |to, out| response::health(is_taking, to, out));
             }
             Asked::Refused(problem) => self.refuse(now, request, problem),
@@ -138,6 +144,9 @@ impl Door {
         for (outcome, reason, clicks) in self.owed.drain(..) {
             desk.refuse(now, outcome, reason, clicks);
         }
+        for BodySample { reason, from, bytes, is_cut } in self.samples.drain(..) {
+            desk.sample_body(now, reason, from, &bytes, is_cut);
+        }
     }
 
     /// Cuts the clicks that wait into as many parts at the most, each of what fits a datagram.
@@ -192,6 +201,24 @@ impl Door {
             self.go_on(now, stream, host);
         }
     }
+}
+
+/// A copy of what is malformed of a request: its body, or the token of a link.
+fn sample_of(asked: &Asked, request: &Request, head: &Head<'_>, body: &[u8]) -> Option<BodySample> {
+    let fault = match asked {
+        Asked::Malformed(fault) => fault,
+        Asked::Count(_) => {
+            request.clicks.faults().iter().find(|fault| fault.outcome == Outcome::Malformed)?
+        }
+        _ => return None,
+    };
+    let bytes = match head.target {
+        Target::Click(token) | Target::Pixel(token) => token.as_bytes(),
+        _ => body,
+    };
+    let kept = &bytes[..bytes.len().min(SAMPLE_BYTES_MAX)];
+    let is_cut = kept.len() < bytes.len();
+    Some(BodySample { reason: fault.reason, from: request.from, bytes: kept.to_vec(), is_cut })
 }
 
 /// What a link or a pixel shows.

@@ -181,26 +181,72 @@ fn when_the_disk_is_slow_requests_beyond_the_bound_are_told_to_retry_and_counted
         println!("skipped: {why}");
         return;
     }
-    let mut door = Door::folder("clicks_waiting_max = 1000\n").expect("folder");
+    // One worker, so that all meet one bound.
+    let mut door = Door::folder("clicks_waiting_max = 1000\n[workers]\ncores = [0]\n").expect("folder");
     let disk = FaultyDisk::of(&mut door.folder);
     let mut node = started(&door);
-    disk.set("sync times 1000 delay 3000").expect("rules");
-    let lines = |from: u64| -> String { (from..from + 900).map(|n| click_json(n << 32) + "\n").collect() };
-    let post = |lines: String| door.post("application/x-ndjson", lines.as_bytes()).expect("curl");
-    let (codes, retry_after) = std::thread::scope(|scope| {
-        let posts: Vec<_> = (0..8_u64).map(|n| scope.spawn(move || post(lines(n * 10_000)))).collect();
-        let replies: Vec<_> = posts.into_iter().map(|post| post.join().expect("post")).collect();
-        let shed = replies.iter().find(|reply| reply.status == 503).expect("one is shed");
-        let retry_after = shed.field("Retry-After").map(str::to_owned);
-        (replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), retry_after)
+    disk.set("sync times 1000 delay 6000").expect("rules");
+    let unsigned = |from: u64| -> String { (from..from + 400).map(|n| click_json(n) + "\n").collect() };
+    let signed = |from: u64| -> String {
+        let token = |n| door.token(n).expect("token");
+        (from..from + 400).map(|n| format!("{{\"impression\":\"{}\"}}\n", token(n))).collect()
+    };
+    let bodies = [unsigned(1 << 40), signed(1), unsigned(2 << 40), signed(10_000)];
+    let post = |body: &str| door.post("application/x-ndjson", body.as_bytes()).expect("curl");
+    let wait_for = |node: &mut Node<'_>, requests: u64| {
+        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(requests);
+        node.wait_until("asked", has).expect("requests");
+    };
+    std::thread::scope(|scope| {
+        // 400 unsigned ones find room, and 400 signed ones beside them; then there is none for 400 more.
+        let first = scope.spawn(|| post(&bodies[0]));
+        wait_for(&mut node, 1);
+        let second = scope.spawn(|| post(&bodies[1]));
+        wait_for(&mut node, 2);
+        let shed = post(&bodies[2]);
+        assert_eq!(shed.status, 503, "{shed:?}");
+        assert!(shed.field("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+        assert_eq!(post(&bodies[3]).status, 503);
+        disk.set("").expect("rules");
+        for taken in [first, second] {
+            let reply = taken.join().expect("post");
+            assert_eq!((reply.status, reply.json()["created"].as_u64()), (202, Some(400)), "{reply:?}");
+        }
     });
-    assert!(codes.contains(&202), "{codes:?}");
-    assert!(retry_after.is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
-    let overloaded = |status: &Value| status["clicks"]["reasons"]["overloaded"].as_u64() >= Some(900);
-    node.wait_until("shedding", overloaded).expect("counted");
-    disk.set("").expect("rules");
     node.drain().expect("drain");
-    let status = door.folder.final_status().expect("final status");
-    assert_eq!(status["clicks"]["residual"], 0, "{:#}", status["clicks"]);
-    assert_eq!(status["clicks"]["received"], 8 * 900);
+    let clicks = &door.folder.final_status().expect("final status")["clicks"];
+    assert_eq!((&clicks["received"], &clicks["residual"]), (&1600.into(), &0.into()), "{clicks:#}");
+    assert_eq!(clicks["reasons"]["overloaded"], 800, "{clicks:#}");
+}
+
+#[test]
+fn of_two_requests_at_half_the_bound_the_one_that_is_paid_for_is_taken() {
+    if let Some(why) = FaultyDisk::unavailable() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut door = Door::folder("clicks_waiting_max = 1000\n[workers]\ncores = [0]\n").expect("folder");
+    let disk = FaultyDisk::of(&mut door.folder);
+    let mut node = started(&door);
+    disk.set("sync times 1000 delay 6000").expect("rules");
+    let lines = |from: u64, count: u64| -> String {
+        let token = |n| door.token(n).expect("token");
+        (from..from + count).map(|n| format!("{{\"impression\":\"{}\"}}\n", token(n))).collect()
+    };
+    let (filling, paid) = (lines(1, 450), lines(10_000, 100));
+    let post = |body: &str| door.post("application/x-ndjson", body.as_bytes()).expect("curl");
+    let unpaid: String = (0..100).map(|n| click_json((3 << 40) + n) + "\n").collect();
+    std::thread::scope(|scope| {
+        let filling = scope.spawn(|| post(&filling));
+        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(1);
+        node.wait_until("asked", has).expect("a request");
+        assert_eq!(post(&unpaid).status, 503);
+        let paid = scope.spawn(|| post(&paid));
+        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(3);
+        node.wait_until("asked again", has).expect("requests");
+        disk.set("").expect("rules");
+        assert_eq!(filling.join().expect("post").status, 202);
+        assert_eq!(paid.join().expect("post").status, 202);
+    });
+    node.drain().expect("drain");
 }

@@ -82,6 +82,15 @@ impl Request {
         !self.statuses.is_empty() && self.statuses.iter().all(|&status| status == AckStatus::Retry as u8)
     }
 
+    /// Whether nobody pays for any click of it: all are unsigned, or say themselves that they are repeats.
+    #[must_use]
+    pub fn is_of_little_value(&self) -> bool {
+        self.clicks.iter().all(|item| match item {
+            Item::Click { click, .. } => click.is_foreign() || click.ordinal > 0,
+            Item::Bad(_) => true,
+        })
+    }
+
     /// Cuts what is left of its clicks into parts, until there are `parts_max`; clicks that cannot be
     /// read have their status already, and are owed to the books.
     pub fn cut(

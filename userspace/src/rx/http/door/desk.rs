@@ -50,16 +50,13 @@ impl Door {
     fn begin(&mut self, now: Now, mut request: Request, asked: Asked) {
         match asked {
             Asked::Count(answer) => {
-                if self.is_draining()
-                    || self.requests.clicks() + request.clicks.len() > self.settings.clicks_max
-                {
-                    let reason = if self.is_draining() { Reason::Draining } else { Reason::Overloaded };
+                if let Some(reason) = self.shed(&request) {
                     self.owed.push((Outcome::Refused, reason, request.clicks.len() as u32));
                     self.refuse(now, request, Problem::Unavailable);
-                    return;
+                } else {
+                    request.answer = answer;
+                    self.undecided.push_back(self.requests.enter(request));
                 }
-                request.answer = answer;
-                self.undecided.push_back(self.requests.enter(request));
             }
             Asked::Look(answer) => self.answer_now(now, request, |to, out| show(&answer, to, out)),
             Asked::Preflight { private_network } => {
@@ -75,6 +72,19 @@ impl Door {
                 let is_text = fault.reason == Reason::BadToken;
                 self.refuse(now, request, if is_text { Problem::NotFound } else { Problem::BadBody });
             }
+        }
+    }
+
+    /// Why a request cannot be taken now, if it cannot. What is worth least goes first: a request of
+    /// nothing but unsigned clicks and repeats finds only half the room.
+    fn shed(&self, request: &Request) -> Option<Reason> {
+        let waiting = self.requests.clicks() + request.clicks.len();
+        let clicks_max = self.settings.clicks_max;
+        let room = if request.is_of_little_value() { clicks_max / 2 } else { clicks_max };
+        match (self.is_draining(), waiting > room) {
+            (true, _) => Some(Reason::Draining),
+            (false, true) => Some(Reason::Overloaded),
+            (false, false) => None,
         }
     }
 

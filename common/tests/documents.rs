@@ -109,10 +109,21 @@ fn the_order_of_checks_names_every_reason_of_the_wire_with_its_number() {
     }
     let of_the_wire = |reason: &&Reason| {
         let number = **reason as u8;
-        reason.class() == Class::Malformed && number >= Reason::HeaderShort as u8
+        reason.class() == Class::Malformed && number >= Reason::HeaderShort as u8 && !OF_HTTP.contains(reason)
     };
     for reason in Reason::ALL.iter().filter(of_the_wire) {
         assert!(named.contains(reason), "{} is not in the order of checks", reason.name());
+    }
+}
+
+/// What only the JSON and the links of HTTP can have wrong.
+const OF_HTTP: [Reason; 4] = [Reason::BadJson, Reason::MissingField, Reason::BadField, Reason::BadToken];
+
+#[test]
+fn what_only_http_can_have_wrong_stands_in_its_document() {
+    let http = document("http.md");
+    for reason in OF_HTTP.into_iter().chain([Reason::UnknownName, Reason::Overloaded]) {
+        assert!(http.contains(reason.name()), "{}", reason.name());
     }
 }
 

@@ -158,6 +158,22 @@ fn who_sends_too_long_a_body_can_read_why_it_is_refused() {
 }
 
 #[test]
+fn who_asks_and_does_not_read_the_answers_is_read_no_more() {
+    let door = Door::folder("").expect("folder");
+    let node = started(&door);
+    let mut stream = door.connect().expect("connect");
+    stream.set_write_timeout(Some(Duration::from_secs(2))).expect("timeout");
+    let before = node.resident_kib().expect("memory");
+    let many = "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20_000);
+    // The sockets of both sides hold some megabytes, and then nobody takes more.
+    let taken = (0..100).take_while(|_| stream.write_all(many.as_bytes()).is_ok()).count();
+    assert!(taken < 100, "{} MiB of requests were read", taken * many.len() >> 20);
+    let grown = node.resident_kib().expect("memory").saturating_sub(before);
+    assert!(grown < 8 << 10, "{grown} KiB");
+    still_takes_clicks(&door, 1);
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed_and_those_within_go_on() {
     let door = Door::folder("connections_per_worker = 4\n").expect("folder");
     let node = started(&door);

@@ -1,8 +1,8 @@
 //! One connection: bytes in, one request at a time out, responses in the order of the requests.
 //!
 //! A state machine over bytes. It never reads a clock: whoever drives it says what time it is. Its
-//! memory is bounded: what has come and is not used yet by [`Limits`] and one pause, what goes out
-//! by the response to one request.
+//! memory is bounded: what has come and is not used yet by [`Limits`] and [`INPUT_PAUSE`], what goes out by
+//! [`OUTPUT_PAUSE`] and the response that crosses it.
 
 use std::net::SocketAddr;
 
@@ -15,6 +15,9 @@ use super::tls::Session;
 /// Unused bytes above which a connection is read no more while its request is being decided. Pipelined
 /// requests of some packets fit.
 pub const INPUT_PAUSE: usize = 32 << 10;
+/// Unsent bytes above which a connection is read no more and no further request of it is taken: whoever asks
+/// and does not read the answers waits for himself. The response to a thousand clicks is 20 KiB.
+pub const OUTPUT_PAUSE: usize = 64 << 10;
 
 /// What comes next of a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,14 +80,12 @@ pub struct Connection {
     pub generation: u32,
     /// Who it is.
     pub peer: SocketAddr,
-    /// What it waits for, as far as it was noted.
-    pub waits: Waits,
-    /// When that must have come, on the worker's monotonic clock.
-    pub deadline_ns: u64,
     /// Whether the kernel reads it.
     pub is_armed: bool,
     /// Whether a send is under way.
     pub is_sending: bool,
+    waits: Waits,
+    deadline_ns: u64,
     session: Option<Session>,
     input: Vec<u8>,
     decoded: Vec<u8>,
@@ -160,6 +161,9 @@ impl Connection {
     /// Whether there is a whole request.
     fn advance(&mut self, limits: &Limits) -> Result<bool, Problem> {
         if matches!(self.phase, Phase::Head) {
+            if self.has_unsent() {
+                return Ok(false);
+            }
             let Some((head, len)) = head::read(&self.input, limits)? else { return Ok(false) };
             head.check(limits)?;
             let expects_continue = head.expects_continue;
@@ -247,10 +251,16 @@ impl Connection {
         }
     }
 
-    /// Whether it takes no more bytes until its request is answered.
+    /// Whether it takes no more bytes until its request is answered, or its answers are read.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.phase, Phase::Deciding) && self.input.len() >= INPUT_PAUSE
+        // Where a head is due, so much holds a whole one: it waits for the answers before it to go out.
+        let is_between = matches!(self.phase, Phase::Head | Phase::Deciding);
+        self.has_unsent() || (is_between && self.input.len() >= INPUT_PAUSE)
+    }
+
+    const fn has_unsent(&self) -> bool {
+        self.out.len() >= OUTPUT_PAUSE
     }
 
     /// Whether a request is being decided.
@@ -271,6 +281,23 @@ impl Connection {
             Phase::Head => Waits::Head,
             Phase::Length { .. } | Phase::Chunked { .. } | Phase::Whole { .. } => Waits::Body,
         }
+    }
+
+    /// What it waits for, as far as it was noted.
+    #[must_use]
+    pub const fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// When that must have come, on the worker's monotonic clock.
+    #[must_use]
+    pub const fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// Notes what it waits for, and until when.
+    pub const fn wait(&mut self, waits: Waits, deadline_ns: u64) {
+        (self.waits, self.deadline_ns) = (waits, deadline_ns);
     }
 
     /// Its last response is out, and its end was told.
@@ -362,6 +389,30 @@ mod tests {
         assert!(!connection.is_full());
         connection.feed(&[b' '; INPUT_PAUSE]).expect("no TLS");
         assert!(connection.is_full(), "it is to be read no more");
+    }
+
+    #[test]
+    fn of_one_who_does_not_read_the_answers_no_further_request_is_taken() {
+        let mut connection = connection();
+        let many = "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3000);
+        connection.feed(many.as_bytes()).expect("no TLS");
+        let mut taken = 0;
+        let mut answer_all = |connection: &mut Connection| {
+            while connection.next(&LIMITS) == Next::Request {
+                connection.take_request();
+                connection.respond(&[b'a'; 100], true);
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(answer_all(&mut connection), OUTPUT_PAUSE.div_ceil(100));
+        assert!(connection.is_full(), "it is to be read no more");
+        assert!(connection.take_output().is_some_and(|out| out.len() < OUTPUT_PAUSE + 100));
+        assert_eq!(
+            answer_all(&mut connection),
+            2 * OUTPUT_PAUSE.div_ceil(100),
+            "it goes on when they are sent"
+        );
     }
 
     #[test]

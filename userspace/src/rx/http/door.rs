@@ -251,9 +251,7 @@ impl Door {
             return;
         }
         connection.recycle(bytes);
-        self.flush(now, stream, host);
-        self.arm(stream, host);
-        self.close_if_done(stream, host);
+        self.go_on(now, stream, host);
     }
 
     /// Closes a connection whose other side sends nothing more and waits for nothing.
@@ -277,11 +275,12 @@ impl Door {
     }
 
     fn flush(&mut self, now: Now, stream: StreamId, host: &mut impl Streams) {
+        let send_ns_max = self.settings.send_ns_max;
         let Some(connection) = self.get(stream) else { return };
         if let Some(bytes) = connection.take_output() {
             connection.is_sending = true;
-            // Each response has its own time to go out.
-            connection.waits = Waits::Decision;
+            // Each send has its own time, also one that follows another.
+            connection.wait(Waits::Send, now.monotonic_ns.saturating_add(send_ns_max));
             host.send_stream(stream, bytes);
         } else if connection.is_over() {
             connection.linger();
@@ -310,10 +309,9 @@ impl Door {
         let Settings { head_ns_max, body_ns_max, idle_ns_max, send_ns_max, .. } = self.settings;
         let Some(connection) = self.get(stream) else { return };
         let waits = connection.waits_for();
-        if waits == connection.waits {
+        if waits == connection.waits() {
             return;
         }
-        connection.waits = waits;
         let within_ns = match waits {
             Waits::Idle => idle_ns_max,
             Waits::Head => head_ns_max,
@@ -323,7 +321,7 @@ impl Door {
             // The journal answers in its own time, or refuses.
             Waits::Decision => u64::MAX,
         };
-        connection.deadline_ns = now.monotonic_ns.saturating_add(within_ns);
+        connection.wait(waits, now.monotonic_ns.saturating_add(within_ns));
     }
 
     /// Closes what has waited too long, now and then.
@@ -339,8 +337,8 @@ impl Door {
         self.swept_ns = now.monotonic_ns;
         for place in 0..self.connections.len() {
             let stream = StreamId(place as u32);
-            let is_late = |one: &&mut Connection| one.deadline_ns <= now.monotonic_ns;
-            let Some(waits) = self.get(stream).filter(is_late).map(|connection| connection.waits) else {
+            let is_late = |one: &&mut Connection| one.deadline_ns() <= now.monotonic_ns;
+            let Some(waits) = self.get(stream).filter(is_late).map(|connection| connection.waits()) else {
                 continue;
             };
             self.stats.connections_timed_out.add(u64::from(waits != Waits::Linger));

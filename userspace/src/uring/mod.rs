@@ -170,6 +170,8 @@ impl Uring {
             .setup_defer_taskrun()
             .setup_submit_all()
             .setup_cqsize(completions)
+            // With tens of thousands of streams that is more than the kernel has; it gives what it has.
+            .setup_clamp()
             .build(SUBMISSIONS)
             .map_err(UringError::Setup)?;
         let failed = |count| move |source| UringError::Buffers { count, source };

@@ -186,3 +186,9 @@ fn a_listener_that_is_stopped_accepts_no_more() {
     let StreamEvent::AcceptStopped { error: Some(error), .. } = stopped else { panic!("{stopped:?}") };
     assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
 }
+
+#[test]
+fn a_ring_for_as_many_streams_as_the_config_allows_can_be_had() {
+    let settings = Settings { streams: 1 << 15, stream_buffers: 256, ..Settings::datagrams(1 << 15, 64) };
+    assert!(Uring::new(settings).is_ok());
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::problem::{Problem, Problems};
 use super::quantity::size_text;
 use super::{Cluster, Config, Cores, Http, Kafka, Key, Secret, Sink};
-use crate::rx::http::connection::INPUT_PAUSE;
+use crate::rx::http::connection::{INPUT_PAUSE, OUTPUT_PAUSE};
 use crate::uring::STREAM_BUFFER_LEN;
 
 /// Bits of a file's mode that let anybody read or write it.
@@ -79,14 +79,14 @@ impl Host {
     }
 }
 
-/// What the HTTP door of a worker may take at the most: its receive buffers, and what each connection holds
-/// while it waits for the rest of a body.
+/// What the HTTP door of a worker may take at the most: its receive buffers, and for each connection a request,
+/// what was sent ahead of its answer, responses that are being sent and responses that wait for that.
 fn streams_bytes(http: &Http) -> u64 {
     if !http.is_on() {
         return 0;
     }
     let buffers = u64::from(http.buffers_per_worker) * STREAM_BUFFER_LEN as u64;
-    let connection = http.body_bytes_max + INPUT_PAUSE as u64;
+    let connection = http.limits().connection_bytes_max() + (INPUT_PAUSE + 2 * OUTPUT_PAUSE) as u64;
     buffers + u64::from(http.connections_per_worker) * connection
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::kafka::file;
 use super::reader::{Section, integer_in};
 use super::sections::address;
+use crate::rx::http::head::Limits;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -58,6 +59,13 @@ impl Http {
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.port.is_some() || self.tls_port.is_some()
+    }
+
+    /// What one request may be.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let (body_bytes_max, decoded_bytes_max) = (self.body_bytes_max, self.decoded_bytes_max);
+        Limits { body_bytes_max, decoded_bytes_max, ..Limits::default() }
     }
 
     /// Where to listen: plain ones first, then those of HTTPS.

@@ -10,7 +10,6 @@ use crate::admission::Admission;
 use crate::config::{Config, Http};
 use crate::rx::http::catalog::{Catalog, CatalogError};
 use crate::rx::http::door::{Door, Settings};
-use crate::rx::http::head::Limits;
 use crate::rx::http::listener::{ListenError, open_group};
 use crate::rx::http::reload::Published;
 use crate::rx::http::tls::{Certificates, TlsError};
@@ -57,7 +56,7 @@ impl Doors {
         let tls =
             certificates.as_ref().map(|certificates| certificates.settings(http.older_tls)).transpose()?;
         let settings = Settings {
-            limits: limits(http),
+            limits: http.limits(),
             connections_max: http.connections_per_worker,
             clicks_max: http.clicks_waiting_max,
             head_ns_max: nanoseconds(http.head_timeout),
@@ -100,11 +99,6 @@ impl Doors {
 
 fn catalog_of(http: &Http) -> Result<Catalog, CatalogError> {
     http.catalog_file.as_deref().map_or_else(|| Ok(Catalog::default()), Catalog::load)
-}
-
-fn limits(http: &Http) -> Limits {
-    let (body_bytes_max, decoded_bytes_max) = (http.body_bytes_max, http.decoded_bytes_max);
-    Limits { body_bytes_max, decoded_bytes_max, ..Limits::default() }
 }
 
 const fn nanoseconds(duration: Duration) -> u64 {

@@ -105,7 +105,7 @@ pub struct Door {
     requests: Requests,
     /// Requests with clicks to decide, oldest first.
     undecided: VecDeque<RequestId>,
-    /// Listeners that stopped.
+    /// Listeners whose accept failed.
     stopped: Vec<ListenerId>,
     /// Since when it drains.
     draining_since_ns: Option<u64>,
@@ -162,10 +162,7 @@ impl Door {
                 self.welcome(now, stream, listener, host);
             }
             StreamEvent::AcceptStopped { listener, error } => {
-                if let Some(error) = error.filter(|error| error.raw_os_error() != Some(libc::ECANCELED)) {
-                    tracing::warn!(listener = listener.0, %error, "accepting stopped; it is started again");
-                }
-                self.stopped.push(listener);
+                self.stopped_accepting(listener, error, host);
             }
             StreamEvent::Arrived { stream, buffer, filled } => {
                 let read = self.get(stream).map(|connection| connection.feed(host.arrived(&buffer, filled)));
@@ -219,6 +216,18 @@ impl Door {
             connection.respond(&[], false);
         }
         self.flush(now, stream, host);
+    }
+
+    fn stopped_accepting(&mut self, listener: ListenerId, error: Option<io::Error>, host: &mut impl Streams) {
+        match error {
+            _ if self.is_draining() => {}
+            None => host.arm_listener(listener),
+            // What fails at once would fail at once again: it waits for the next sweep.
+            Some(error) => {
+                tracing::warn!(listener = listener.0, %error, "accepting stopped; it is started again");
+                self.stopped.push(listener);
+            }
+        }
     }
 
     fn stopped_reading(&mut self, stream: StreamId, error: Option<io::Error>, host: &mut impl Streams) {
@@ -324,17 +333,16 @@ impl Door {
         connection.wait(waits, now.monotonic_ns.saturating_add(within_ns));
     }
 
-    /// Closes what has waited too long, now and then.
+    /// Closes what has waited too long, and accepts again where that failed, now and then.
     pub fn sweep(&mut self, now: Now, host: &mut impl Streams) {
-        for listener in self.stopped.drain(..) {
-            if self.draining_since_ns.is_none() {
-                host.arm_listener(listener);
-            }
-        }
-        if now.monotonic_ns.saturating_sub(self.swept_ns) < SWEEP_NS || self.open == 0 {
+        if now.monotonic_ns.saturating_sub(self.swept_ns) < SWEEP_NS {
             return;
         }
         self.swept_ns = now.monotonic_ns;
+        self.stopped.drain(..).for_each(|listener| host.arm_listener(listener));
+        if self.open == 0 {
+            return;
+        }
         for place in 0..self.connections.len() {
             let stream = StreamId(place as u32);
             let is_late = |one: &&mut Connection| one.deadline_ns() <= now.monotonic_ns;
@@ -356,6 +364,7 @@ impl Door {
     /// No new connections and requests; what is under way is finished.
     pub fn drain(&mut self, now: Now, host: &mut impl Streams) {
         self.draining_since_ns = Some(now.monotonic_ns);
+        self.stopped.clear();
         for listener in 0..self.settings.listeners {
             host.stop_accepting(ListenerId(listener));
         }
@@ -381,7 +390,8 @@ impl Door {
     /// do not take them.
     #[must_use]
     pub fn is_settled(&self, now: Now) -> bool {
-        let since_ns = self.draining_since_ns.unwrap_or(now.monotonic_ns);
+        // Asked at each turn, so not before a drain are all connections looked at.
+        let Some(since_ns) = self.draining_since_ns else { return self.requests.is_empty() };
         let is_patient = now.monotonic_ns.saturating_sub(since_ns) < LINGER_NS;
         let is_sending = |connection: &Connection| connection.is_sending;
         self.requests.is_empty() && !(is_patient && self.connections.iter().flatten().any(is_sending))

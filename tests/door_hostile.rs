@@ -167,10 +167,35 @@ fn who_asks_and_does_not_read_the_answers_is_read_no_more() {
     let many = "GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20_000);
     // The sockets of both sides hold some megabytes, and then nobody takes more.
     let taken = (0..100).take_while(|_| stream.write_all(many.as_bytes()).is_ok()).count();
-    assert!(taken < 100, "{} MiB of requests were read", taken * many.len() >> 20);
+    assert!(taken < 100, "{} MiB of requests were read", (taken * many.len()) >> 20);
     let grown = node.resident_kib().expect("memory").saturating_sub(before);
     assert!(grown < 8 << 10, "{grown} KiB");
     still_takes_clicks(&door, 1);
+}
+
+#[test]
+fn the_limit_on_open_files_is_raised_to_what_the_connections_need() {
+    let door = Door::folder("connections_per_worker = 1000\n").expect("folder");
+    let mut node = door.folder.start_under(&["prlimit", "--nofile=256:4096"]).expect("start");
+    node.wait_until_ready().expect("ready");
+    let streams: Vec<_> = (0..500).map(|_| door.connect().expect("connect")).collect();
+    node.wait_until("all are open", |status| {
+        status["http"]["connections_open"].as_u64() == Some(streams.len() as u64)
+    })
+    .expect("room for all");
+    still_takes_clicks(&door, 1);
+}
+
+#[test]
+fn a_node_that_may_not_open_enough_files_does_not_start_and_says_what_to_do() {
+    let door = Door::folder("connections_per_worker = 1000\n").expect("folder");
+    let unprivileged = "--bounding-set=-sys_resource";
+    let wrapper = ["setpriv", unprivileged, "prlimit", "--nofile=256:256"];
+    let mut node = door.folder.start_under(&wrapper).expect("start");
+    assert!(node.wait_until_ready().is_err(), "it is not to start");
+    let log = door.folder.log_text();
+    let is_told = ["is allowed 256", "LimitNOFILE=", "rx.http.connections_per_worker"];
+    assert!(is_told.iter().all(|part| log.contains(part)), "{log}");
 }
 
 #[test]

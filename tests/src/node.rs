@@ -181,6 +181,19 @@ impl NodeFolder {
         Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
     }
 
+    /// Starts a node under a program that sets its limits and becomes it; it may not be ready yet.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_under(&self, wrapper: &[&str]) -> Result<Node<'_>> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        let (program, arguments) = wrapper.split_first().context("no program")?;
+        let mut command = Command::new(program);
+        command.args(arguments).arg(binary(self.program)).arg("run").arg("--config").arg(self.config());
+        command.stdout(log.try_clone()?).stderr(log);
+        Ok(Node { folder: self, process: Process::start("the limited node", &mut command)? })
+    }
+
     /// Starts a node and waits until it takes clicks.
     ///
     /// # Errors

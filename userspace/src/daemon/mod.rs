@@ -1,7 +1,7 @@
 //! One run of the daemon, from config to exit: puts the rooms together, in order, and takes them
 //! apart again.
 //!
-//! The order of a start: lock the journal folder, settle what the last process left, open the
+//! The order of a start: make room for open files, lock the journal folder, settle what the last process left, open the
 //! status socket, open the sockets, open the sink, refold the ledgers, steer, start workers and
 //! forwarder. Clicks are read only when dedupe knows everything it knew; those that come before
 //! wait in the sockets' buffers. The order of a drain stands at
@@ -12,6 +12,7 @@
 mod doors;
 mod frames;
 mod heal;
+mod open_files;
 pub mod past;
 mod recall;
 pub mod refold;
@@ -73,6 +74,9 @@ pub enum DaemonError {
     /// The keys contradict each other.
     #[error("{0}")]
     Keys(#[from] crate::admission::KeyRingError),
+    /// The limit on open files.
+    #[error(transparent)]
+    OpenFiles(#[from] open_files::OpenFilesError),
     /// The journal folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -145,6 +149,7 @@ pub struct Told {
 /// acknowledged is durable in either case.
 pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
     let cores = Host::this().worker_cores(config);
+    open_files::make_room(config, cores.len())?;
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
     settle(&mut System, &folder)?;
     shape::keep(&config.node.data_dir, config.buckets.dimensions)?;

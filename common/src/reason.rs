@@ -272,7 +272,7 @@ reasons! {
         { "See `time` in `weir status`: it names the doubt about the clock and what ends it." }
     109 UnknownName "unknown_name" Refused
         { "A click names an ad, campaign, creative, placement or publisher that the catalog does not have." }
-        { "Add the name to the catalog of `rx.http.catalog`, or correct the sender: the reply has the name." }
+        { "Add the name to the catalog of `rx.http.catalog_file`, or correct the sender: the reply has the name." }
     110 Overloaded "overloaded" Refused
         { "The HTTP door had more to do than it can and shed what is worth least; the sender was told to retry." }
         { "Add cores or nodes." }

@@ -1,6 +1,11 @@
 //! The sample config is the documentation: it must say what is true, and all of it.
 
+use std::io;
+
 use weir::config::{Config, SAMPLE};
+use weir::rx::http::catalog::CatalogError;
+use weir::uring::UringError;
+use weir_common::reason::Reason;
 
 #[test]
 fn the_sample_means_the_same_as_an_empty_file() {
@@ -38,4 +43,27 @@ fn every_key_that_exists_stands_in_the_sample_and_no_other() {
         assert!(leaves.contains(&key), "deploy/weir.toml names {key}, which does not exist");
     }
     assert!(leaves.len() >= 35, "{leaves:?}");
+}
+
+/// The dotted paths that a message to operators names.
+fn keys_named(message: &str) -> Vec<&str> {
+    let quoted = message.split('`').skip(1).step_by(2);
+    quoted.filter(|text| text.contains('.') && !text.contains([' ', '/'])).collect()
+}
+
+#[test]
+fn every_key_that_a_message_sends_the_operator_to_exists() {
+    let known = Config::known_keys();
+    let (path, source) = (std::path::PathBuf::new(), || io::Error::from(io::ErrorKind::NotFound));
+    let errors = [
+        CatalogError::Read { path: path.clone(), source: source() }.to_string(),
+        CatalogError::TooLarge { path }.to_string(),
+        UringError::Buffers { count: 1, source: source() }.to_string(),
+    ];
+    let remedies = Reason::ALL.iter().flat_map(|reason| [reason.cause(), reason.remedy()]);
+    let named: Vec<_> = remedies.chain(errors.iter().map(String::as_str)).flat_map(keys_named).collect();
+    for key in &named {
+        assert!(known.contains(*key), "a message names {key}, which does not exist");
+    }
+    assert!(named.len() >= 12, "{named:?}");
 }

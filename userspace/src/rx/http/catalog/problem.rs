@@ -15,14 +15,14 @@ const LISTED_MAX: usize = 20;
 /// Why there is no catalog. Whoever holds one already keeps it.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
 pub enum CatalogError {
-    /// cannot read the catalog {path}: {source}; correct `rx.http.catalog`, or the file
+    /// cannot read the catalog {path}: {source}; correct `rx.http.catalog_file`, or the file
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// the catalog {path} has more than 256 MiB; see whether `rx.http.catalog` names the right file
+    /// the catalog {path} has more than 256 MiB; see whether `rx.http.catalog_file` names the right file
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -86,14 +86,25 @@ impl Doors {
 
     /// Reads certificate and catalog again. What cannot be read stays as it was.
     pub(super) fn reload(&self) {
-        match catalog_of(&self.http) {
-            Ok(catalog) => self.catalog.publish(catalog),
-            Err(error) => tracing::error!(%error, "the catalog is not replaced"),
+        if let Some(path) = &self.http.catalog_file {
+            let catalog = Catalog::load(path).map(|catalog| self.catalog.publish(catalog));
+            tell_reload("catalog", catalog);
         }
-        match self.certificates.as_ref().map(|certificates| certificates.reload()).transpose() {
-            Ok(_) => tracing::info!("certificate and catalog are read again"),
-            Err(error) => tracing::error!(%error, "the certificate is not replaced"),
+        if let Some(certificates) = &self.certificates {
+            tell_reload("certificate", certificates.reload());
         }
+    }
+
+    /// Frees what was replaced and no worker uses any more.
+    pub(super) fn free_replaced(&self) {
+        self.catalog.free_retired();
+    }
+}
+
+fn tell_reload<E: std::fmt::Display>(what: &str, reloaded: Result<(), E>) {
+    match reloaded {
+        Ok(()) => tracing::info!("the {what} is read again"),
+        Err(error) => tracing::error!(%error, "the {what} is not replaced"),
     }
 }
 

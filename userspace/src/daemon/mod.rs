@@ -349,6 +349,7 @@ impl Running {
             if reload.swap(false, Ordering::AcqRel) {
                 self.doors.reload();
             }
+            self.doors.free_replaced();
             self.watch.look(&self.clock);
             self.spool.look_now_and_then();
             std::thread::park_timeout(WATCH_TICK);

@@ -2,7 +2,8 @@
 //!
 //! The control side publishes; a worker looks at a number for each request, and takes the new value
 //! when it has changed and nobody is publishing just then. So it is never held up, and sees the new
-//! value at the latest with the next request.
+//! value at the latest with the next request. Old values are kept until no worker has them any more, so that
+//! it is the control side which frees them: a catalog of millions of names takes its time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,19 +13,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Published<T> {
     version: AtomicU64,
     value: Mutex<Arc<T>>,
+    /// Old values that a reader may still have.
+    retired: Mutex<Vec<Arc<T>>>,
 }
 
 impl<T> Published<T> {
     /// Begins with this value.
     #[must_use]
     pub fn new(value: T) -> Arc<Self> {
-        Arc::new(Self { version: AtomicU64::new(0), value: Mutex::new(Arc::new(value)) })
+        Arc::new(Self {
+            version: AtomicU64::new(0),
+            value: Mutex::new(Arc::new(value)),
+            retired: Mutex::default(),
+        })
     }
 
     /// Replaces it.
     pub fn publish(&self, value: T) {
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        let value = Arc::new(value);
+        let old = std::mem::replace(&mut *self.value.lock().unwrap_or_else(PoisonError::into_inner), value);
         self.version.fetch_add(1, Ordering::Release);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
+    }
+
+    /// Frees the old values that no reader has any more.
+    pub fn free_retired(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|value| Arc::strong_count(value) > 1);
     }
 
     /// An end to read at.
@@ -70,6 +85,20 @@ mod tests {
         published.publish(2);
         published.publish(3);
         assert_eq!((*reader.get(), *published.reader().get()), (3, 3));
+    }
+
+    #[test]
+    fn an_old_value_is_freed_by_who_published_once_no_reader_has_it() {
+        let published = Published::new(vec![1]);
+        let mut reader = published.reader();
+        let old = Arc::downgrade(&reader.current);
+        published.publish(vec![2]);
+        published.free_retired();
+        assert!(old.upgrade().is_some(), "the reader has it");
+        reader.get();
+        assert!(old.upgrade().is_some(), "and does not free it");
+        published.free_retired();
+        assert!(old.upgrade().is_none());
     }
 
     #[test]

@@ -165,6 +165,31 @@ fn a_link_is_counted_and_leads_to_the_landing_page_of_the_signed_ad_and_nowhere_
 }
 
 #[test]
+fn a_catalog_that_is_replaced_is_used_and_one_that_is_broken_is_not() {
+    let door = Door::folder("").expect("folder");
+    let mut node = started(&door);
+    let reloaded = |node: &mut Node<'_>, catalog: &str, told: &str| {
+        door.folder.write_private("catalog.toml", catalog).expect("write");
+        node.reload().expect("SIGHUP");
+        node.wait_until(told, |_| door.folder.log_text().contains(told)).expect("reload");
+    };
+    let named = |number: u64, name: &str| format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":\"{name}\"}}");
+    let statuses = |number, name| post(&door, "application/json", &named(number, name)).statuses();
+    assert_eq!(
+        (statuses(1, "spring-sale"), statuses(2, "autumn")),
+        (vec!["created".into()], vec!["malformed".into()])
+    );
+    reloaded(&mut node, "[[ads]]\nid = 7\nname = \"autumn\"\n", "the catalog is read again");
+    assert_eq!(
+        (statuses(3, "spring-sale"), statuses(4, "autumn")),
+        (vec!["malformed".into()], vec!["created".into()])
+    );
+    reloaded(&mut node, "[[ads]]\nname = 7\n", "the catalog is not replaced");
+    assert_eq!(statuses(5, "autumn"), ["created"], "the last that could be read");
+    drain(&door, node, 3);
+}
+
+#[test]
 fn a_page_of_another_site_may_send_clicks() {
     let door = Door::folder("").expect("folder");
     let node = started(&door);
@@ -198,6 +223,9 @@ fn what_is_wrong_with_a_request_is_said_with_its_status_and_counted_where_it_was
     assert_eq!(node.status().expect("status")["clicks"]["received"], 0, "none of these was a click");
     let reply = post(&door, "application/json", "{\"event_id\": ");
     assert_eq!((reply.status, reply.field("Content-Type")), (400, Some("application/problem+json")));
+    assert_eq!((&reply.json()["reason"], &reply.json()["cause"]), (&"bad_body".into(), &"bad_json".into()));
+    let why = reply.json()["why"].to_string();
+    assert!(why.starts_with("\"line 1, column 13: "), "{why}");
     drain(&door, node, 0);
     assert_eq!(outcome(&door.folder, "malformed"), 1);
     // What could not be read is kept for whoever has to find the sender's mistake.

@@ -11,7 +11,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use weir::rx::http::catalog::Catalog;
-use weir::rx::http::clicks::{Clicks, Format, Sender, read};
+use weir::rx::http::clicks::{Clicks, Sender, read};
+use weir::rx::http::head::Format;
 use weir::rx::http::token::Token;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::time::UnixMs;

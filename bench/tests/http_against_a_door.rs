@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir::rx::http::catalog::Catalog;
-use weir::rx::http::clicks::{Clicks, Format as ReadAs, Item, Sender, read};
+use weir::rx::http::clicks::{Clicks, Item, Sender, read};
+use weir::rx::http::head::Format as ReadAs;
 use weir::rx::http::problem::Problem;
 use weir::rx::http::response::{self, Status, To};
 use weir_bench::http::report::HttpReport;

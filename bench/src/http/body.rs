@@ -206,7 +206,8 @@ pub(super) fn put_number(mut number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use weir::rx::http::catalog::Catalog;
-    use weir::rx::http::clicks::{Clicks, Format as Read, Item, Sender, read};
+    use weir::rx::http::clicks::{Clicks, Item, Sender, read};
+    use weir::rx::http::head::Format as Read;
     use weir_common::id::{Issuer, KeyId};
     use weir_common::siphash::SipKey;
 

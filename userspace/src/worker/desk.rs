@@ -71,6 +71,24 @@ struct Scratch {
     handed_off: Vec<u8>,
 }
 
+/// Clicks that are decided together.
+struct Batch<'a> {
+    arrivals: Vec<Arrival<'a>>,
+    /// Where each stands.
+    origins: Vec<Origin>,
+    tickets: Vec<Ticket>,
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, ticket: Ticket, clicks: impl Iterator<Item = Arrival<'a>>) {
+        self.tickets.push(ticket);
+        for (index, arrival) in clicks.enumerate() {
+            self.arrivals.push(arrival);
+            self.origins.push(Origin { ticket, index: index as u8 });
+        }
+    }
+}
+
 /// Empties a vector and lends its memory to elements of another lifetime.
 fn reuse<A, B>(mut vector: Vec<A>) -> Vec<B> {
     vector.clear();
@@ -130,26 +148,34 @@ impl Desk {
         now: Now,
         datagrams: impl Iterator<Item = (ReceiverId, uring::Datagram<'a>)>,
     ) {
-        let mut arrivals: Vec<Arrival<'a>> = reuse(std::mem::take(&mut self.scratch.arrivals));
-        let mut origins = std::mem::take(&mut self.scratch.origins);
-        let mut tickets = std::mem::take(&mut self.scratch.tickets);
+        let mut batch = self.begin();
         for (receiver, datagram) in datagrams {
             self.stats.datagrams_received.add(1);
             self.stats.bytes_received.add(datagram.payload.len() as u64);
             if let Some((ticket, clicks)) = self.open(now, receiver, &datagram) {
-                tickets.push(ticket);
-                for (index, (click, extension)) in clicks.clicks().enumerate() {
-                    arrivals.push(Arrival { click, extension });
-                    origins.push(Origin { ticket, index: index as u8 });
-                }
+                batch.add(ticket, clicks.clicks().map(|(click, extension)| Arrival { click, extension }));
             }
         }
-        self.decide(now, &arrivals, &origins);
-        self.let_wait(&tickets);
-        origins.clear();
-        tickets.clear();
-        (self.scratch.origins, self.scratch.tickets) = (origins, tickets);
-        self.scratch.arrivals = reuse(arrivals);
+        self.finish(now, batch);
+    }
+
+    /// An empty batch, with the memory of the last.
+    fn begin<'a>(&mut self) -> Batch<'a> {
+        Batch {
+            arrivals: reuse(std::mem::take(&mut self.scratch.arrivals)),
+            origins: std::mem::take(&mut self.scratch.origins),
+            tickets: std::mem::take(&mut self.scratch.tickets),
+        }
+    }
+
+    /// Decides a batch, and lets what it came with wait for its block.
+    fn finish(&mut self, now: Now, mut batch: Batch<'_>) {
+        self.decide(now, &batch.arrivals, &batch.origins);
+        self.let_wait(&batch.tickets);
+        batch.origins.clear();
+        batch.tickets.clear();
+        (self.scratch.origins, self.scratch.tickets) = (batch.origins, batch.tickets);
+        self.scratch.arrivals = reuse(batch.arrivals);
     }
 
     /// Reads the structure of a datagram and enters it into the waiting table. What cannot be
@@ -185,8 +211,9 @@ impl Desk {
     /// Enters clicks that came together into the waiting table; without room they are counted and
     /// answered here.
     fn enter(&mut self, now: Now, to: ReplyTo, clicks: u8) -> Option<Ticket> {
-        let room = self.book.has_room() && self.waiting.room() > ANSWERS_RESERVED;
-        if let Some(ticket) = room.then(|| self.waiting.enter(to, now.monotonic_ns, clicks)).flatten() {
+        if let Some(ticket) =
+            self.book.has_room().then(|| self.waiting.enter(to, now.monotonic_ns, clicks)).flatten()
+        {
             self.stats.clicks_received.add(u64::from(clicks));
             return Some(ticket);
         }
@@ -226,19 +253,9 @@ impl Desk {
         self.book.count(now, outcome, clicks);
     }
 
-    /// Answers a datagram none of whose clicks was taken.
+    /// Answers clicks of which none was taken; the answer needs no place to wait in.
     fn answer_all(&mut self, now: Now, to: ReplyTo, clicks: u8, status: AckStatus) {
-        if matches!(to, ReplyTo::Request { .. }) {
-            // A request is always answered; it needs no place to wait in.
-            self.ready.push(Waiting::answered(to, now.monotonic_ns, clicks, status));
-            return;
-        }
-        // Without room for the answer the sender times out and resends, which is as good.
-        let Some(ticket) = self.waiting.enter(to, now.monotonic_ns, clicks) else { return };
-        for index in 0..clicks {
-            self.waiting.set_status(ticket, index, status as u8);
-        }
-        self.ready.extend(self.waiting.settle(ticket));
+        self.ready.push(Waiting::answered(to, now.monotonic_ns, clicks, status));
     }
 
     /// Judges clicks, hands off what others own, decides the rest.
@@ -473,9 +490,6 @@ impl Desk {
             && !self.port.has_work()
     }
 }
-
-/// Slots of the waiting table kept for answers to datagrams that are not taken.
-const ANSWERS_RESERVED: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -127,12 +127,6 @@ impl WaitingTable {
         Self { slots: vec![None; capacity as usize], free: (0..capacity).rev().collect(), generation: 0 }
     }
 
-    /// Room for how many more.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.free.len()
-    }
-
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

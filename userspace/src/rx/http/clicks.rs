@@ -27,6 +27,7 @@ use weir_common::wire::{Click, Datagram, MAX_EXTENSION, click_flags};
 pub(crate) use decimal::Decimal;
 
 use super::catalog::Catalog;
+use super::head::Format;
 use super::token::Token;
 use object::Fields;
 
@@ -36,20 +37,6 @@ pub const CLICKS_MAX: usize = 1000;
 
 // Offsets into the extensions of all clicks of a body are 32 bits.
 const _: () = assert!(CLICKS_MAX * MAX_EXTENSION < u32::MAX as usize);
-
-/// What a body is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `application/json`: an object, or an array of objects.
-    Json,
-    /// `application/x-ndjson`: an object on each line.
-    Lines,
-    /// `text/plain`, as a browser's beacon sends it without asking first: told by its content, an object,
-    /// an array or lines.
-    Text,
-    /// `application/octet-stream`: one binary datagram.
-    Datagram,
-}
 
 /// What the request itself says of whoever clicked; fields of a click go before it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,7 +121,12 @@ impl Clicks {
 
     /// The clicks in the order of the body.
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> + Clone {
-        self.slots.iter().map(|slot| match slot {
+        self.iter_from(0)
+    }
+
+    /// The clicks from this one on.
+    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = Item<'_>> + Clone {
+        self.slots.get(first..).unwrap_or_default().iter().map(|slot| match slot {
             Slot::Click { click, extension_at } => {
                 let at = *extension_at as usize;
                 Item::Click {

@@ -122,7 +122,7 @@ pub struct Door {
     decoding: Decoding,
     /// A response as it is made: memory for the next.
     response: Vec<u8>,
-    date: (u64, [u8; 29]),
+    date: (u64, Option<String>),
     stats: OwnStats,
 }
 
@@ -149,7 +149,7 @@ impl Door {
             parts: Vec::new(),
             decoding: Decoding::default(),
             response: Vec::new(),
-            date: (0, [0; 29]),
+            date: (0, None),
             stats,
         }
     }

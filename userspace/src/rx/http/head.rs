@@ -83,9 +83,10 @@ pub enum Format {
     Json,
     /// `application/x-ndjson`: a click a line.
     Lines,
-    /// `text/plain`: JSON, as a page may send it to another origin without asking first.
+    /// `text/plain`, as a browser's beacon sends it to another origin without asking first: told by its content,
+    /// an object, an array or lines.
     Text,
-    /// `application/octet-stream`: the datagram of docs/protocol.md.
+    /// `application/octet-stream`: one datagram of docs/protocol.md.
     Datagram,
 }
 

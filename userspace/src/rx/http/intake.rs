@@ -4,8 +4,8 @@ use weir_common::time::UnixMs;
 
 use super::body::encoding::Decoder;
 use super::catalog::Catalog;
-use super::clicks::{self, Clicks, Fault, Format, Sender};
-use super::head::{self, Encoding, Head, Limits, Method, Target};
+use super::clicks::{self, Clicks, Fault, Sender};
+use super::head::{Encoding, Head, Limits, Method, Target};
 use super::problem::Problem;
 use super::requests::Answer;
 use super::token::Token;
@@ -36,7 +36,7 @@ pub enum Asked {
 pub struct Intake<'a> {
     /// What one request may be.
     pub limits: &'a Limits,
-    /// Names and landing pages.
+    /// Names.
     pub catalog: &'a Catalog,
     /// Who says whether a signature is right.
     pub admission: &'a Admission,
@@ -77,7 +77,7 @@ impl Intake<'_> {
             }
             decoded
         };
-        match clicks::read(format_of(format), body, &self.sender(head), self.catalog, out) {
+        match clicks::read(format, body, &self.sender(head), self.catalog, out) {
             Ok(()) => Asked::Count(Answer::Statuses),
             Err(fault) => Asked::Malformed(fault),
         }
@@ -91,12 +91,12 @@ impl Intake<'_> {
             Err(_) => return Asked::Refused(Problem::NotFound),
         };
         let is_signed = self.admission.check_tag(&token.click).is_ok();
-        let landing = self.catalog.landing(token.click.ad.get()).filter(|_| is_signed).map(str::to_owned);
+        let answer = Answer::Landing { signed_ad: is_signed.then_some(token.click.ad.get()) };
         if !is_click(head) {
-            return Asked::Look(Answer::Redirect(landing));
+            return Asked::Look(answer);
         }
         clicks::of_token(&token, &self.sender(head), out);
-        Asked::Count(Answer::Redirect(landing))
+        Asked::Count(answer)
     }
 
     fn pixel(&self, head: &Head<'_>, text: &str, out: &mut Clicks) -> Asked {
@@ -126,26 +126,17 @@ const fn is_click(head: &Head<'_>) -> bool {
     matches!(head.method, Method::Get) && !head.is_prefetch
 }
 
-const fn format_of(format: head::Format) -> Format {
-    match format {
-        head::Format::Json => Format::Json,
-        head::Format::Lines => Format::Lines,
-        head::Format::Text => Format::Text,
-        head::Format::Datagram => Format::Datagram,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use weir_common::id::{ImpressionId, Issuer, KeyId};
     use weir_common::siphash::SipKey;
     use weir_common::wire::Click;
 
+    use super::super::head;
     use super::*;
     use crate::admission::{KeyRing, Settings, SigningKey};
 
     const KEY: SipKey = SipKey { k0: 3, k1: 4 };
-    const LANDING: &str = "https://shop.example/spring";
 
     fn admission() -> Admission {
         let key = SigningKey { issuer: Issuer(1), id: KeyId(1), secret: KEY };
@@ -162,8 +153,7 @@ mod tests {
     /// What a request asks for, and how many clicks come with it.
     fn ask(head: &str, body: &[u8]) -> (Asked, usize) {
         let limits = Limits::default();
-        let text = format!("[[ads]]\nid = 42\nlanding = {LANDING:?}\n");
-        let catalog = Catalog::parse(&text, false).expect("a catalog");
+        let catalog = Catalog::default();
         let (admission, received_at) = (admission(), UnixMs(1_800_000_000_000));
         let intake = Intake { limits: &limits, catalog: &catalog, admission: &admission, received_at };
         let head = format!("{head}\r\nHost: a\r\n\r\n");
@@ -173,17 +163,13 @@ mod tests {
         (asked, clicks.len())
     }
 
-    fn leads_to(page: Option<&str>) -> Answer {
-        Answer::Redirect(page.map(str::to_owned))
-    }
-
     #[test]
     fn a_link_leads_to_the_signed_ads_page_also_when_it_is_expired() {
         let get = |click: &Click| ask(&format!("GET /v1/click/{} HTTP/1.1", Token::text(click)), &[]);
-        assert_eq!(get(&token(42)), (Asked::Count(leads_to(Some(LANDING))), 1));
-        assert_eq!(get(&token(43)), (Asked::Count(leads_to(None)), 1), "an ad without a page");
+        let leads_to = |signed_ad| (Asked::Count(Answer::Landing { signed_ad }), 1);
+        assert_eq!(get(&token(42)), leads_to(Some(42)));
         let forged = Click { ad: 42.into(), ..token(43) };
-        assert_eq!(get(&forged), (Asked::Count(leads_to(None)), 1), "counted as forged, and leads nowhere");
+        assert_eq!(get(&forged), leads_to(None), "counted as forged, and leads nowhere");
     }
 
     #[test]
@@ -194,7 +180,7 @@ mod tests {
             format!("GET /v1/click/{text} HTTP/1.1\r\nSec-Purpose: prefetch;prerender"),
         ];
         for head in looks {
-            assert_eq!(ask(&head, &[]), (Asked::Look(leads_to(Some(LANDING))), 0), "{head}");
+            assert_eq!(ask(&head, &[]), (Asked::Look(Answer::Landing { signed_ad: Some(42) }), 0), "{head}");
         }
         assert_eq!(ask(&format!("HEAD /v1/pixel/{text} HTTP/1.1"), &[]), (Asked::Look(Answer::Pixel), 0));
         assert_eq!(ask("HEAD /v1/click/nothing HTTP/1.1", &[]), (Asked::Refused(Problem::NotFound), 0));

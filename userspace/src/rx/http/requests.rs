@@ -10,13 +10,16 @@ use crate::uring::StreamId;
 use crate::worker::reply::{MAX_CLICKS, ReplyTo, RequestId};
 
 /// What a request is answered with once its clicks are counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
     /// The status of each.
     #[default]
     Statuses,
-    /// The way to the landing page; none is known for every ad.
-    Redirect(Option<String>),
+    /// The way to the landing page of the ad, if it is under a right signature.
+    Landing {
+        /// The ad.
+        signed_ad: Option<u64>,
+    },
     /// An image.
     Pixel,
 }
@@ -42,8 +45,8 @@ pub struct Request {
     pub answer: Answer,
     /// Whether the connection goes on after it.
     pub keeps: bool,
-    /// Where the page is from that sent it, for CORS.
-    pub origin: Option<Vec<u8>>,
+    /// Where the page is from that sent it, for CORS; empty when nobody says.
+    pub origin: Vec<u8>,
     /// Whether the body of the response is left out.
     pub is_head: bool,
     /// When it was read, on the worker's monotonic clock.
@@ -62,7 +65,7 @@ impl Default for Request {
             parts: 0,
             answer: Answer::Statuses,
             keeps: false,
-            origin: None,
+            origin: Vec::new(),
             is_head: false,
             received_ns: 0,
         }
@@ -182,6 +185,7 @@ impl Requests {
         let mut request = self.spare.pop().unwrap_or_default();
         request.clicks.clear();
         request.statuses.clear();
+        request.origin.clear();
         (request.next, request.parts) = (0, 0);
         request
     }
@@ -247,7 +251,8 @@ mod tests {
     use weir_common::time::UnixMs;
 
     use super::super::catalog::Catalog;
-    use super::super::clicks::{Format, Sender, read};
+    use super::super::clicks::{Sender, read};
+    use super::super::head::Format;
     use super::*;
 
     /// A request of so many clicks, of which every tenth cannot be read, with a user agent of so many bytes.

@@ -4,7 +4,12 @@
 //! allocated. What clicks and pixels answer must never come from a cache (a cached answer is a click that is
 //! not counted), so all of it says `no-store`. Start reading at [`accepted`].
 
-use super::head::{Head, Method};
+use std::io;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+
+use super::clicks::Fault;
 use super::problem::{Problem, RETRY_AFTER_UNAVAILABLE_S};
 
 /// What a sender waits for that asked before sending its body: RFC 9110, section 10.1.1.
@@ -26,14 +31,7 @@ pub struct To<'a> {
     /// Whether it asked by `HEAD`: then there are only fields.
     pub is_head: bool,
     /// The time, of [`date`]; a node without a clock to rely on sends none: RFC 9110, section 6.6.1.
-    pub date: Option<[u8; 29]>,
-}
-
-impl<'a> To<'a> {
-    /// Who sent this head. Whoever leaves its body unread sets `keep_alive` to false.
-    pub fn of(head: &Head<'a>, date: Option<[u8; 29]>) -> Self {
-        Self { keep_alive: head.keep_alive, origin: head.origin, is_head: head.method == Method::Head, date }
-    }
+    pub date: Option<&'a str>,
 }
 
 /// What became of a click, as its sender is told. Never a verdict on fraud.
@@ -170,11 +168,21 @@ pub fn health(is_taking: bool, to: &To<'_>, out: &mut Vec<u8>) {
 /// A problem, as RFC 9457 has it, with its name for programs as `reason`. It ends the connection when the
 /// problem does, also when `to` would go on.
 pub fn problem(problem: &Problem, to: &To<'_>, out: &mut Vec<u8>) {
+    refusal(problem, None, to, out);
+}
+
+/// A body of which nothing can be told apart into clicks: the problem, with what is wrong and where.
+pub fn bad_body(fault: &Fault, to: &To<'_>, out: &mut Vec<u8>) {
+    refusal(&Problem::BadBody, Some(fault), to, out);
+}
+
+fn refusal(problem: &Problem, fault: Option<&Fault>, to: &To<'_>, out: &mut Vec<u8>) {
     let row = problem.row();
-    let status = Number::of(row.status.into());
     let mut length = Length(0);
-    write_problem(&row, &mut length);
-    start_with(&[status.bytes(), b" ", row.title.as_bytes()], to, to.keep_alive && !row.must_close, out);
+    write_problem(&row, fault, &mut length);
+    let mut status = itoa::Buffer::new();
+    let status = status.format(row.status).as_bytes();
+    start_with(&[status, b" ", row.title.as_bytes()], to, to.keep_alive && !row.must_close, out);
     match problem {
         Problem::MethodNotAllowed { allow } => field("Allow", allow.as_bytes(), out),
         // RFC 9110, section 15.5.16: what would have been taken
@@ -192,7 +200,7 @@ pub fn problem(problem: &Problem, to: &To<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n");
     end_of_fields(length.0, out);
     if !to.is_head {
-        write_problem(&row, out);
+        write_problem(&row, fault, out);
     }
 }
 
@@ -208,7 +216,7 @@ fn start_with(status: &[&[u8]], to: &To<'_>, keep_alive: bool, out: &mut Vec<u8>
     }
     out.extend_from_slice(b"\r\n");
     if let Some(date) = &to.date {
-        field("Date", date, out);
+        field("Date", date.as_bytes(), out);
     }
     // said also when it goes on: HTTP/1.0 takes silence for the end
     out.extend_from_slice(if keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
@@ -227,7 +235,7 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
 
 /// When to try again. A page of another origin sees the field only when it is named.
 fn retry_after(seconds: u32, to: &To<'_>, out: &mut Vec<u8>) {
-    field("Retry-After", Number::of(seconds.into()).bytes(), out);
+    field("Retry-After", itoa::Buffer::new().format(seconds).as_bytes(), out);
     if to.origin.is_some() {
         out.extend_from_slice(b"Access-Control-Expose-Headers: Retry-After\r\n");
     }
@@ -235,7 +243,7 @@ fn retry_after(seconds: u32, to: &To<'_>, out: &mut Vec<u8>) {
 
 /// The last field, and the empty line.
 fn end_of_fields(body_bytes: usize, out: &mut Vec<u8>) {
-    field("Content-Length", Number::of(body_bytes as u64).bytes(), out);
+    field("Content-Length", itoa::Buffer::new().format(body_bytes).as_bytes(), out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -282,113 +290,66 @@ fn write_statuses<'a>(statuses: impl Iterator<Item = Status<'a>>, counts: &Count
         }
     }
     sink.put(br#"],"created":"#);
-    sink.put(Number::of(counts.created).bytes());
+    write_number(counts.created, sink);
     sink.put(br#","exists":"#);
-    sink.put(Number::of(counts.exists).bytes());
+    write_number(counts.exists, sink);
     sink.put(br#","retry":"#);
-    sink.put(Number::of(counts.retry).bytes());
+    write_number(counts.retry, sink);
     sink.put(br#","malformed":"#);
-    sink.put(Number::of(counts.malformed).bytes());
+    write_number(counts.malformed, sink);
     sink.put(b"}");
 }
 
-/// The body of a problem; without `type` it is `about:blank`: RFC 9457, section 3.1.1.
-fn write_problem(row: &super::problem::Row, sink: &mut impl Sink) {
+/// The body of a problem; without `type` it is `about:blank`: RFC 9457, section 3.1.1. What is wrong with a
+/// body follows in members of our own, named as for a click: section 3.2.
+fn write_problem(row: &super::problem::Row, fault: Option<&Fault>, sink: &mut impl Sink) {
     sink.put(br#"{"title":"#);
     write_text(row.title, sink);
     sink.put(br#","status":"#);
-    sink.put(Number::of(row.status.into()).bytes());
+    write_number(row.status, sink);
     sink.put(br#","reason":"#);
     write_text(row.reason, sink);
     sink.put(br#","detail":"#);
     write_text(row.detail, sink);
+    if let Some(fault) = fault {
+        sink.put(br#","cause":"#);
+        write_text(fault.reason.name(), sink);
+        sink.put(br#","why":"#);
+        write_text(&fault.why, sink);
+    }
     sink.put(b"}");
 }
 
-/// A JSON string: RFC 8259, section 7. What needs no escape goes in one piece.
+/// A JSON string.
 fn write_text(text: &str, sink: &mut impl Sink) {
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    sink.put(b"\"");
-    for (at, byte) in bytes.iter().enumerate() {
-        let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-        let long = [b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)];
-        let escape: &[u8] = match byte {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0..b' ' | 0x7f => &long,
-            _ => continue,
-        };
-        sink.put(&bytes[plain..at]);
-        sink.put(escape);
-        plain = at + 1;
+    // Fails only where the sink does, and neither of them can.
+    let _ = serde_json::to_writer(Writer(sink), text);
+}
+
+/// A sink, as what writes JSON wants it.
+struct Writer<'a, S>(&'a mut S);
+
+impl<S: Sink> io::Write for Writer<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.put(bytes);
+        Ok(bytes.len())
     }
-    sink.put(&bytes[plain..]);
-    sink.put(b"\"");
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A number in decimal.
-struct Number {
-    digits: [u8; 20],
-    start: usize,
+fn write_number(number: impl itoa::Integer, sink: &mut impl Sink) {
+    sink.put(itoa::Buffer::new().format(number).as_bytes());
 }
-
-impl Number {
-    fn of(mut number: u64) -> Self {
-        let (mut digits, mut start) = ([b'0'; 20], 20);
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return Self { digits, start };
-            }
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.digits[self.start..]
-    }
-}
-
-/// The last second that four digits of a year can say: 9999-12-31T23:59:59Z.
-const DATE_UNIX_S_MAX: u64 = 253_402_300_799;
-
-/// A time as `Date` has it, IMF-fixdate of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`. Times
-/// after the year 9999 are its last second.
-pub fn date(unix_s: u64) -> [u8; 29] {
-    let unix_s = unix_s.min(DATE_UNIX_S_MAX);
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    let (year, month, day) = civil(days);
-    let at = |table: &[u8], index: u64| {
-        let start = index as usize * 3;
-        [table[start], table[start + 1], table[start + 2]]
-    };
-    let mut text = *b"ddd, 00 mmm 0000 00:00:00 GMT";
-    text[..3].copy_from_slice(&at(b"ThuFriSatSunMonTueWed", days % 7)); // the epoch was a Thursday
-    text[8..11].copy_from_slice(&at(b"JanFebMarAprMayJunJulAugSepOctNovDec", month - 1));
-    let twos = [(5, day), (12, year / 100), (14, year % 100), (17, second / 3600), (20, second / 60 % 60)];
-    for (start, number) in twos.into_iter().chain([(23, second % 60)]) {
-        text[start] = b'0' + (number / 10) as u8;
-        text[start + 1] = b'0' + (number % 10) as u8;
-    }
-    text
-}
-
-/// Year, month and day of a number of days since 1970-01-01, by the eras of 400 years that begin on a first of
-/// March: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // since 0000-03-01
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+/// A time as `Date` has it, IMF-fixdate of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`. None
+/// after the year 9999, which it cannot say.
+#[must_use]
+pub fn date(unix_s: u64) -> Option<String> {
+    let at = Timestamp::from_second(i64::try_from(unix_s).ok()?).ok()?;
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -170,12 +170,6 @@ impl Session {
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.0.send_close_notify();
         self.flush(out);
-    }
-
-    /// The version that was agreed on, once it was.
-    #[must_use]
-    pub fn version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version()
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {

@@ -6,37 +6,23 @@ use weir_common::reason::{Outcome, Reason};
 
 use super::super::clock::Now;
 use super::super::reply::ReplyTo;
-use super::{Desk, Origin, reuse};
+use super::Desk;
 use crate::admission::Arrival;
 use crate::rejects::Input;
 
 impl Desk {
-    /// Decides clicks of requests that came together: the next `count` of `clicks` for each part.
-    pub fn take_in_parts<'a>(
-        &mut self,
-        now: Now,
-        parts: impl Iterator<Item = (ReplyTo, u8)>,
-        clicks: &[Arrival<'a>],
-    ) {
-        let mut arrivals: Vec<Arrival<'a>> = reuse(std::mem::take(&mut self.scratch.arrivals));
-        let mut origins = std::mem::take(&mut self.scratch.origins);
-        let mut tickets = std::mem::take(&mut self.scratch.tickets);
-        let mut rest = clicks;
-        for (to, count) in parts {
-            let (own, others) = rest.split_at(usize::from(count).min(rest.len()));
-            rest = others;
+    /// Decides clicks of requests that came together: parts of `count` clicks each.
+    pub fn take_in_parts<'a, I>(&mut self, now: Now, parts: impl Iterator<Item = (ReplyTo, u8, I)>)
+    where
+        I: Iterator<Item = Arrival<'a>>,
+    {
+        let mut batch = self.begin();
+        for (to, count, clicks) in parts {
             if let Some(ticket) = self.enter(now, to, count) {
-                tickets.push(ticket);
-                arrivals.extend_from_slice(own);
-                origins.extend((0..count).map(|index| Origin { ticket, index }));
+                batch.add(ticket, clicks);
             }
         }
-        self.decide(now, &arrivals, &origins);
-        self.let_wait(&tickets);
-        origins.clear();
-        tickets.clear();
-        (self.scratch.origins, self.scratch.tickets) = (origins, tickets);
-        self.scratch.arrivals = reuse(arrivals);
+        self.finish(now, batch);
     }
 
     /// Lets the bytes of a malformed request be sampled.

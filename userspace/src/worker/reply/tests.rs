@@ -41,7 +41,7 @@ fn a_full_table_takes_no_more() {
     let mut table = WaitingTable::new(1);
     assert!(table.enter(to(1, 1), 0, 1).is_some());
     assert!(table.enter(to(1, 2), 0, 1).is_none());
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.len(), 1);
 }
 
 /// A layer that keeps what it is told to send.

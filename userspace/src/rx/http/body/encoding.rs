@@ -16,14 +16,6 @@ use crate::rx::http::problem::Problem;
 /// The least that the output grows by. Most bodies are done with one.
 const GROWTH_BYTES_MIN: usize = 16 << 10;
 
-/// Appends what `bytes` hold to `out`, as [`Decoder::decode`] does, with a decoder for this once.
-///
-/// # Errors
-/// As there.
-pub fn decode(encoding: Encoding, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
-    Decoder::default().decode(encoding, bytes, max, out)
-}
-
 /// Decodes one body after the other. To set up the state of zstd takes longer than most bodies: who has many
 /// keeps a decoder, of about 100 KiB once zstd was used.
 #[derive(Default)]
@@ -154,7 +146,7 @@ mod tests {
 
     fn decoded(encoding: Encoding, bytes: &[u8], max: usize) -> Result<Vec<u8>, Problem> {
         let mut out = b"before".to_vec();
-        let result = decode(encoding, bytes, max, &mut out);
+        let result = Decoder::default().decode(encoding, bytes, max, &mut out);
         assert!(out.capacity() <= 6 + max.max(64), "{} allocated for at most {max}", out.capacity());
         let content = out.strip_prefix(b"before").expect("appended").to_vec();
         assert!(result.is_ok() || content.is_empty());

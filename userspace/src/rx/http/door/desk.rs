@@ -3,11 +3,12 @@
 use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::AckStatus;
 
-use super::super::clicks::Item;
+use super::super::catalog::Catalog;
+use super::super::clicks::{Clicks, Item};
 use super::super::head::{Head, Method, Target};
 use super::super::intake::{Asked, Intake};
 use super::super::problem::Problem;
-use super::super::requests::{Answer, Request};
+use super::super::requests::{Answer, Part, Request};
 use super::super::response::{self, Status, To};
 use super::{BodySample, Door, SAMPLES_MAX, Streams};
 use crate::admission::Arrival;
@@ -32,7 +33,7 @@ impl Door {
         request.from = connection.peer;
         request.received_ns = now.monotonic_ns;
         request.keeps = head.keep_alive && draining_since_ns.is_none();
-        request.origin = head.origin.map(<[u8]>::to_vec);
+        request.origin.extend_from_slice(head.origin.unwrap_or_default());
         request.is_head = head.method == Method::Head;
         let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);
         let intake = Intake { limits, catalog, admission, received_at };
@@ -58,19 +59,25 @@ impl Door {
                     self.undecided.push_back(self.requests.enter(request));
                 }
             }
-            Asked::Look(answer) => self.answer_now(now, request, |to, out| show(&answer, to, out)),
+            Asked::Look(answer) => {
+                self.answer_now(now, request, |catalog, to, out| show(answer, catalog, to, out));
+            }
             Asked::Preflight { private_network } => {
-                self.answer_now(now, request, |to, out| response::preflight(to, private_network, out));
+                self.answer_now(now, request, |_, to, out| response::preflight(to, private_network, out));
             }
             Asked::Health => {
                 let is_taking = self.is_taking && !self.is_draining();
-                self.answer_now(now, request, |to, out| response::health(is_taking, to, out));
+                self.answer_now(now, request, |_, to, out| response::health(is_taking, to, out));
             }
             Asked::Refused(problem) => self.refuse(now, request, problem),
             Asked::Malformed(fault) => {
                 self.owed.push((fault.outcome, fault.reason, 1));
-                let is_text = fault.reason == Reason::BadToken;
-                self.refuse(now, request, if is_text { Problem::NotFound } else { Problem::BadBody });
+                if fault.reason == Reason::BadToken {
+                    self.refuse(now, request, Problem::NotFound);
+                } else {
+                    self.stats.requests_refused.add(1);
+                    self.answer_now(now, request, |_, to, out| response::bad_body(&fault, to, out));
+                }
             }
         }
     }
@@ -91,7 +98,7 @@ impl Door {
     fn refuse(&mut self, now: Now, mut request: Request, problem: Problem) {
         self.stats.requests_refused.add(1);
         request.keeps &= !problem.must_close();
-        self.answer_now(now, request, |to, out| response::problem(&problem, to, out));
+        self.answer_now(now, request, |_, to, out| response::problem(&problem, to, out));
     }
 
     /// Refuses what is no request at all; the connection ends.
@@ -100,34 +107,35 @@ impl Door {
         let (generation, peer) = (connection.generation, connection.peer);
         let mut request = self.requests.vacate();
         (request.stream, request.connection, request.from) = (stream, generation, peer);
-        (request.keeps, request.origin, request.is_head) = (false, None, false);
+        (request.keeps, request.is_head) = (false, false);
         self.refuse(now, request, problem);
     }
 
-    fn answer_now(&mut self, now: Now, request: Request, make: impl FnOnce(&To<'_>, &mut Vec<u8>)) {
+    fn answer_now(&mut self, now: Now, request: Request, make: impl FnOnce(&Catalog, &To<'_>, &mut Vec<u8>)) {
         self.respond(now, &request, make);
         self.requests.give_back(request);
     }
 
     /// Gives a response to the connection of a request, if it is still there.
-    fn respond(&mut self, now: Now, request: &Request, make: impl FnOnce(&To<'_>, &mut Vec<u8>)) {
-        let date = self.date(now);
-        let Self { connections, response, .. } = self;
+    fn respond(&mut self, now: Now, request: &Request, make: impl FnOnce(&Catalog, &To<'_>, &mut Vec<u8>)) {
+        self.tell_date(now);
+        let Self { connections, catalog, response, date: (_, date), .. } = self;
         let connection = connections.get_mut(request.stream.0 as usize).and_then(Option::as_mut);
         let Some(connection) = connection.filter(|one| one.generation == request.connection) else { return };
-        let (keep_alive, origin) = (request.keeps, request.origin.as_deref());
+        let origin = (!request.origin.is_empty()).then_some(request.origin.as_slice());
+        let date = date.as_deref().filter(|_| now.doubt.is_none());
         response.clear();
-        make(&To { keep_alive, origin, is_head: request.is_head, date }, response);
+        let to = To { keep_alive: request.keeps, origin, is_head: request.is_head, date };
+        make(catalog.get(), &to, response);
         connection.respond(response, request.keeps);
     }
 
-    /// The `Date` of responses; none while the node does not know it.
-    fn date(&mut self, now: Now) -> Option<[u8; 29]> {
+    /// Keeps the `Date` of responses, which is the same for a second.
+    fn tell_date(&mut self, now: Now) {
         let second = now.wall.0 / 1000;
         if self.date.0 != second {
             self.date = (second, response::date(second));
         }
-        now.doubt.is_none().then_some(self.date.1)
     }
 
     /// Counts what is owed, and lets the desk decide what waits, as long as the journal has room for
@@ -137,19 +145,11 @@ impl Door {
         while !self.undecided.is_empty() && (desk.book.has_room() || desk.book.is_stuck()) {
             self.cut(now, desk.book.batch_datagrams());
             let Self { parts, requests, .. } = self;
-            let clicks = parts.iter().flat_map(|part| {
-                let clicks = requests.look(part.request).map(|request| &request.clicks);
-                let clicks = clicks.into_iter().flat_map(|clicks| clicks.iter());
-                clicks.skip(usize::from(part.first)).take(usize::from(part.clicks))
+            let parts = parts.iter().filter_map(|part| {
+                let clicks = &requests.look(part.request)?.clicks;
+                Some((part.reply_to(), part.clicks, arrivals(clicks, part)))
             });
-            let arrivals: Vec<_> = clicks
-                .filter_map(|item| match item {
-                    Item::Click { click, extension } => Some(Arrival { click, extension }),
-                    Item::Bad(_) => None,
-                })
-                .collect();
-            let heads = parts.iter().map(|part| (part.reply_to(), part.clicks));
-            desk.take_in_parts(now, heads, &arrivals);
+            desk.take_in_parts(now, parts);
         }
         for (outcome, reason, clicks) in self.owed.drain(..) {
             desk.refuse(now, outcome, reason, clicks);
@@ -195,11 +195,10 @@ impl Door {
     fn answer(&mut self, now: Now, id: RequestId) {
         let Some(request) = self.requests.leave(id) else { return };
         self.stats.request_latency.record(now.monotonic_ns.saturating_sub(request.received_ns), 1);
-        let is_link = request.answer != Answer::Statuses;
-        self.respond(now, &request, |to, out| match &request.answer {
-            _ if is_link && request.is_to_retry() => response::problem(&Problem::Unavailable, to, out),
+        self.respond(now, &request, |catalog, to, out| match request.answer {
             Answer::Statuses => response::accepted(statuses_of(&request), to, out),
-            shown => show(shown, to, out),
+            _ if request.is_to_retry() => response::problem(&Problem::Unavailable, to, out),
+            shown => show(shown, catalog, to, out),
         });
         self.answered.push(request.stream);
         self.requests.give_back(request);
@@ -232,12 +231,25 @@ fn sample_of(asked: &Asked, request: &Request, head: &Head<'_>, body: &[u8]) -> 
 }
 
 /// What a link or a pixel shows.
-fn show(answer: &Answer, to: &To<'_>, out: &mut Vec<u8>) {
-    match answer {
-        Answer::Redirect(Some(url)) => response::redirect(url, to, out),
-        Answer::Pixel => response::pixel(to, out),
-        Answer::Redirect(None) | Answer::Statuses => response::problem(&Problem::NotFound, to, out),
+fn show(answer: Answer, catalog: &Catalog, to: &To<'_>, out: &mut Vec<u8>) {
+    let landing = match answer {
+        Answer::Pixel => return response::pixel(to, out),
+        Answer::Landing { signed_ad } => signed_ad.and_then(|ad| catalog.landing(ad)),
+        Answer::Statuses => None,
+    };
+    match landing {
+        Some(url) => response::redirect(url, to, out),
+        None => response::problem(&Problem::NotFound, to, out),
     }
+}
+
+/// The clicks of a part, for the desk.
+fn arrivals<'a>(clicks: &'a Clicks, part: &Part) -> impl Iterator<Item = Arrival<'a>> {
+    let own = clicks.iter_from(usize::from(part.first)).take(usize::from(part.clicks));
+    own.filter_map(|item| match item {
+        Item::Click { click, extension } => Some(Arrival { click, extension }),
+        Item::Bad(_) => None,
+    })
 }
 
 /// What is said of each click: what the sender can mend, and nothing of how its traffic was judged.

@@ -207,11 +207,16 @@ impl Door {
     /// When the key's file cannot be read.
     pub fn token(&self, sequence: u64) -> Result<String> {
         let text = std::fs::read_to_string(self.folder.key())?;
-        let secret = u128::from_str_radix(text.trim(), 16)?.to_be_bytes();
-        let offer = Offer { ad: AD, price_micros: 250_000, ..Offer::default() };
-        let mut minter = Minter::new(Issuer(1), KeyId(1), SipKey::from_bytes(secret), sequence);
-        Ok(Token::text(&minter.mint(&offer, now_s() - 5)))
+        Ok(token(KeyId(1), u128::from_str_radix(text.trim(), 16)?, sequence))
     }
+}
+
+/// The token of a fresh impression of the catalog's ad by a key of issuer 1; `sequence` is its own.
+#[must_use]
+pub fn token(key: KeyId, secret: u128, sequence: u64) -> String {
+    let offer = Offer { ad: AD, price_micros: 250_000, ..Offer::default() };
+    let mut minter = Minter::new(Issuer(1), key, SipKey::from_bytes(secret.to_be_bytes()), sequence);
+    Token::text(&minter.mint(&offer, now_s() - 5))
 }
 
 /// One click as JSON, whose id is made of this number.

@@ -28,6 +28,8 @@ pub mod forward;
 pub mod journal;
 /// Dedupe, outcomes, buckets: a deterministic fold, without clock or I/O.
 pub mod ledger;
+/// What a reload replaces under running workers.
+pub mod published;
 /// Malformed input: counted always, kept as samples.
 pub mod rejects;
 /// How clicks come in; the only room that knows sockets.

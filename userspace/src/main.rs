@@ -43,7 +43,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Err(error) => return fail(&error, 2),
     };
     log_to_stderr(config.log.level);
-    match daemon::run(&config, daemon::Told { clock_is_right: args.clock_is_right }) {
+    match daemon::run(&args.config.config, &config, daemon::Told { clock_is_right: args.clock_is_right }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the daemon ended");

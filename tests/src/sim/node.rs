@@ -16,6 +16,7 @@ use weir::journal::{
     BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
 };
 use weir::ledger;
+use weir::published::Published;
 use weir::rejects::{Gate, samplers};
 use weir::stats::{ForwardStats, OwnStats, WorkerStats};
 use weir::worker::book::Book;
@@ -150,7 +151,7 @@ impl Node {
             let parts = Parts {
                 worker,
                 shards: node.shards.clone(),
-                admission: admission(plan, checkpoint.final_before)?,
+                admission: Published::new(admission(plan, checkpoint.final_before)?).reader(),
                 ledger,
                 book: book(plan, &node.folder, worker, latest, &budget),
                 port,

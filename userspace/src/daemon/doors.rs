@@ -8,10 +8,10 @@ use socket2::Socket;
 
 use crate::admission::Admission;
 use crate::config::{Config, Http};
+use crate::published::{Published, Shared};
 use crate::rx::http::catalog::{Catalog, CatalogError};
 use crate::rx::http::door::{Door, Settings};
 use crate::rx::http::listener::{ListenError, open_group};
-use crate::rx::http::reload::Published;
 use crate::rx::http::tls::{Certificates, TlsError};
 use crate::stats::OwnStats;
 use crate::uring::ListenerId;
@@ -79,8 +79,8 @@ impl Doors {
     }
 
     /// A worker's door, if there are any.
-    pub(super) fn door(&self, admission: &Admission, stats: OwnStats) -> Option<Door> {
-        let door = || Door::new(self.settings.clone(), self.catalog.reader(), admission.clone(), stats);
+    pub(super) fn door(&self, admission: Shared<Admission>, stats: OwnStats) -> Option<Door> {
+        let door = || Door::new(self.settings.clone(), self.catalog.reader(), admission, stats);
         self.http.is_on().then(door)
     }
 

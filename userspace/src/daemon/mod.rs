@@ -16,6 +16,7 @@ mod open_files;
 pub mod past;
 mod recall;
 pub mod refold;
+mod reload;
 mod settings;
 mod shape;
 mod sinks;
@@ -23,7 +24,7 @@ mod spool;
 mod threads;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ use crate::journal::settle::settle;
 use crate::journal::spool::{SpoolGauges, SpoolWatch};
 use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
 use crate::ledger;
+use crate::published::Published;
 use crate::rejects::{Gate, samplers};
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
@@ -58,6 +60,7 @@ use crate::worker::shard_map::ShardMap;
 use doors::Doors;
 use frames::SharedSteering;
 use heal::Healed;
+use reload::Replaceable;
 use sinks::Opened;
 use spool::SpoolGuard;
 use threads::{ForwarderThread, WorkerThreads};
@@ -142,12 +145,12 @@ pub struct Told {
     pub clock_is_right: bool,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT, then drains it.
+/// Runs the daemon until SIGTERM or SIGINT, then drains it. At SIGHUP the config's keys are read again from `file`.
 ///
 /// # Errors
 /// When something it needs cannot be had, or the drain does not come to its end. What was
 /// acknowledged is durable in either case.
-pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
+pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> {
     let cores = Host::this().worker_cores(config);
     open_files::make_room(config, cores.len())?;
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
@@ -169,7 +172,7 @@ pub fn run(config: &Config, told: Told) -> Result<(), DaemonError> {
         folder,
     };
     let control = node.start_control(config)?;
-    let mut running = node.start(config, told)?;
+    let mut running = node.start(file, config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
     let ended = running.watch(&node.drain, &node.reload);
@@ -224,13 +227,14 @@ impl Node {
         Control::start(settings, sources, drain)
     }
 
-    fn start(&self, config: &Config, by: Told) -> Result<Running, DaemonError> {
+    fn start(&self, file: &Path, config: &Config, by: Told) -> Result<Running, DaemonError> {
         // Bound before all that may take long, so that what comes meanwhile waits in the kernel or
         // is counted.
         let sockets = threads::open_sockets(config, self.cores.len())?;
         let mut doors = Doors::open(config, self.cores.len())?;
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
-        let admission = settings::admission(config, checkpoint.final_before)?;
+        let closed_before = checkpoint.final_before;
+        let admission = Published::new(settings::admission(config, closed_before)?);
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;
@@ -265,7 +269,7 @@ impl Node {
             cores: &self.cores,
             shards: &self.shards,
             folder: &self.folder,
-            admission,
+            admission: &admission,
             ledgers,
             budget,
             sockets,
@@ -278,7 +282,9 @@ impl Node {
             doors: &mut doors,
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
-        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, doors })
+        let (file, config) = (file.to_owned(), config.clone());
+        let replaceable = Replaceable { file, config, closed_before, admission, doors };
+        Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, replaceable })
     }
 }
 
@@ -334,7 +340,7 @@ struct Running {
     watch: Watch,
     clock: Arc<NodeClock>,
     spool: SpoolGuard,
-    doors: Doors,
+    replaceable: Replaceable,
 }
 
 impl Running {
@@ -347,9 +353,9 @@ impl Running {
                 return Err(DaemonError::Panicked(name));
             }
             if reload.swap(false, Ordering::AcqRel) {
-                self.doors.reload();
+                self.replaceable.reload();
             }
-            self.doors.free_replaced();
+            self.replaceable.free_replaced();
             self.watch.look(&self.clock);
             self.spool.look_now_and_then();
             std::thread::park_timeout(WATCH_TICK);

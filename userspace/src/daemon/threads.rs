@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::forward::{Forwarder, Mailbox, Sink};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
+use crate::published::Published;
 use crate::rejects::Sampler;
 use crate::rx::udp::{SocketError, open_group};
 use crate::stats::{OwnStats, WorkerStats};
@@ -54,7 +55,7 @@ pub(super) struct Start<'a> {
     pub(super) cores: &'a [usize],
     pub(super) shards: &'a ShardMap,
     pub(super) folder: &'a Folder,
-    pub(super) admission: Admission,
+    pub(super) admission: &'a Arc<Published<Admission>>,
     pub(super) ledgers: Vec<(Ledger, Unflushed)>,
     pub(super) budget: Arc<DiskBudget>,
     pub(super) sockets: Vec<SocketGroup>,
@@ -88,7 +89,7 @@ impl WorkerThreads {
             let parts = Parts {
                 worker,
                 shards: start.shards.clone(),
-                admission: start.admission.clone(),
+                admission: start.admission.reader(),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,
@@ -105,7 +106,8 @@ impl WorkerThreads {
             let (own_sockets, phase, ready) =
                 (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
             let own_listeners = std::mem::take(&mut listeners[number]);
-            let door = start.doors.door(&start.admission, OwnStats::new(Arc::clone(start.stats), number));
+            let door =
+                start.doors.door(start.admission.reader(), OwnStats::new(Arc::clone(start.stats), number));
             let name = format!("weir-worker-{number}");
             let run = move || {
                 pin(core);

@@ -22,6 +22,7 @@ use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::{Doubt, NodeClock};
 use crate::ledger::{Decision, Entry, Ledger};
+use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
 use crate::uring::{self, ReceiverId};
@@ -37,7 +38,7 @@ struct Origin {
 pub struct Desk {
     worker: WorkerId,
     shards: ShardMap,
-    admission: Admission,
+    admission: Shared<Admission>,
     /// The worker's share of the ledger.
     pub ledger: Ledger,
     /// The open block and the journal behind it.
@@ -103,7 +104,7 @@ pub struct Parts {
     /// Who owns which shard.
     pub shards: ShardMap,
     /// The rules of admission.
-    pub admission: Admission,
+    pub admission: Shared<Admission>,
     /// This worker's ledger, refolded from the journal.
     pub ledger: Ledger,
     /// This worker's journal.
@@ -265,7 +266,7 @@ impl Desk {
         let mut extensions: Vec<&'a [u8]> = reuse(std::mem::take(&mut self.scratch.extensions));
         let mut own_origins = std::mem::take(&mut self.scratch.own_origins);
         judgements.clear();
-        self.admission.judge(now.wall, arrivals, &mut judgements);
+        self.admission.get().judge(now.wall, arrivals, &mut judgements);
         let (mut signed_in_time, is_hearing) = (0, self.clock.is_hearing());
         for ((arrival, origin), judgement) in arrivals.iter().zip(origins).zip(&judgements) {
             let judgement = match (now.doubt, *judgement) {
@@ -348,7 +349,7 @@ impl Desk {
     /// What is wrong with it.
     #[cold]
     fn witness(&self, arrival: &Arrival<'_>, reason: Reason, is_hearing: bool) -> Result<(), Reason> {
-        self.admission.check_tag(arrival.click)?;
+        self.admission.current().check_tag(arrival.click)?;
         if reason != Reason::NotYetIssued {
             return Ok(());
         }

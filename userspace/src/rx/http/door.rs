@@ -22,10 +22,10 @@ use super::connection::{Connection, Next, Waits};
 use super::head::Limits;
 use super::intake::Decoding;
 use super::problem::Problem;
-use super::reload::Shared;
 use super::requests::{Part, Requests};
 use super::tls::Session;
 use crate::admission::Admission;
+use crate::published::Shared;
 use crate::stats::OwnStats;
 use crate::uring::{ListenerId, StreamBuffer, StreamEvent, StreamId};
 use crate::worker::clock::Now;
@@ -98,7 +98,7 @@ const SAMPLES_MAX: usize = 16;
 pub struct Door {
     settings: Settings,
     catalog: Shared<Catalog>,
-    admission: Admission,
+    admission: Shared<Admission>,
     connections: Vec<Option<Connection>>,
     open: usize,
     next_generation: u32,
@@ -129,7 +129,12 @@ pub struct Door {
 impl Door {
     /// A door at which nobody has knocked yet.
     #[must_use]
-    pub fn new(settings: Settings, catalog: Shared<Catalog>, admission: Admission, stats: OwnStats) -> Self {
+    pub fn new(
+        settings: Settings,
+        catalog: Shared<Catalog>,
+        admission: Shared<Admission>,
+        stats: OwnStats,
+    ) -> Self {
         Self {
             connections: (0..settings.connections_max).map(|_| None).collect(),
             settings,

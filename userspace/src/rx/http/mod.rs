@@ -18,7 +18,6 @@ pub mod head;
 pub mod intake;
 pub mod listener;
 pub mod problem;
-pub mod reload;
 pub mod requests;
 pub mod response;
 pub mod tls;

@@ -16,6 +16,7 @@ use super::*;
 use crate::admission::{KeyRing, Settings as AdmissionSettings, SigningKey};
 use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Settings as LedgerSettings;
+use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
 
@@ -49,10 +50,11 @@ impl Lab {
             Desk::new(Parts {
                 worker,
                 shards: ShardMap::even(workers),
-                admission: Admission::new(
+                admission: Published::new(Admission::new(
                     AdmissionSettings { allow_unsigned: true, ..AdmissionSettings::default() },
                     KeyRing::new(&[signing_key()]).expect("one key"),
-                ),
+                ))
+                .reader(),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

@@ -36,7 +36,7 @@ impl Door {
         request.origin.extend_from_slice(head.origin.unwrap_or_default());
         request.is_head = head.method == Method::Head;
         let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);
-        let intake = Intake { limits, catalog, admission, received_at };
+        let intake = Intake { limits, catalog, admission: admission.get(), received_at };
         let asked = intake.read(&head, body, decoding, &mut request.clicks);
         let sample = sample_of(&asked, &request, &head, body);
         connection.take_request();

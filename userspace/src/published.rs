@@ -60,6 +60,12 @@ pub struct Shared<T> {
 }
 
 impl<T> Shared<T> {
+    /// The value as it was last [got](Self::get).
+    #[must_use]
+    pub fn current(&self) -> &T {
+        &self.current
+    }
+
     /// The value as far as it is known here; never waits.
     pub fn get(&mut self) -> &T {
         let version = self.published.version.load(Ordering::Acquire);

@@ -3,10 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use weir_kafka_lab::{Authority, Holder};
 use weir_labs::Node;
 use weir_labs::door::{Door, Reply, click_json};
 
@@ -16,36 +16,12 @@ fn started(door: &Door) -> Node<'_> {
     door.folder.start_ready().expect("ready")
 }
 
-/// Runs openssl in a folder; it must succeed.
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").current_dir(folder).args(arguments).output().expect("openssl");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A certificate authority, `ca.pem`.
-fn make_authority(folder: &Path) {
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let own = ["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority"];
-    openssl(folder, &[&own[..], &key].concat());
-}
-
-/// The door's certificate for a name, `door.pem`, valid for so many days from now.
-fn make_certificate(folder: &Path, name: &str, days: &str) {
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let subject = format!("/CN={name}");
-    let request = ["req", "-keyout", "door.key", "-out", "door.csr", "-subj", &subject];
-    openssl(folder, &[&request[..], &key].concat());
-    std::fs::write(folder.join("names"), format!("subjectAltName=DNS:{name}\n")).expect("names");
-    let sign = ["x509", "-req", "-in", "door.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-    openssl(folder, &[&sign[..], &["-out", "door.pem", "-days", days, "-extfile", "names"]].concat());
-}
-
-/// A door of HTTPS with a certificate for this name.
-fn door(name: &str, days: &str, keys: &str) -> Door {
+/// A door of HTTPS with a certificate for this name, and the authority that made it.
+fn door(name: &str, days: u32, keys: &str) -> (Door, Authority) {
     let door = Door::with_tls(keys).expect("folder");
-    make_authority(door.folder.path());
-    make_certificate(door.folder.path(), name, days);
-    door
+    let authority = Authority::new(door.folder.path()).expect("authority");
+    authority.issue("door", Holder::Name(name), days).expect("certificate");
+    (door, authority)
 }
 
 /// Posts a click by HTTPS, as one who trusts the authority.
@@ -68,13 +44,13 @@ fn post(door: &Door, number: u64, more: &[&str]) -> anyhow::Result<Reply> {
 
 #[test]
 fn clicks_come_in_by_tls_1_3_and_by_1_2_only_where_it_is_allowed() {
-    let strict = door(NAME, "1", "");
+    let (strict, _) = door(NAME, 1, "");
     let node = started(&strict);
     assert_eq!(post(&strict, 1, &["--tlsv1.3"]).expect("curl").statuses(), ["created"]);
     let refused = post(&strict, 2, &["--tls-max", "1.2"]).expect_err("TLS 1.2 is off").to_string();
     assert!(refused.contains("alert") || refused.contains("35"), "{refused}");
     node.drain().expect("drain");
-    let older = door(NAME, "1", "older_tls = true\n");
+    let (older, _) = door(NAME, 1, "older_tls = true\n");
     let node = started(&older);
     assert_eq!(post(&older, 1, &["--tls-max", "1.2"]).expect("curl").statuses(), ["created"]);
     node.drain().expect("drain");
@@ -82,12 +58,12 @@ fn clicks_come_in_by_tls_1_3_and_by_1_2_only_where_it_is_allowed() {
 
 #[test]
 fn a_client_sees_that_a_certificate_is_expired_or_for_another_name() {
-    let other = door("other.example", "1", "");
+    let (other, _) = door("other.example", 1, "");
     let node = started(&other);
     let refused = post(&other, 1, &[]).expect_err("another name").to_string();
     assert!(refused.contains("SSL") && refused.contains("60"), "{refused}");
     node.drain().expect("drain");
-    let expired = door(NAME, "0", "");
+    let (expired, _) = door(NAME, 0, "");
     std::thread::sleep(Duration::from_millis(1100)); // it is valid for no day, which openssl counts in seconds
     let node = started(&expired);
     let refused = post(&expired, 1, &[]).expect_err("expired").to_string();
@@ -98,7 +74,7 @@ fn a_client_sees_that_a_certificate_is_expired_or_for_another_name() {
 
 #[test]
 fn a_certificate_is_replaced_under_connections_that_go_on() {
-    let door = door(NAME, "1", "");
+    let (door, authority) = door(NAME, 1, "");
     let node = started(&door);
     assert_eq!(post(&door, 1, &[]).expect("curl").statuses(), ["created"]);
     let serial = |door: &Door| {
@@ -124,7 +100,7 @@ fn a_certificate_is_replaced_under_connections_that_go_on() {
         assert!(answer[..read].starts_with(b"HTTP/1.1 200 "));
     };
     ask(&mut kept);
-    make_certificate(door.folder.path(), NAME, "1");
+    authority.issue("door", Holder::Name(NAME), 1).expect("certificate");
     node.reload().expect("SIGHUP");
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while serial(&door) == before {
@@ -146,7 +122,7 @@ fn a_certificate_is_replaced_under_connections_that_go_on() {
 
 #[test]
 fn bytes_that_are_no_tls_end_their_connection_and_no_other() {
-    let door = door(NAME, "1", "");
+    let (door, _) = door(NAME, 1, "");
     let node = started(&door);
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0xff], &[0xff; 4096]] {
         let mut stream = TcpStream::connect(("127.0.0.1", door.tls_port())).expect("connect");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_kafka_lab::{Settings, TlsFiles};
+use weir_kafka_lab::{Authority, Holder, Settings, TlsFiles};
 use weir_labs::topics::{Recount, check_resent};
 use weir_labs::{Generator, Load, NodeFolder, kafka};
 
@@ -181,25 +181,11 @@ fn a_node_without_rights_says_so_and_goes_on_when_it_gets_them() {
     drain_and_check(node, &cluster.back_door(), &prefix, &acked);
 }
 
-/// Runs openssl in a folder; it must succeed.
-fn openssl(folder: &std::path::Path, arguments: &str) {
-    let output = std::process::Command::new("openssl")
-        .current_dir(folder)
-        .args(arguments.split(' '))
-        .output()
-        .expect("openssl is there");
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// A certificate authority, and keys and certificates of a broker on loopback and of a node.
 fn make_certificates(folder: &std::path::Path) {
-    let key = "-newkey rsa:2048 -nodes";
-    openssl(folder, &format!("req -x509 {key} -days 2 -subj /CN=lab-ca -keyout ca.key -out ca.pem"));
-    std::fs::write(folder.join("san"), "subjectAltName=IP:127.0.0.1\n").expect("write");
+    let authority = Authority::new(folder).expect("authority");
     for name in ["broker", "node"] {
-        openssl(folder, &format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-        let by = "-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san";
-        openssl(folder, &format!("x509 -req -in {name}.csr {by} -out {name}.pem"));
+        authority.issue(name, Holder::Loopback, 2).expect("certificate");
     }
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("read");
     let keystore = read("broker.key") + &read("broker.pem");

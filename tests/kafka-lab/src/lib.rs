@@ -2,13 +2,16 @@
 //!
 //! The brokers are Maven's to fetch ([`Distribution`]) and a JRE's to run ([`Cluster`]). All a
 //! cluster starts ends with its owner, on whatever way that ends; its folders go with it. Nothing
-//! here speaks Kafka's protocol: that is for those who use it. Start reading at [`Cluster::start`].
+//! here speaks Kafka's protocol: that is for those who use it. Beside them stand the certificates of
+//! brokers and nodes, from an [`Authority`] of the lab's own. Start reading at [`Cluster::start`].
 #![forbid(unsafe_code)]
 
 mod broker;
+mod certificate;
 mod cluster;
 mod distribution;
 
 pub use broker::Broker;
+pub use certificate::{Authority, Holder};
 pub use cluster::{Cluster, Settings, TlsFiles};
 pub use distribution::{Distribution, VERSION};

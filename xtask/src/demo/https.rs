@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::Value;
+use weir_kafka_lab::{Authority, Holder};
 
 use super::{Folder, LATE_BOUND_BESIDE_OTHERS};
 use crate::command;
@@ -33,26 +33,7 @@ pub(super) fn config() -> String {
 
 /// Makes an authority nobody else trusts, and the node's certificate by it.
 pub(super) fn make_certificate(folder: &Path) -> Result<()> {
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    fs::write(folder.join("names"), format!("subjectAltName=DNS:{NAME}\n"))?;
-    let steps = [
-        format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=demo"),
-        format!("req {key} -keyout door.key -out door.csr -subj /CN={NAME}"),
-        "x509 -req -in door.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out door.pem -days 2 -extfile names"
-            .to_owned(),
-    ];
-    for step in steps {
-        let mut openssl = Command::new("openssl");
-        let output =
-            openssl.current_dir(folder).args(step.split(' ')).output().context("cannot run openssl")?;
-        if !output.status.success() {
-            bail!("openssl {step}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-    }
-    ["ca.key", "door.csr", "names", "ca.srl"].iter().for_each(|name| {
-        let _not_needed_any_more = fs::remove_file(folder.join(name));
-    });
-    Ok(())
+    Authority::new(folder)?.issue("door", Holder::Name(NAME), 2)
 }
 
 /// What the generator over HTTPS writes.

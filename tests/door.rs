@@ -229,10 +229,9 @@ fn what_is_wrong_with_a_request_is_said_with_its_status_and_counted_where_it_was
     drain(&door, node, 0);
     assert_eq!(outcome(&door.folder, "malformed"), 1);
     // What could not be read is kept for whoever has to find the sender's mistake.
-    let mut read = Command::new(weir_labs::binary("weir"));
-    let read = read.args(["read-topic", "rejects", "--config"]).arg(door.folder.config()).output();
-    let record: Value = serde_json::from_slice(&read.expect("weir").stdout).expect("one record");
-    let (reject, body) = (&record["reject"], "7b226576656e745f6964223a20");
+    let records = door.folder.rejects(&[]).expect("rejects");
+    assert_eq!(records.len(), 1, "{records:#?}");
+    let (reject, body) = (&records[0]["reject"], "7b226576656e745f6964223a20");
     assert_eq!((&reject["input"], &reject["reason"]), (&"body".into(), &"bad_json".into()));
     assert_eq!((&reject["hex"], &reject["source"]), (&body.into(), &"127.0.0.0/24".into()));
 }

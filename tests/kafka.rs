@@ -2,12 +2,11 @@
 //! buckets there are a recount of the raw batches there.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_labs::topics::Recount;
-use weir_labs::{Generator, Load, NodeFolder, binary, kafka};
+use weir_labs::{Generator, Load, NodeFolder, kafka};
 
 /// Sends a load to a node with Kafka, and holds the topics against what was acknowledged. The final
 /// status, and the generator's report.
@@ -78,16 +77,6 @@ fn an_ad_with_nine_clicks_of_ten_is_counted_to_the_unit() {
     assert!(owned.iter().all(|own| (own - even).abs() < all / 10), "{owned:?}");
 }
 
-/// What `weir read-topic rejects` prints of a stopped node.
-fn rejects(folder: &NodeFolder, arguments: &[&str]) -> Vec<Value> {
-    let mut command = Command::new(binary("weir"));
-    command.args(["read-topic", "rejects", "--config"]).arg(folder.config()).args(arguments);
-    let printed = command.output().expect("weir read-topic");
-    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    let text = String::from_utf8(printed.stdout).expect("text");
-    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
-}
-
 /// Sends a node malformed input: it is kept, and printed.
 fn keeps_malformed_input(config: &str) {
     let folder = NodeFolder::new(config).expect("folder");
@@ -100,7 +89,7 @@ fn keeps_malformed_input(config: &str) {
     node.wait_until("sampling", are_sampled).expect("samples");
     node.drain().expect("drain");
     assert_eq!(folder.final_status().expect("final status")["forward"]["rejects"], 2);
-    let mut records = rejects(&folder, &[]);
+    let mut records = folder.rejects(&[]).expect("rejects");
     records.sort_by_key(|record| record["reject"]["hex"].to_string());
     assert_eq!(records.len(), 2, "{records:#?}");
     let reject = &records[1]["reject"];
@@ -110,7 +99,8 @@ fn keeps_malformed_input(config: &str) {
     assert_eq!((&reject["node"], &reject["cut"]), (&json!("1"), &json!("0")));
     assert!(records[1]["key"].as_str().is_some_and(|key| key.contains("-1-")), "{:#}", records[1]);
     for limit in [0, 1] {
-        assert_eq!(rejects(&folder, &["--limit", &limit.to_string()]).len(), limit);
+        let printed = folder.rejects(&["--limit", &limit.to_string()]).expect("rejects");
+        assert_eq!(printed.len(), limit);
     }
 }
 

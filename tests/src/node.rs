@@ -233,6 +233,21 @@ impl NodeFolder {
             .with_context(|| format!("weir audit said {}", String::from_utf8_lossy(&stderr)))
     }
 
+    /// What `weir read-topic rejects` prints of the stopped node: one record a line.
+    ///
+    /// # Errors
+    /// When it cannot be run, fails, or prints what is no JSON.
+    pub fn rejects(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let mut command = Command::new(binary("weir"));
+        command.args(["read-topic", "rejects", "--config"]).arg(self.config()).args(arguments);
+        let Output { status, stdout, stderr } = command.output().context("cannot run weir read-topic")?;
+        if !status.success() {
+            bail!("weir read-topic failed ({status}): {}", String::from_utf8_lossy(&stderr));
+        }
+        let lines = std::str::from_utf8(&stdout)?.lines();
+        lines.map(|line| serde_json::from_str(line).with_context(|| format!("no record: {line}"))).collect()
+    }
+
     /// The counters of the last drain.
     ///
     /// # Errors

@@ -95,9 +95,7 @@ fn a_link_that_is_followed_is_counted_and_ends_at_the_landing_page() {
     let Some(program) = browser() else { return };
     let door = Door::folder("").expect("folder");
     let port = serve("<title>the landing page</title>".to_owned());
-    let landing = format!("http://localhost:{port}/spring");
-    let catalog = format!("[[ads]]\nid = {}\nlanding = \"{landing}\"\n", weir_labs::door::AD);
-    door.folder.write_private("catalog.toml", &catalog).expect("catalog");
+    door.lead_to(&format!("http://localhost:{port}/spring?a=1")).expect("catalog");
     let mut node = door.folder.start_ready().expect("ready");
     let token = door.token(1).expect("token");
     let dom = open(program, &door.folder, &door.url(&format!("/v1/click/{token}")));

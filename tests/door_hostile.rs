@@ -3,10 +3,11 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weir_labs::door::{Door, click_json};
+use weir_labs::door::{Door, Reply, click_json};
 use weir_labs::{FaultyDisk, Node};
 
 /// Short patience, as lines of the config.
@@ -216,34 +217,58 @@ fn connections_beyond_the_bound_are_closed_and_those_within_go_on() {
     still_takes_clicks(&door, 1);
 }
 
-#[test]
-fn when_the_disk_is_slow_requests_beyond_the_bound_are_told_to_retry_and_counted() {
+/// A door on a disk whose faults are ours, with room for a thousand clicks that wait; none where there is no such
+/// disk, which is said.
+fn door_on_a_faulty_disk() -> Option<(Door, FaultyDisk)> {
     if let Some(why) = FaultyDisk::unavailable() {
         println!("skipped: {why}");
-        return;
+        return None;
     }
     // One worker, so that all meet one bound.
     let mut door = Door::folder("clicks_waiting_max = 1000\n[workers]\ncores = [0]\n").expect("folder");
     let disk = FaultyDisk::of(&mut door.folder);
-    let mut node = started(&door);
+    Some((door, disk))
+}
+
+/// Starts the node, and from then on nothing becomes durable until the disk's rules are lifted.
+fn started_and_slowed<'a>(door: &'a Door, disk: &FaultyDisk) -> Node<'a> {
+    let node = started(door);
     disk.set("sync times 1000 delay 6000").expect("rules");
-    let unsigned = |from: u64| -> String { (from..from + 400).map(|n| click_json(n) + "\n").collect() };
-    let signed = |from: u64| -> String {
-        let token = |n| door.token(n).expect("token");
-        (from..from + 400).map(|n| format!("{{\"impression\":\"{}\"}}\n", token(n))).collect()
-    };
+    node
+}
+
+fn unsigned_lines(numbers: Range<u64>) -> String {
+    numbers.map(|number| click_json(number) + "\n").collect()
+}
+
+fn signed_lines(door: &Door, sequences: Range<u64>) -> String {
+    let token = |sequence| door.token(sequence).expect("token");
+    sequences.map(|sequence| format!("{{\"impression\":\"{}\"}}\n", token(sequence))).collect()
+}
+
+fn post_lines(door: &Door, lines: &str) -> Reply {
+    door.post("application/x-ndjson", lines.as_bytes()).expect("curl")
+}
+
+fn wait_for_requests(node: &mut Node<'_>, requests: u64) {
+    let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(requests);
+    node.wait_until("asked", has).expect("requests");
+}
+
+#[test]
+fn when_the_disk_is_slow_requests_beyond_the_bound_are_told_to_retry_and_counted() {
+    let Some((door, disk)) = door_on_a_faulty_disk() else { return };
+    let mut node = started_and_slowed(&door, &disk);
+    let unsigned = |from: u64| unsigned_lines(from..from + 400);
+    let signed = |from: u64| signed_lines(&door, from..from + 400);
     let bodies = [unsigned(1 << 40), signed(1), unsigned(2 << 40), signed(10_000)];
-    let post = |body: &str| door.post("application/x-ndjson", body.as_bytes()).expect("curl");
-    let wait_for = |node: &mut Node<'_>, requests: u64| {
-        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(requests);
-        node.wait_until("asked", has).expect("requests");
-    };
+    let post = |body: &str| post_lines(&door, body);
     std::thread::scope(|scope| {
         // 400 unsigned ones find room, and 400 signed ones beside them; then there is none for 400 more.
         let first = scope.spawn(|| post(&bodies[0]));
-        wait_for(&mut node, 1);
+        wait_for_requests(&mut node, 1);
         let second = scope.spawn(|| post(&bodies[1]));
-        wait_for(&mut node, 2);
+        wait_for_requests(&mut node, 2);
         let shed = post(&bodies[2]);
         assert_eq!(shed.status, 503, "{shed:?}");
         assert!(shed.field("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
@@ -262,29 +287,17 @@ fn when_the_disk_is_slow_requests_beyond_the_bound_are_told_to_retry_and_counted
 
 #[test]
 fn of_two_requests_at_half_the_bound_the_one_that_is_paid_for_is_taken() {
-    if let Some(why) = FaultyDisk::unavailable() {
-        println!("skipped: {why}");
-        return;
-    }
-    let mut door = Door::folder("clicks_waiting_max = 1000\n[workers]\ncores = [0]\n").expect("folder");
-    let disk = FaultyDisk::of(&mut door.folder);
-    let mut node = started(&door);
-    disk.set("sync times 1000 delay 6000").expect("rules");
-    let lines = |from: u64, count: u64| -> String {
-        let token = |n| door.token(n).expect("token");
-        (from..from + count).map(|n| format!("{{\"impression\":\"{}\"}}\n", token(n))).collect()
-    };
-    let (filling, paid) = (lines(1, 450), lines(10_000, 100));
-    let post = |body: &str| door.post("application/x-ndjson", body.as_bytes()).expect("curl");
-    let unpaid: String = (0..100).map(|n| click_json((3 << 40) + n) + "\n").collect();
+    let Some((door, disk)) = door_on_a_faulty_disk() else { return };
+    let mut node = started_and_slowed(&door, &disk);
+    let (filling, paid) = (signed_lines(&door, 1..451), signed_lines(&door, 10_000..10_100));
+    let unpaid = unsigned_lines(3 << 40..(3 << 40) + 100);
+    let post = |body: &str| post_lines(&door, body);
     std::thread::scope(|scope| {
         let filling = scope.spawn(|| post(&filling));
-        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(1);
-        node.wait_until("asked", has).expect("a request");
+        wait_for_requests(&mut node, 1);
         assert_eq!(post(&unpaid).status, 503);
         let paid = scope.spawn(|| post(&paid));
-        let has = |status: &Value| status["http"]["requests"].as_u64() >= Some(3);
-        node.wait_until("asked again", has).expect("requests");
+        wait_for_requests(&mut node, 3);
         disk.set("").expect("rules");
         assert_eq!(filling.join().expect("post").status, 202);
         assert_eq!(paid.join().expect("post").status, 202);

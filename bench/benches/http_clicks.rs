@@ -19,16 +19,7 @@ use weir_common::time::UnixMs;
 use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, VERSION};
 use zerocopy::IntoBytes;
 
-const CATALOG: &str = r#"
-    [[ads]]
-    id = 42
-    name = "spring-sale"
-    campaign = "spring"
-    price = "0.25"
-    [[campaigns]]
-    id = 3
-    name = "spring"
-"#;
+const CATALOG: &str = include_str!("../../tests/samples/catalog.toml");
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 /// Bodies that take turns, so that no branch predictor knows them by heart.
 const BODIES: u64 = 64;

@@ -17,9 +17,11 @@ use crate::node::NodeFolder;
 
 /// The longest a lab waits for bytes.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// The catalog that [`Door::folder`] writes.
+const CATALOG: &str = include_str!("../samples/catalog.toml");
 /// The page behind the links of [`AD`].
-pub const LANDING: &str = "https://shop.example/spring?a=1";
-/// The ad of the catalog that [`Door::folder`] writes.
+pub const LANDING: &str = "https://shop.example/spring";
+/// The ad of the catalog that has a page.
 pub const AD: u64 = 42;
 
 /// What curl got.
@@ -73,7 +75,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// A folder of a node with a door, a key, and a catalog with one ad. `keys` are more lines of the
+    /// A folder of a node with a door, a key, and the sample catalog. `keys` are more lines of the
     /// config's section.
     ///
     /// # Errors
@@ -99,11 +101,17 @@ impl Door {
             "[admission]\nallow_unsigned = true\n[forward]\ninterval = \"200ms\"\n[rx.http]\nport = {port}\n\
              addresses = [\"127.0.0.1\"]\ncatalog_file = \"catalog.toml\"\n{https}{keys}\n"
         ))?;
-        folder.write_private(
-            "catalog.toml",
-            &format!("[[ads]]\nid = {AD}\nname = \"spring-sale\"\nlanding = \"{LANDING}\"\n"),
-        )?;
-        Ok(Self { folder, port, tls_port })
+        let door = Self { folder, port, tls_port };
+        door.lead_to(LANDING)?;
+        Ok(door)
+    }
+
+    /// Puts another page behind the links of [`AD`], for a node that is not started yet.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn lead_to(&self, landing: &str) -> Result<()> {
+        self.folder.write_private("catalog.toml", &CATALOG.replace(LANDING, landing))
     }
 
     /// The port of plain HTTP.

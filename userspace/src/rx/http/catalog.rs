@@ -135,29 +135,7 @@ fn find(names: &Names, name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const TOML: &str = r#"
-        [[ads]]
-        id = 42
-        name = "spring-sale"
-        campaign = "spring"
-        publisher = 7
-        price = "0.25"
-        landing = "https://shop.example/spring"
-        [[ads]]
-        id = "18446744073709551615"
-        [[campaigns]]
-        id = 3
-        name = "spring"
-        [[creatives]]
-        id = 4
-        name = "banner"
-        [[placements]]
-        id = 5
-        name = "top"
-        [[publishers]]
-        id = 6
-        name = "news"
-    "#;
+    const TOML: &str = include_str!("../../../../tests/samples/catalog.toml");
 
     const JSON: &str = r#"{
         "ads": [

@@ -11,27 +11,7 @@ use super::*;
 const NOW: UnixMs = UnixMs(1_790_000_012_345);
 const ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
 
-const CATALOG: &str = r#"
-    [[ads]]
-    id = 42
-    name = "spring-sale"
-    campaign = "spring"
-    publisher = 7
-    price = "0.25"
-    landing = "https://shop.example/spring"
-    [[campaigns]]
-    id = 3
-    name = "spring"
-    [[creatives]]
-    id = 4
-    name = "banner"
-    [[placements]]
-    id = 5
-    name = "top"
-    [[publishers]]
-    id = 6
-    name = "news"
-"#;
+const CATALOG: &str = include_str!("../../../../../tests/samples/catalog.toml");
 
 fn catalog() -> Catalog {
     Catalog::parse(CATALOG, false).expect("the catalog is sound")

@@ -56,8 +56,9 @@ const KAFKA_TOOLS: [Tool; 2] = [
 ];
 
 /// The clients that tests of the HTTP door run, which nobody here wrote.
-const HTTP_TOOLS: [Tool; 2] = [
+const HTTP_TOOLS: [Tool; 3] = [
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
+    Tool { program: "wrk", package: "wrk", why: "a test loads the door with it" },
     Tool {
         program: "chromium",
         package: "chromium",

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_common::wire::{HEADER_LEN, Header, MAGIC, VERSION};
+use weir_common::wire::Header;
 use weir_labs::clicks::numbered;
 use weir_labs::door::{AD, Door, LANDING, Reply, click_json};
 use weir_labs::{Node, NodeFolder};
@@ -57,7 +57,7 @@ fn an_object_an_array_lines_and_a_datagram_are_counted_once_and_each_click_has_i
     // As `navigator.sendBeacon` sends it.
     assert_eq!(post(&door, "text/plain;charset=UTF-8", &click_json(4)).statuses(), ["created"]);
     let clicks = numbered(9 << 64, 3);
-    let datagram = [header(&clicks).as_bytes(), clicks.as_bytes()].concat();
+    let datagram = [Header::new(3, size_of_val(clicks.as_slice())).as_bytes(), clicks.as_bytes()].concat();
     let reply = door.post("application/octet-stream", &datagram).expect("curl");
     assert_eq!(reply.statuses(), ["created"; 3]);
     let unknown = "{\"event_id\":\"00000000000000000000000000000009\",\"ad_id\":\"winter\"}";
@@ -66,20 +66,6 @@ fn an_object_an_array_lines_and_a_datagram_are_counted_once_and_each_click_has_i
     drain(&door, node, 7);
     assert_eq!((outcome(&door.folder, "duplicate"), outcome(&door.folder, "malformed")), (2, 2));
     assert_eq!(outcome(&door.folder, "refused"), 1);
-}
-
-fn header(clicks: &[weir_common::wire::Click]) -> Header {
-    Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: clicks.len() as u8,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + size_of_val(clicks)) as u16).into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    }
 }
 
 #[test]

@@ -13,9 +13,7 @@ use weir_common::packet::{self, Verdict};
 use weir_common::reason::Reason;
 use weir_common::row::{Row, Rows, length_prefix};
 use weir_common::siphash::{SipKey, siphash24};
-use weir_common::wire::{
-    AckHeader, Acks, Click, Datagram, HEADER_LEN, Header, MAGIC, VERSION, click_flags, extension,
-};
+use weir_common::wire::{AckHeader, Acks, Click, Datagram, HEADER_LEN, Header, click_flags, extension};
 use zerocopy::IntoBytes;
 
 /// What a sender may count on in one UDP payload.
@@ -61,17 +59,7 @@ fn datagram(clicks: usize, extension: &[u8]) -> Vec<u8> {
         body.extend_from_slice(click.as_bytes());
         body.extend_from_slice(extension);
     }
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: clicks as u8,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + body.len()) as u16).into(),
-        source_id: 1.into(),
-        batch_id: 1.into(),
-    };
+    let header = Header { source_id: 1.into(), batch_id: 1.into(), ..Header::new(clicks as u8, body.len()) };
     [header.as_bytes(), &body].concat()
 }
 

@@ -16,7 +16,7 @@ use weir::rx::http::head::Format;
 use weir::rx::http::token::Token;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::time::UnixMs;
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, VERSION};
+use weir_common::wire::{CLICK_LEN, Click, Header};
 use zerocopy::IntoBytes;
 
 const CATALOG: &str = include_str!("../../tests/samples/catalog.toml");
@@ -71,17 +71,7 @@ fn uuid_text(number: u64) -> String {
 }
 
 fn datagram(clicks: u8) -> Vec<u8> {
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: clicks,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + CLICK_LEN * usize::from(clicks)) as u16).into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    };
+    let header = Header::new(clicks, CLICK_LEN * usize::from(clicks));
     [header.as_bytes(), &Click::zeroed().as_bytes().repeat(clicks.into())].concat()
 }
 

@@ -24,8 +24,8 @@ use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::reason::{OUTCOMES, Outcome};
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
-use weir_common::wire::{CLICK_LEN, Click, Datagram, HEADER_LEN, Header, MAGIC, VERSION};
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use weir_common::wire::{CLICK_LEN, Click, Datagram, HEADER_LEN, Header};
+use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
@@ -155,17 +155,7 @@ fn click(impression: ImpressionId, key: u64) -> Click {
 type Buffer = [u8; DATAGRAM_LEN];
 
 fn fill(buffer: &mut Buffer, clicks: impl Iterator<Item = Click>) {
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: CLICKS_PER_DATAGRAM as u8,
-        shared_bits: 0,
-        shard: U16::ZERO,
-        total_len: U16::new(DATAGRAM_LEN as u16),
-        source_id: U32::ZERO,
-        batch_id: U64::ZERO,
-    };
+    let header = Header::new(CLICKS_PER_DATAGRAM as u8, DATAGRAM_LEN - HEADER_LEN);
     buffer[..HEADER_LEN].copy_from_slice(header.as_bytes());
     for (bytes, click) in buffer[HEADER_LEN..].chunks_exact_mut(CLICK_LEN).zip(clicks) {
         bytes.copy_from_slice(click.as_bytes());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use serde::{Deserialize, Serialize};
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, VERSION, click_flags};
+use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, click_flags};
 use zerocopy::IntoBytes;
 
 use crate::live_program::{assemble, object};
@@ -124,17 +124,7 @@ const fn id_offset(click: usize) -> usize {
 
 fn template(options: &Options) -> Vec<u8> {
     let count = options.clicks;
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + usize::from(count) * CLICK_LEN) as u16).into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    };
+    let header = Header::new(count, usize::from(count) * CLICK_LEN);
     let mut payload = header.as_bytes().to_vec();
     for number in 0..count {
         let mut click = Click { flags: click_flags::FOREIGN, ad: 1.into(), ..Click::zeroed() };

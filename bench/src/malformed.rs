@@ -1,8 +1,6 @@
 //! Datagrams that break the protocol in exactly one way, so that each gets exactly one reason.
 
-use weir_common::wire::{
-    CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, MAX_PRICE_MICROS, VERSION,
-};
+use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAX_PAYLOAD, MAX_PRICE_MICROS, VERSION};
 use zerocopy::IntoBytes;
 
 use crate::kind::Kind;
@@ -18,17 +16,7 @@ impl Payload {
     /// A sound datagram of one click.
     #[must_use]
     pub fn sound(click: &Click, batch_id: u64) -> Self {
-        let header = Header {
-            magic: MAGIC,
-            version: VERSION,
-            flags: 0,
-            count: 1,
-            shared_bits: 0,
-            shard: 0.into(),
-            total_len: ((HEADER_LEN + CLICK_LEN) as u16).into(),
-            source_id: 0.into(),
-            batch_id: batch_id.into(),
-        };
+        let header = Header { batch_id: batch_id.into(), ..Header::new(1, CLICK_LEN) };
         let mut payload = Self { bytes: [0; MAX_PAYLOAD], len: HEADER_LEN + CLICK_LEN };
         payload.put(&header, click);
         payload

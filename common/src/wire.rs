@@ -74,6 +74,28 @@ pub struct Header {
     pub batch_id: U64,
 }
 
+impl Header {
+    /// The header of a datagram of `count` clicks that fill `clicks_len` octets, extensions included: of this
+    /// version, with no reserved bit set, and no shared shard, source or batch yet. Nothing else fills these in.
+    ///
+    /// `clicks_len` is at most 65,511, so that the whole has a length of 16 bits.
+    #[must_use]
+    pub const fn new(count: u8, clicks_len: usize) -> Self {
+        debug_assert!(HEADER_LEN + clicks_len <= u16::MAX as usize);
+        Self {
+            magic: MAGIC,
+            version: VERSION,
+            flags: 0,
+            count,
+            shared_bits: 0,
+            shard: U16::ZERO,
+            total_len: U16::new((HEADER_LEN + clicks_len) as u16),
+            source_id: U32::ZERO,
+            batch_id: U64::ZERO,
+        }
+    }
+}
+
 /// The fixed part of a click.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

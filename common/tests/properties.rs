@@ -10,8 +10,7 @@ use weir_common::id::{ImpressionId, SHARD_BITS, Shard};
 use weir_common::reason::{FILTERED_SLOTS, FIRST_FILTERED, Outcome, Reason};
 use weir_common::row::{Row, Rows, length_prefix, row_flags};
 use weir_common::wire::{
-    AckHeader, Acks, CLICK_LEN, Click, Datagram, HEADER_LEN, Header, MAGIC, MAX_PRICE_MICROS, VERSION,
-    click_flags, extension,
+    AckHeader, Acks, CLICK_LEN, Click, Datagram, HEADER_LEN, Header, MAX_PRICE_MICROS, click_flags, extension,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -85,15 +84,11 @@ fn sound_header() -> impl Strategy<Value = Header> {
         |(shared_bits, shard, source_id, batch_id)| {
             let unshared = SHARD_BITS - u32::from(shared_bits);
             Header {
-                magic: MAGIC,
-                version: VERSION,
-                flags: 0,
-                count: 0,
                 shared_bits,
                 shard: (shard >> unshared << unshared).into(),
-                total_len: 0.into(),
                 source_id: source_id.into(),
                 batch_id: batch_id.into(),
+                ..Header::new(0, 0)
             }
         },
     )
@@ -350,17 +345,7 @@ fn totals_at_their_largest_neither_panic_nor_saturate() {
 fn the_longest_datagram_a_header_can_state_is_read() {
     let mut click = Click::zeroed();
     click.extension_len = (u16::MAX - 24 - 96).into();
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: 1,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: u16::MAX.into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    };
+    let header = Header::new(1, usize::from(u16::MAX) - HEADER_LEN);
     let mut bytes = [header.as_bytes(), click.as_bytes()].concat();
     bytes.resize(usize::from(u16::MAX), 0);
     fuzz::datagram(&bytes);

@@ -1,7 +1,7 @@
 //! The pool of datagrams: each slot is a buffer that is a valid datagram from its first click on.
 
 use weir_common::id::SHARD_BITS;
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD_V6, VERSION};
+use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAX_PAYLOAD_V6};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::sender::Ticket;
@@ -91,15 +91,11 @@ impl Pool {
         batch.count = 0;
         batch.len = HEADER_LEN as u16;
         let header = Header {
-            magic: MAGIC,
-            version: VERSION,
-            flags: 0,
-            count: 0,
             shared_bits: group_bits as u8,
             shard: (group << (SHARD_BITS - group_bits)).into(),
-            total_len: (HEADER_LEN as u16).into(),
             source_id: source_id.into(),
             batch_id: id.into(),
+            ..Header::new(0, 0)
         };
         self.bytes[slot as usize][..HEADER_LEN].copy_from_slice(header.as_bytes());
     }

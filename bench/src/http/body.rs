@@ -3,7 +3,7 @@
 //! Text is written by hand into one buffer: the generator must be cheaper than what it measures.
 
 use weir::rx::http::token::Token;
-use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, VERSION, click_flags};
+use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAX_PAYLOAD, click_flags};
 use zerocopy::IntoBytes;
 
 use crate::kind::Kind;
@@ -87,17 +87,8 @@ impl Format {
 }
 
 fn write_datagram(clicks: &[Sent], batch_id: u64, out: &mut Vec<u8>) {
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: clicks.len() as u8,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + CLICK_LEN * clicks.len()) as u16).into(),
-        source_id: 0.into(),
-        batch_id: batch_id.into(),
-    };
+    let header =
+        Header { batch_id: batch_id.into(), ..Header::new(clicks.len() as u8, CLICK_LEN * clicks.len()) };
     out.extend_from_slice(header.as_bytes());
     for sent in clicks {
         out.extend_from_slice(sent.click.as_bytes());

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::wire::{Header, MAGIC, VERSION};
+use crate::wire::{CLICK_LEN, Header};
 
 /// 192.0.2.10, 2001:db8::10 and port 8899 are ours.
 struct Ours;
@@ -30,17 +30,7 @@ impl Policy for Ours {
 }
 
 fn payload() -> Vec<u8> {
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: 1,
-        shared_bits: 10,
-        shard: 700.into(),
-        total_len: 120.into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    };
+    let header = Header { shared_bits: 10, shard: 700.into(), ..Header::new(1, CLICK_LEN) };
     let mut payload = header.as_bytes().to_vec();
     payload.resize(120, 0);
     payload

@@ -221,17 +221,11 @@ pub(crate) const KEY: KeyId = KeyId(9);
 
 /// A sound payload of `count` unsigned clicks that share `shared_bits` bits of `shard`.
 pub(crate) fn clicks(count: u8, shard: u16, shared_bits: u8) -> Vec<u8> {
-    let total_len = (wire::HEADER_LEN + count as usize * wire::CLICK_LEN) as u16;
     let header = Header {
-        magic: wire::MAGIC,
-        version: wire::VERSION,
-        flags: 0,
-        count,
         shared_bits,
         shard: shard.into(),
-        total_len: total_len.into(),
-        source_id: 0.into(),
         batch_id: 7.into(),
+        ..Header::new(count, usize::from(count) * wire::CLICK_LEN)
     };
     let mut payload = header.as_bytes().to_vec();
     for sequence in 0..u64::from(count) {

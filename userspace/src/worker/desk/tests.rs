@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use weir_common::id::{Epoch, ImpressionId, Issuer, KeyId, NodeId};
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
-use weir_common::wire::{Click, HEADER_LEN, Header, MAGIC, VERSION, click_flags};
+use weir_common::wire::{Click, HEADER_LEN, Header, click_flags};
 use zerocopy::IntoBytes;
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::super::handoff;
 use super::*;
@@ -149,18 +149,7 @@ fn id_in_half(half: u16) -> u128 {
 }
 
 fn datagram(batch_id: u64, clicks: &[Click]) -> Vec<u8> {
-    let total = HEADER_LEN + size_of_val(clicks);
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        flags: 0,
-        count: clicks.len() as u8,
-        shared_bits: 0,
-        shard: U16::ZERO,
-        total_len: U16::new(total as u16),
-        source_id: U32::ZERO,
-        batch_id: U64::new(batch_id),
-    };
+    let header = Header { batch_id: batch_id.into(), ..Header::new(clicks.len() as u8, size_of_val(clicks)) };
     [header.as_bytes(), clicks.as_bytes()].concat()
 }
 

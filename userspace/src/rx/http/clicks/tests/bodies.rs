@@ -1,6 +1,6 @@
 //! Bodies of several clicks, and what the request says beside them.
 
-use weir_common::wire::{CLICK_LEN, HEADER_LEN, Header};
+use weir_common::wire::{CLICK_LEN, Header};
 use zerocopy::IntoBytes;
 
 use super::*;
@@ -133,17 +133,7 @@ fn a_beacon_is_told_by_its_content() {
 #[test]
 fn a_datagram_is_taken_as_it_is() {
     let click = Click { extension_len: 4.into(), flags: 0xe0, ..signed() };
-    let header = Header {
-        magic: weir_common::wire::MAGIC,
-        version: 1,
-        flags: 0,
-        count: 2,
-        shared_bits: 0,
-        shard: 0.into(),
-        total_len: ((HEADER_LEN + 2 * CLICK_LEN + 8) as u16).into(),
-        source_id: 0.into(),
-        batch_id: 0.into(),
-    };
+    let header = Header::new(2, 2 * (CLICK_LEN + 4));
     let mut body = [header.as_bytes(), click.as_bytes(), b"abcd", click.as_bytes(), b"efgh"].concat();
     let expected = [Ok((click, b"abcd".to_vec())), Ok((click, b"efgh".to_vec()))];
     assert_eq!(read_from(Format::Datagram, &body, &Sender::default()), Ok(expected.to_vec()));

@@ -19,29 +19,23 @@ pub mod report;
 pub mod server_time;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
-use weir_common::id::{Issuer, KeyId};
-use weir_common::siphash::SipKey;
 
 pub use self::body::Format;
 pub use self::connection::Tls;
 use self::load::{Load, ThreadResult};
 use self::report::HttpReport;
-use crate::acked_log::AckedLog;
 use crate::books::Books;
-use crate::clicks::Identity;
-use crate::kind::Profile;
+use crate::plan::Plan;
 use crate::report::Latency;
-
-/// Latencies are kept in microseconds with three digits, up to ten minutes.
-const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// What to send, where, how fast.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What every engine has to know.
+    pub plan: Plan,
     /// The door.
     pub target: SocketAddr,
     /// How TLS is spoken; none for plain HTTP.
@@ -50,42 +44,16 @@ pub struct Options {
     pub host: String,
     /// Planned clicks a second of all threads together; none: as fast as replies come.
     pub rate: Option<f64>,
-    /// Length of the sending phase.
-    pub duration: Duration,
     /// Connections of all threads together, each with one request under way.
     pub connections: usize,
-    /// Threads.
-    pub threads: usize,
-    /// The cores they are pinned to, in order; empty for none.
-    pub cores: Vec<usize>,
     /// Clicks of a request.
     pub batch: usize,
     /// What bodies are written in.
     pub format: Format,
-    /// What to send.
-    pub profile: Profile,
     /// One click in so many says its user agent; 0: none.
     pub user_agent_every: u64,
-    /// Who signs.
-    pub issuer: Issuer,
-    /// With which key.
-    pub key_id: KeyId,
-    /// The key.
-    pub key: SipKey,
-    /// Seeds order and contents; ids are new in each run all the same.
-    pub seed: u64,
-    /// Number of ads.
-    pub ads: u32,
-    /// Whether the node takes unsigned clicks.
-    pub unsigned: bool,
     /// Any 202 will do, whatever its body: for servers that only discard.
     pub plain_202: bool,
-    /// Where to note acknowledged clicks.
-    pub acked_log: Option<std::path::PathBuf>,
-    /// A first send later than this behind plan is late.
-    pub late_bound: Duration,
-    /// The longest wait for the last replies.
-    pub drain_max: Duration,
     /// The server's process, to read its CPU time.
     pub server_pid: Option<u32>,
 }
@@ -103,50 +71,19 @@ pub fn run(options: &Options) -> anyhow::Result<HttpReport> {
         options.format.clicks_max()
     );
     anyhow::ensure!(
-        options.threads > 0 && options.connections >= options.threads,
+        options.plan.threads > 0 && options.connections >= options.plan.threads,
         "each thread needs a connection at least"
     );
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_millis();
-    // Sequences of two runs do not meet: 2^20 of them for each millisecond between the starts.
-    let run = (now_ms as u64) << 20;
-    let log = options.acked_log.as_deref().map(AckedLog::create).transpose().context("acked log")?;
     let mut loads = Vec::new();
-    for thread in 0..options.threads {
-        let identity = Identity {
-            issuer: options.issuer,
-            key_id: options.key_id,
-            key: options.key,
-            run,
-            thread: thread as u64,
-            threads: options.threads as u64,
-            seed: options.seed,
-            ads: options.ads,
-            hot_share: options.profile.hot_share(),
-        };
-        let mut load = Load::new(options, identity, log.as_ref().map(AckedLog::another))?;
+    for (identity, log) in options.plan.shares()? {
+        let mut load = Load::new(options, identity, log)?;
         load.connect()?;
         loads.push(load);
     }
     let read_server = || options.server_pid.map(server_time::read).transpose().context("--server-pid");
     let before = read_server()?;
     let start = Instant::now() + Duration::from_millis(20);
-    let results = std::thread::scope(|scope| {
-        let mut handles = Vec::new();
-        for (thread, load) in loads.into_iter().enumerate() {
-            let core = options.cores.get(thread).copied();
-            handles.push(scope.spawn(move || {
-                if let Some(id) = core {
-                    core_affinity::set_for_current(core_affinity::CoreId { id });
-                }
-                load.run(start)
-            }));
-        }
-        let join = |handle: std::thread::ScopedJoinHandle<'_, anyhow::Result<ThreadResult>>| {
-            handle.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a sending thread panicked")))
-        };
-        handles.into_iter().map(join).collect::<anyhow::Result<Vec<_>>>()
-    })?;
+    let results = options.plan.carry_out(loads, |_, load| load.run(start), |_| ())?;
     let after = read_server()?;
     let mut report = report(options, results);
     if let (Some(pid), Some(before), Some(after)) = (options.server_pid, before, after) {
@@ -160,7 +97,7 @@ pub fn run(options: &Options) -> anyhow::Result<HttpReport> {
 
 fn report(options: &Options, results: Vec<ThreadResult>) -> HttpReport {
     let mut books = Books::default();
-    let mut latency = Histogram::<u64>::new_with_max(LATENCY_US_MAX, 3).expect("as each thread's own");
+    let mut latency = Latency::histogram();
     let mut report = HttpReport {
         format: format!("{:?}", options.format).to_lowercase(),
         tls: options.tls.is_some(),
@@ -168,7 +105,7 @@ fn report(options: &Options, results: Vec<ThreadResult>) -> HttpReport {
         connections: options.connections,
         clicks_per_request: options.batch,
         planned_rate: options.rate,
-        late_bound_ms: options.late_bound.as_secs_f64() * 1e3,
+        late_bound_ms: options.plan.late_bound.as_secs_f64() * 1e3,
         ..HttpReport::default()
     };
     let (mut late, mut first_sends) = (0, 0);

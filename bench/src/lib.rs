@@ -21,6 +21,7 @@ pub mod live_program;
 pub mod malformed;
 pub mod mock_edge;
 pub mod packet_socket;
+pub mod plan;
 pub mod policy;
 pub mod raw_frames;
 pub mod recvmmsg;

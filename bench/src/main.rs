@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use clap::{Args, Parser, Subcommand};
 use weir_bench::duration::parse_duration;
 use weir_bench::http::command::{self, HttpArgs};
 use weir_bench::key_file::{KeyArgs, read_key};
-use weir_bench::kind::Profile;
 use weir_bench::live_frames::{self, Vary};
 use weir_bench::mock_edge::{Faults, MockEdge};
 use weir_bench::packet_socket::PacketSocket;
+use weir_bench::plan::PlanArgs;
 use weir_bench::raw_frames::{Link, parse_mac, resolve};
-use weir_bench::report::Report;
+use weir_bench::report::{Report, write_json, write_kinds};
 use weir_bench::sink;
 use weir_bench::udp::{self, Options};
 use weir_common::id::{Issuer, KeyId};
@@ -77,29 +77,9 @@ struct UdpArgs {
     /// Planned clicks a second
     #[arg(long, value_name = "CLICKS_PER_S")]
     rate: f64,
-    /// Length of the sending phase, such as 20s or 500ms
-    #[arg(long, value_parser = parse_duration, default_value = "10s")]
-    duration: Duration,
-    /// What to send
-    #[arg(long, value_enum, default_value = "clean")]
-    profile: Profile,
-    #[command(flatten)]
-    key: KeyArgs,
-    /// Seeds order and contents
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Write the report here
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Write a line for each acknowledged click here
-    #[arg(long)]
-    acked_log: Option<PathBuf>,
     /// Sending threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     threads: u64,
-    /// Cores to pin the threads to, in order
-    #[arg(long, value_delimiter = ',')]
-    cores: Vec<usize>,
     /// Group datagrams by so many leading bits of the shard
     #[arg(long, default_value_t = 0)]
     group_bits: u32,
@@ -112,18 +92,8 @@ struct UdpArgs {
     /// Datagrams each sender may hold; the default bridges an outage of 10 s
     #[arg(long)]
     batches: Option<usize>,
-    /// A send later than this behind plan is late; over 0.1 % of them make the run invalid
-    #[arg(long, value_parser = parse_duration, default_value = "10ms")]
-    late_bound: Duration,
-    /// The longest wait for the last acks
-    #[arg(long, value_parser = parse_duration, default_value = "15s")]
-    drain: Duration,
-    /// Number of ads
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    ads: u32,
-    /// The node refuses unsigned clicks (`admission.allow_unsigned = false`)
-    #[arg(long)]
-    unsigned_refused: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// No progress lines
     #[arg(long)]
     quiet: bool,
@@ -228,16 +198,10 @@ fn run_udp(args: &UdpArgs) -> anyhow::Result<bool> {
     let options = options(args)?;
     let report = udp::run(&options)?;
     print_table(&report);
-    if let Some(path) = &args.json {
+    if let Some(path) = args.plan.json() {
         write_json(path, &report)?;
     }
     Ok(report.valid)
-}
-
-fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn options(args: &UdpArgs) -> anyhow::Result<Options> {
@@ -260,15 +224,7 @@ fn options(args: &UdpArgs) -> anyhow::Result<Options> {
         targets,
         link: link.transpose()?,
         rate: args.rate,
-        duration: args.duration,
-        profile: args.profile,
-        issuer: Issuer(args.key.issuer),
-        key_id: KeyId(args.key.key),
-        key: read_key(&args.key.key_file)?,
-        seed: args.seed,
-        threads: args.threads,
-        cores: args.cores.clone(),
-        acked_log: args.acked_log.clone(),
+        plan: args.plan.plan(args.threads as usize)?,
         sender: Config {
             group_bits: args.group_bits,
             batches: args
@@ -283,10 +239,6 @@ fn options(args: &UdpArgs) -> anyhow::Result<Options> {
             attempts_max: u16::MAX,
             ..Config::default()
         },
-        late_bound: args.late_bound,
-        drain_max: args.drain,
-        ads: args.ads,
-        unsigned: !args.unsigned_refused,
         progress: !args.quiet,
     })
 }
@@ -376,19 +328,7 @@ fn print_table(report: &Report) {
 }
 
 fn write_table(out: &mut impl std::io::Write, report: &Report) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "\n{:<18} {:<8} {:>10} {:>12} {:>12}  becomes",
-        "kind", "stage", "frames", "clicks", "sends"
-    )?;
-    for kind in &report.kinds {
-        let reason = if kind.reason == "none" { String::new() } else { format!(" ({})", kind.reason) };
-        writeln!(
-            out,
-            "{:<18} {:<8} {:>10} {:>12} {:>12}  {}{reason}",
-            kind.name, kind.stage, kind.frames, kind.clicks, kind.clicks_sent, kind.outcome
-        )?;
-    }
+    write_kinds(out, &report.kinds, true)?;
     let (acks, ledger, latency) = (&report.acks, &report.sdk_ledger, &report.ack_latency_us);
     writeln!(
         out,

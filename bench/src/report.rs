@@ -2,7 +2,11 @@
 //! counted. Whoever reads it together with the node's counters can close the books.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// A whole run.
@@ -57,6 +61,36 @@ pub struct KindReport {
     pub outcome: String,
     /// The reason beside it, or `none`.
     pub reason: String,
+}
+
+/// Writes kinds of traffic as a table for people; `by_hand` shows how far each gets, and the datagrams and frames
+/// made by hand.
+///
+/// # Errors
+/// Nobody listens.
+pub fn write_kinds(out: &mut impl io::Write, kinds: &[KindReport], by_hand: bool) -> io::Result<()> {
+    let columns = |stage: &str, frames: &dyn std::fmt::Display| {
+        if by_hand { format!(" {stage:<8} {frames:>10}") } else { String::new() }
+    };
+    let made = columns("stage", &"frames");
+    writeln!(out, "\n{:<18}{made} {:>12} {:>12}  becomes", "kind", "clicks", "sends")?;
+    for kind in kinds {
+        let reason = if kind.reason == "none" { String::new() } else { format!(" ({})", kind.reason) };
+        let made = columns(&kind.stage, &kind.frames);
+        let KindReport { name, clicks, clicks_sent, outcome, .. } = kind;
+        writeln!(out, "{name:<18}{made} {clicks:>12} {clicks_sent:>12}  {outcome}{reason}")?;
+    }
+    Ok(())
+}
+
+/// Writes a report as JSON.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_json(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(report)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a node that lost nothing has counted, by names of the table of reasons.
@@ -196,9 +230,18 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// What latencies are gathered in: microseconds with three digits, up to ten minutes.
+    ///
+    /// # Panics
+    /// Never: such a histogram can be made.
+    #[must_use]
+    pub fn histogram() -> Histogram<u64> {
+        Histogram::new_with_max(600_000_000, 3).expect("bounds that a histogram can have")
+    }
+
     /// Reads the quantiles of a histogram of microseconds.
     #[must_use]
-    pub fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         Self {
             p50: at(0.5),

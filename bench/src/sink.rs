@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use crate::mock_edge::FIRST_WITHIN;
 use crate::recvmmsg::Batch;
+use crate::thread_time::thread_time;
 
 /// How long a read waits before the sink looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -50,7 +51,7 @@ pub fn run(socket: &UdpSocket, ack: bool, idle: Duration) -> anyhow::Result<Sink
     let mut batch = Batch::new();
     let mut report = SinkReport::default();
     let (mut first, mut last): (Option<Instant>, Option<Instant>) = (None, None);
-    let cpu_before_s = crate::udp::thread_cpu_s();
+    let cpu_before = thread_time();
     let started = Instant::now();
     while last.map_or(started.elapsed() < FIRST_WITHIN, |last| last.elapsed() < idle) {
         let Ok(count) = batch.receive(socket) else { continue };
@@ -66,7 +67,7 @@ pub fn run(socket: &UdpSocket, ack: bool, idle: Duration) -> anyhow::Result<Sink
             let _gone = batch.reply(socket, created);
         }
     }
-    report.cpu_s = crate::udp::thread_cpu_s() - cpu_before_s;
+    report.cpu_s = (thread_time() - cpu_before).as_secs_f64();
     report.busy_s = first.zip(last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
     report.kernel_drops = kernel_drops(socket);
     report.datagrams_per_s = report.datagrams as f64 / report.busy_s.max(f64::MIN_POSITIVE);

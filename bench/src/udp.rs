@@ -5,24 +5,23 @@
 //! instead of hiding in a slower plan.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
-use weir_common::id::{Issuer, KeyId};
-use weir_common::siphash::SipKey;
 use weir_sdk::{Config, Fate, Sender, Settled, Ticket};
 
 use crate::acked_log::AckedLog;
 use crate::books::Books;
 use crate::clicks::{ClickSource, Identity};
-use crate::kind::{Kind, Means, Profile, Stage};
+use crate::kind::{Kind, Means, Stage};
 use crate::lane::Lane;
 use crate::malformed::Payload;
+use crate::plan::Plan;
 use crate::raw_frames::{Link, RawFrames};
 use crate::report::{Acks, Latency, LedgerReport, Report};
+use crate::thread_time::thread_time;
 use crate::verdict::invalid_reason;
 
 /// Clicks made before the sockets are served again.
@@ -32,8 +31,6 @@ const NAP_MAX: Duration = Duration::from_micros(200);
 /// The shortest: at high rates some clicks gather meanwhile, and waking for each would cost more
 /// than sending it.
 const NAP_MIN: Duration = Duration::from_micros(40);
-/// Latencies are kept in microseconds with three digits, up to ten minutes.
-const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// What to send, where, how fast.
 #[derive(Clone, Debug)]
@@ -44,34 +41,10 @@ pub struct Options {
     pub link: Option<Link>,
     /// Planned sends a second, of all threads together.
     pub rate: f64,
-    /// Length of the sending phase.
-    pub duration: Duration,
-    /// What to send.
-    pub profile: Profile,
-    /// Who signs.
-    pub issuer: Issuer,
-    /// With which key.
-    pub key_id: KeyId,
-    /// The key.
-    pub key: SipKey,
-    /// Seeds order and contents; ids are new in each run all the same.
-    pub seed: u64,
-    /// Sending threads.
-    pub threads: u64,
-    /// The cores they are pinned to, in order; empty for none.
-    pub cores: Vec<usize>,
-    /// Where to note acknowledged clicks.
-    pub acked_log: Option<std::path::PathBuf>,
+    /// What every engine has to know.
+    pub plan: Plan,
     /// The sender's settings.
     pub sender: Config,
-    /// A send later than this behind plan, beyond the time a datagram may take to fill, is late.
-    pub late_bound: Duration,
-    /// The longest wait for the last acks.
-    pub drain_max: Duration,
-    /// Number of ads.
-    pub ads: u32,
-    /// Whether the node takes unsigned traffic.
-    pub unsigned: bool,
     /// Whether to print a line each second on stderr.
     pub progress: bool,
 }
@@ -103,50 +76,23 @@ struct ThreadResult {
 /// # Errors
 /// No socket, no route, no log file, or settings that cannot work; never a node that is down.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_millis();
-    // Sequences of two runs do not meet: 2^20 of them for each millisecond between the starts.
-    let run = (now_ms as u64) << 20;
-    let log = options.acked_log.as_deref().map(AckedLog::create).transpose().context("acked log")?;
-    let progress: Vec<Arc<Progress>> = (0..options.threads).map(|_| Arc::default()).collect();
+    let progress: Vec<Progress> = (0..options.plan.threads).map(|_| Progress::default()).collect();
+    let mut loaders = Vec::new();
+    for (identity, log) in options.plan.shares()? {
+        loaders.push(Loader::new(options, identity, log)?);
+    }
     let start = Instant::now() + Duration::from_millis(20);
-    let results = std::thread::scope(|scope| {
-        let mut handles = Vec::new();
-        for thread in 0..options.threads {
-            let identity = Identity {
-                issuer: options.issuer,
-                key_id: options.key_id,
-                key: options.key,
-                run,
-                thread,
-                threads: options.threads,
-                seed: options.seed,
-                ads: options.ads,
-                hot_share: options.profile.hot_share(),
-            };
-            let loader = Loader::new(options, identity, start, log.as_ref().map(AckedLog::another))?;
-            let progress = Arc::clone(&progress[thread as usize]);
-            let core = options.cores.get(thread as usize).copied();
-            handles.push(scope.spawn(move || {
-                if let Some(id) = core {
-                    core_affinity::set_for_current(core_affinity::CoreId { id });
-                }
-                loader.run(&progress)
-            }));
-        }
+    let run = |thread: usize, loader: Loader<'_>| loader.run(start, &progress[thread]);
+    let results = options.plan.carry_out(loaders, run, |handles| {
         if options.progress {
-            watch(&progress, &handles);
+            watch(&progress, handles);
         }
-        let join = |handle: std::thread::ScopedJoinHandle<'_, anyhow::Result<ThreadResult>>| {
-            handle.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a sending thread panicked")))
-        };
-        handles.into_iter().map(join).collect::<anyhow::Result<Vec<_>>>()
     })?;
     Ok(report(options, &results))
 }
 
 /// A line each second until all threads are done.
-fn watch<T>(progress: &[Arc<Progress>], handles: &[std::thread::ScopedJoinHandle<'_, T>]) {
+fn watch<T>(progress: &[Progress], handles: &[std::thread::ScopedJoinHandle<'_, T>]) {
     let sum = |field: fn(&Progress) -> &AtomicU64| -> u64 {
         progress.iter().map(|thread| field(thread).load(Ordering::Relaxed)).sum()
     };
@@ -227,16 +173,11 @@ impl Counts {
 }
 
 impl<'a> Loader<'a> {
-    fn new(
-        options: &'a Options,
-        identity: Identity,
-        start: Instant,
-        log: Option<AckedLog>,
-    ) -> anyhow::Result<Self> {
+    fn new(options: &'a Options, identity: Identity, log: Option<AckedLog>) -> anyhow::Result<Self> {
         let (thread, threads) = (identity.thread, identity.threads);
         let mut lanes = Vec::new();
         for (number, &target) in options.targets.iter().enumerate() {
-            let seed = options.seed ^ identity.run ^ thread << 8 ^ number as u64;
+            let seed = options.plan.seed ^ identity.run ^ thread << 8 ^ number as u64;
             let config = Config { seed, source_id: thread as u32 + 1, ..options.sender.clone() };
             lanes.push(Lane::connect(target, config, 0)?);
         }
@@ -249,24 +190,24 @@ impl<'a> Loader<'a> {
             ipv4: options.targets.iter().any(SocketAddr::is_ipv4),
             ipv6: options.targets.iter().any(SocketAddr::is_ipv6),
             denied_source: options.link.as_ref().is_some_and(|link| link.denied.is_some()),
-            unsigned: options.unsigned,
+            unsigned: options.plan.unsigned,
         };
         let rate = options.rate / threads as f64;
         Ok(Self {
-            start,
+            start: Instant::now(),
             interval_ns: 1e9 / rate,
-            planned_total: (rate * options.duration.as_secs_f64()) as u64,
-            mix: options.profile.mix(means, options.seed.wrapping_add(thread)),
+            planned_total: (rate * options.plan.duration.as_secs_f64()) as u64,
+            mix: options.plan.profile.mix(means, options.plan.seed.wrapping_add(thread)),
             lanes,
             frames,
             source: ClickSource::new(identity),
             log,
             counts: Counts {
                 books: Books::default(),
-                latency: Histogram::new_with_max(LATENCY_US_MAX, 3).context("histogram")?,
+                latency: Latency::histogram(),
                 late: 0,
                 sends: 0,
-                late_after_ns: options.sender.flush_after_ns + options.late_bound.as_nanos() as u64,
+                late_after_ns: options.sender.flush_after_ns + options.plan.late_bound.as_nanos() as u64,
             },
             next: 0,
             batch_id: thread << 40,
@@ -282,7 +223,8 @@ impl<'a> Loader<'a> {
         (number as f64 * self.interval_ns) as u64
     }
 
-    fn run(mut self, progress: &Progress) -> anyhow::Result<ThreadResult> {
+    fn run(mut self, start: Instant, progress: &Progress) -> anyhow::Result<ThreadResult> {
+        self.start = start;
         while self.next < self.planned_total {
             let busy = self.turn(progress)?;
             if !busy {
@@ -296,7 +238,7 @@ impl<'a> Loader<'a> {
         }
         // Hand-made datagrams are not tracked: a last moment for their acks.
         let linger = Duration::from_millis(100);
-        while sent_at.elapsed() < self.options.drain_max {
+        while sent_at.elapsed() < self.options.plan.drain_max {
             let busy = self.turn(progress)?;
             if sent_at.elapsed() > linger && self.lanes.iter().all(|lane| lane.sender.is_idle()) {
                 break;
@@ -430,7 +372,7 @@ impl<'a> Loader<'a> {
             send_failures: self.frames.as_ref().map_or(0, |frames| frames.send_failures),
             drain,
             sending,
-            cpu_s: thread_cpu_s(),
+            cpu_s: thread_time().as_secs_f64(),
         };
         for lane in &self.lanes {
             let (ledger, traffic) = (lane.sender.ledger(), lane.sender.traffic());
@@ -445,20 +387,13 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// CPU time of this thread in seconds, 0 where the kernel does not tell.
-pub(crate) fn thread_cpu_s() -> f64 {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let ns: Option<f64> = schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok());
-    ns.unwrap_or(0.0) / 1e9
-}
-
 fn report(options: &Options, results: &[ThreadResult]) -> Report {
     let mut books = Books::default();
-    let mut latency = Histogram::<u64>::new_with_max(LATENCY_US_MAX, 3).expect("as each thread's own");
+    let mut latency = Latency::histogram();
     let mut report = Report {
         planned_rate: options.rate,
-        duration_s: options.duration.as_secs_f64(),
-        late_bound_ms: options.late_bound.as_secs_f64() * 1e3,
+        duration_s: options.plan.duration.as_secs_f64(),
+        late_bound_ms: options.plan.late_bound.as_secs_f64() * 1e3,
         sdk_ledger: LedgerReport { closes: true, ..LedgerReport::default() },
         ..Report::default()
     };

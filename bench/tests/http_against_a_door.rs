@@ -16,38 +16,50 @@ use weir::rx::http::response::{self, Status, To};
 use weir_bench::http::report::HttpReport;
 use weir_bench::http::{self, Format, Options};
 use weir_bench::kind::Profile;
+use weir_bench::plan::Plan;
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
 
 const KEEPS: To<'_> = To { keep_alive: true, origin: None, is_head: false, date: None };
 
-fn options() -> Options {
-    Options {
-        target: "127.0.0.1:1".parse().unwrap(),
-        tls: None,
-        host: "localhost".to_owned(),
-        rate: Some(5000.0),
+fn plan() -> Plan {
+    Plan {
         duration: Duration::from_millis(200),
-        connections: 4,
-        threads: 2,
-        cores: Vec::new(),
-        batch: 10,
-        format: Format::Json,
         profile: Profile::Duplicates,
-        user_agent_every: 2,
         issuer: Issuer(3),
         key_id: KeyId(4),
         key: SipKey { k0: 11, k1: 12 },
         seed: 5,
-        ads: 100,
-        unsigned: true,
-        plain_202: false,
+        threads: 2,
+        cores: Vec::new(),
         acked_log: None,
         // Other work may share the machine: what is tested is the books, not the pace.
         late_bound: Duration::from_secs(5),
         drain_max: Duration::from_secs(20),
+        ads: 100,
+        unsigned: true,
+    }
+}
+
+fn options() -> Options {
+    Options {
+        plan: plan(),
+        target: "127.0.0.1:1".parse().unwrap(),
+        tls: None,
+        host: "localhost".to_owned(),
+        rate: Some(5000.0),
+        connections: 4,
+        batch: 10,
+        format: Format::Json,
+        user_agent_every: 2,
+        plain_202: false,
         server_pid: None,
     }
+}
+
+/// As [`options`], and every click is new.
+fn clean() -> Options {
+    Options { plan: Plan { profile: Profile::Clean, ..plan() }, ..options() }
 }
 
 /// What a door has seen.
@@ -154,7 +166,8 @@ fn the_report_agrees_with_what_the_door_counted() {
 
 #[test]
 fn clicks_answered_with_503_or_retry_are_sent_again_until_they_are_taken() {
-    let options = Options { profile: Profile::Clean, drain_max: Duration::from_secs(60), ..options() };
+    let mut options = clean();
+    options.plan.drain_max = Duration::from_secs(60);
     let (report, seen) = run(options, |seen, number, body, out| {
         match number {
             3 => response::problem(&Problem::TooMany, &KEEPS, out),
@@ -182,7 +195,7 @@ fn clicks_answered_with_503_or_retry_are_sent_again_until_they_are_taken() {
 
 #[test]
 fn what_a_broken_connection_carried_is_sent_again() {
-    let (report, seen) = run(Options { profile: Profile::Clean, ..options() }, |seen, number, body, out| {
+    let (report, seen) = run(clean(), |seen, number, body, out| {
         // Taken, but the answer is never sent: the worst moment to break.
         seen.answer(body, out);
         if number == 7 {
@@ -198,7 +211,7 @@ fn what_a_broken_connection_carried_is_sent_again() {
 #[test]
 fn a_wrong_status_a_missing_one_and_a_refusal_make_the_run_invalid() {
     let wrong = |answer: fn(&mut Vec<u8>)| {
-        run(Options { profile: Profile::Clean, ..options() }, move |seen, number, body, out| {
+        run(clean(), move |seen, number, body, out| {
             if number == 2 {
                 answer(out)
             } else {
@@ -224,7 +237,8 @@ fn a_wrong_status_a_missing_one_and_a_refusal_make_the_run_invalid() {
 
 #[test]
 fn a_door_that_never_answers_makes_the_run_invalid_and_it_still_ends() {
-    let options = Options { drain_max: Duration::from_millis(300), ..options() };
+    let mut options = options();
+    options.plan.drain_max = Duration::from_millis(300);
     let (report, _) = run(options, |_, _, _, _| true);
     assert!(!report.valid && report.requests.closes && report.clicks.closes, "{report:?}");
     assert_eq!((report.requests.sent, report.requests.waiting, report.clicks.waiting), (4, 4, 40));

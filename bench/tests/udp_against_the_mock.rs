@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weir_bench::kind::Profile;
 use weir_bench::mock_edge::{Faults, MockBooks, MockEdge};
+use weir_bench::plan::Plan;
 use weir_bench::report::Report;
 use weir_bench::udp::{self, Options};
 use weir_common::id::{Issuer, KeyId};
@@ -14,11 +15,8 @@ use weir_sdk::Config;
 
 const KEY: SipKey = SipKey { k0: 11, k1: 12 };
 
-fn options() -> Options {
-    Options {
-        targets: Vec::new(),
-        link: None,
-        rate: 20_000.0,
+fn plan() -> Plan {
+    Plan {
         duration: Duration::from_millis(700),
         profile: Profile::Demo,
         issuer: Issuer(3),
@@ -28,6 +26,20 @@ fn options() -> Options {
         threads: 2,
         cores: Vec::new(),
         acked_log: None,
+        // Other work may share the machine: what is tested is the books, not the pace.
+        late_bound: Duration::from_secs(5),
+        drain_max: Duration::from_secs(20),
+        ads: 100,
+        unsigned: true,
+    }
+}
+
+fn options(plan: Plan) -> Options {
+    Options {
+        plan,
+        targets: Vec::new(),
+        link: None,
+        rate: 20_000.0,
         sender: Config {
             group_bits: 1,
             ack_timeout_ns: 100_000_000,
@@ -35,13 +47,13 @@ fn options() -> Options {
             attempts_max: u16::MAX,
             ..Config::default()
         },
-        // Other work may share the machine: what is tested is the books, not the pace.
-        late_bound: Duration::from_secs(5),
-        drain_max: Duration::from_secs(20),
-        ads: 100,
-        unsigned: true,
         progress: false,
     }
+}
+
+/// Settings under which every click is new.
+fn clean() -> Options {
+    options(Plan { profile: Profile::Clean, ..plan() })
 }
 
 fn run(faults: Faults, mut options: Options) -> (Report, MockBooks) {
@@ -61,7 +73,7 @@ fn run(faults: Faults, mut options: Options) -> (Report, MockBooks) {
 
 #[test]
 fn with_a_sound_network_the_node_counts_exactly_what_is_expected() {
-    let (report, books) = run(Faults::default(), options());
+    let (report, books) = run(Faults::default(), options(plan()));
     assert!(report.valid, "{:?}", report.invalid_reason);
     let mut expected = report.expected.clone();
     // Without an XDP program unsound headers are clicks.
@@ -87,7 +99,7 @@ fn with_a_sound_network_the_node_counts_exactly_what_is_expected() {
 #[test]
 fn lost_late_and_repeated_acks_cost_duplicates_and_the_books_still_agree() {
     let faults = Faults { lose_acks: 100, repeat_acks: 50, delay_acks: 50, ..Faults::default() };
-    let (report, books) = run(faults, Options { profile: Profile::Duplicates, ..options() });
+    let (report, books) = run(faults, options(Plan { profile: Profile::Duplicates, ..plan() }));
     assert!(report.valid, "{:?}", report.invalid_reason);
     assert!(report.sdk_ledger.datagrams_resent > 0);
     assert_eq!(books.outcomes, report.expected.clicks.outcomes);
@@ -97,7 +109,7 @@ fn lost_late_and_repeated_acks_cost_duplicates_and_the_books_still_agree() {
 #[test]
 fn lost_datagrams_are_sent_again_until_every_click_is_counted_once() {
     let faults = Faults { lose_datagrams: 200, ..Faults::default() };
-    let (report, books) = run(faults, Options { profile: Profile::Clean, ..options() });
+    let (report, books) = run(faults, clean());
     assert!(report.valid, "{:?}", report.invalid_reason);
     assert!(books.datagrams_lost > 0);
     assert_eq!(books.outcomes["accepted"], report.expected.clicks.outcomes["accepted"]);
@@ -107,7 +119,7 @@ fn lost_datagrams_are_sent_again_until_every_click_is_counted_once() {
 #[test]
 fn clicks_answered_with_retry_are_counted_once_in_the_end() {
     let faults = Faults { retry: 50, ..Faults::default() };
-    let (report, books) = run(faults, Options { profile: Profile::Clean, ..options() });
+    let (report, books) = run(faults, clean());
     assert!(report.valid, "{:?}", report.invalid_reason);
     assert_eq!(books.outcomes["accepted"], report.expected.clicks.outcomes["accepted"]);
     assert_eq!(books.outcomes["refused"], report.expected.clicks.retried);
@@ -118,7 +130,8 @@ fn clicks_answered_with_retry_are_counted_once_in_the_end() {
 fn every_stored_and_acknowledged_click_is_in_the_acked_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("acked");
-    let options = Options { profile: Profile::Clean, acked_log: Some(path.clone()), ..options() };
+    let mut options = clean();
+    options.plan.acked_log = Some(path.clone());
     let (report, _) = run(Faults::default(), options);
     let text = std::fs::read_to_string(path).unwrap();
     let lines: std::collections::HashSet<&str> = text.lines().collect();
@@ -132,7 +145,7 @@ fn a_node_that_is_away_is_survived_and_found_again() {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let stop = AtomicBool::new(false);
     let mut edge = MockEdge::new(vec![(Issuer(3), KeyId(4), KEY)], Faults::default(), 9);
-    let options = Options { targets: vec![address], profile: Profile::Clean, ..options() };
+    let options = Options { targets: vec![address], ..clean() };
     let report = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(300));
@@ -151,12 +164,8 @@ fn a_node_that_is_away_is_survived_and_found_again() {
 #[test]
 fn a_node_that_never_answers_makes_the_run_invalid() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let options = Options {
-        targets: vec![silent.local_addr().unwrap()],
-        duration: Duration::from_millis(200),
-        drain_max: Duration::from_millis(300),
-        ..options()
-    };
+    let plan = Plan { duration: Duration::from_millis(200), drain_max: Duration::from_millis(300), ..plan() };
+    let options = Options { targets: vec![silent.local_addr().unwrap()], ..options(plan) };
     let report = udp::run(&options).unwrap();
     assert!(!report.valid);
     assert!(report.sdk_ledger.closes && report.sdk_ledger.queued > 0);

@@ -6,21 +6,21 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
+use super::Options;
 use super::body::{Sent, put_number};
 use super::connection::{Connection, Phase, READ_BYTES, Request};
 use super::counts::{ATTEMPTS_MAX, Counts};
 use super::reply::{self, Reply, Status};
 use super::report::{ClickBooks, RequestBooks};
-use super::{LATENCY_US_MAX, Options};
 use crate::acked_log::AckedLog;
 use crate::books::Books;
 use crate::clicks::{ClickSource, Identity};
 use crate::kind::{Kind, Means};
-use crate::udp::thread_cpu_s;
+use crate::report::Latency;
+use crate::thread_time::thread_time;
 
 /// The longest wait for sockets before the clock is looked at again.
 const WAIT_MAX_NS: u64 = 10_000_000;
@@ -90,23 +90,23 @@ impl<'a> Load<'a> {
             ipv4: options.target.is_ipv4(),
             ipv6: options.target.is_ipv6(),
             denied_source: false,
-            unsigned: options.unsigned,
+            unsigned: options.plan.unsigned,
         };
-        let mut mix = options.profile.mix(means, options.seed.wrapping_add(identity.thread));
+        let mut mix = options.plan.profile.mix(means, options.plan.seed.wrapping_add(identity.thread));
         for kind in &mut mix {
             if !options.format.can_say(*kind) {
                 *kind = Kind::Fresh;
             }
         }
-        let share = options.threads as f64 * options.batch as f64;
+        let share = options.plan.threads as f64 * options.batch as f64;
         let requests_per_s = options.rate.map(|rate| rate / share);
         let first = identity.thread as usize;
-        let connections = (first..options.connections).step_by(options.threads);
+        let connections = (first..options.connections).step_by(options.plan.threads);
         Ok(Self {
             start: Instant::now(),
             interval_ns: requests_per_s.map(|rate| 1e9 / rate),
             planned_total: requests_per_s
-                .map_or(u64::MAX, |rate| (rate * options.duration.as_secs_f64()) as u64),
+                .map_or(u64::MAX, |rate| (rate * options.plan.duration.as_secs_f64()) as u64),
             mix,
             made: identity.thread << 40,
             source: ClickSource::new(identity),
@@ -119,10 +119,10 @@ impl<'a> Load<'a> {
                 books: Books::default(),
                 requests: RequestBooks::default(),
                 clicks: ClickBooks::default(),
-                latency: Histogram::new_with_max(LATENCY_US_MAX, 3).context("histogram")?,
+                latency: Latency::histogram(),
                 late: 0,
                 first_sends: 0,
-                late_after_ns: options.late_bound.as_nanos() as u64,
+                late_after_ns: options.plan.late_bound.as_nanos() as u64,
                 faults: Vec::new(),
             },
             log,
@@ -164,8 +164,8 @@ impl<'a> Load<'a> {
         self.start = start;
         std::thread::sleep(start.saturating_duration_since(Instant::now()));
         let sending_max = match self.interval_ns {
-            Some(_) => self.options.duration * 2,
-            None => self.options.duration,
+            Some(_) => self.options.plan.duration * 2,
+            None => self.options.plan.duration,
         };
         while self.next < self.planned_total && start.elapsed() < sending_max {
             self.turn(true)?;
@@ -178,7 +178,7 @@ impl<'a> Load<'a> {
         let is_busy = |load: &Self| {
             !load.retries.is_empty() || load.connections.iter().any(|one| one.request.is_some())
         };
-        while is_busy(&self) && sent_at.elapsed() < self.options.drain_max {
+        while is_busy(&self) && sent_at.elapsed() < self.options.plan.drain_max {
             self.turn(false)?;
         }
         let drain = sent_at.elapsed();
@@ -194,7 +194,7 @@ impl<'a> Load<'a> {
             counts: self.counts,
             sending: sent_at.saturating_duration_since(start),
             drain,
-            cpu_s: thread_cpu_s(),
+            cpu_s: thread_time().as_secs_f64(),
         })
     }
 

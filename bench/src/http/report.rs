@@ -6,7 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::server_time::ServerTime;
-use crate::report::{Expected, KindReport, Latency};
+use crate::report::{Expected, KindReport, Latency, write_kinds};
 use crate::verdict::LATE_SHARE_MAX;
 
 /// A whole run.
@@ -202,12 +202,7 @@ pub fn invalid_reason(report: &HttpReport) -> Option<String> {
 /// # Errors
 /// Nobody listens.
 pub fn write_table(out: &mut impl io::Write, report: &HttpReport) -> io::Result<()> {
-    writeln!(out, "\n{:<18} {:>12} {:>12}  becomes", "kind", "clicks", "sends")?;
-    for kind in &report.kinds {
-        let reason = if kind.reason == "none" { String::new() } else { format!(" ({})", kind.reason) };
-        let (name, outcome) = (&kind.name, &kind.outcome);
-        writeln!(out, "{name:<18} {:>12} {:>12}  {outcome}{reason}", kind.clicks, kind.clicks_sent)?;
-    }
+    write_kinds(out, &report.kinds, false)?;
     let (requests, clicks, latency) = (&report.requests, &report.clicks, &report.latency_us);
     let (plan, from) = match report.planned_rate {
         Some(rate) => (format!("planned {rate:.0}/s"), "planned time"),

@@ -13,6 +13,7 @@ pub mod body;
 pub mod command;
 pub mod connection;
 pub mod counts;
+mod lateness;
 mod load;
 pub mod reply;
 pub mod report;
@@ -108,7 +109,7 @@ fn report(options: &Options, results: Vec<ThreadResult>) -> HttpReport {
         late_bound_ms: options.plan.late_bound.as_secs_f64() * 1e3,
         ..HttpReport::default()
     };
-    let (mut late, mut first_sends) = (0, 0);
+    let (mut late, mut held_up, mut first_sends) = (0, 0, 0);
     for result in results {
         let counts = result.counts;
         books.add(&counts.books);
@@ -119,8 +120,9 @@ fn report(options: &Options, results: Vec<ThreadResult>) -> HttpReport {
         report.cpu_s += result.cpu_s;
         report.sending_s = report.sending_s.max(result.sending.as_secs_f64());
         report.drain_s = report.drain_s.max(result.drain.as_secs_f64());
-        late += counts.late;
-        first_sends += counts.first_sends;
+        late += counts.lateness.late;
+        held_up += counts.lateness.held_up;
+        first_sends += counts.lateness.first_sends;
     }
     // Replies are counted to the end, so their time is too; what is left to drain is short.
     let answering_s = report.sending_s + report.drain_s;
@@ -128,7 +130,8 @@ fn report(options: &Options, results: Vec<ThreadResult>) -> HttpReport {
     report.replies_per_s = report.requests.replies() as f64 / answering_s.max(f64::MIN_POSITIVE);
     report.settled_per_s = report.clicks.settled() as f64 / answering_s.max(f64::MIN_POSITIVE);
     report.latency_us = Latency::of(&latency);
-    report.late_sends_share = if first_sends == 0 { 1.0 } else { late as f64 / first_sends as f64 };
+    let share = |of: u64| if first_sends == 0 { 1.0 } else { of as f64 / first_sends as f64 };
+    (report.late_sends_share, report.held_up_share) = (share(late), share(held_up));
     report.kinds = books.kinds();
     report.expected = books.expected(report.clicks.retried);
     report

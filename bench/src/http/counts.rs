@@ -6,6 +6,7 @@ use weir_common::wire::AckStatus;
 
 use super::body::Sent;
 use super::connection::Request;
+use super::lateness::Lateness;
 use super::reply::Status;
 use super::report::{ClickBooks, RequestBooks};
 use crate::acked_log::AckedLog;
@@ -28,12 +29,8 @@ pub struct Counts {
     pub clicks: ClickBooks,
     /// Of requests, in microseconds.
     pub latency: Histogram<u64>,
-    /// First sends behind plan by more than the bound ...
-    pub late: u64,
-    /// ... of so many.
-    pub first_sends: u64,
-    /// That bound.
-    pub late_after_ns: u64,
+    /// Of first sends.
+    pub lateness: Lateness,
     /// The first things that went wrong.
     pub faults: Vec<String>,
 }
@@ -63,8 +60,7 @@ impl Counts {
             self.books.click_sent(sent.kind);
         }
         if is_first {
-            self.first_sends += 1;
-            self.late += u64::from(now_ns.saturating_sub(request.planned_ns) > self.late_after_ns);
+            self.lateness.sent(request.planned_ns, now_ns);
         }
     }
 
@@ -135,9 +131,7 @@ mod tests {
             requests: RequestBooks::default(),
             clicks: ClickBooks::default(),
             latency: Histogram::new_with_max(1000, 3).unwrap(),
-            late: 0,
-            first_sends: 0,
-            late_after_ns: 10,
+            lateness: Lateness::new(10),
             faults: Vec::new(),
         }
     }
@@ -184,11 +178,12 @@ mod tests {
         let mut request = request(&[Kind::Fresh]);
         request.planned_ns = 100;
         counts.sent(110, &mut request);
-        assert_eq!((counts.late, counts.first_sends, counts.clicks.made), (0, 1, 1));
+        assert_eq!((counts.lateness.late, counts.lateness.first_sends, counts.clicks.made), (0, 1, 1));
         counts.sent(9000, &mut request);
-        assert_eq!((counts.late, counts.first_sends, counts.clicks.made, counts.requests.sent), (0, 1, 1, 2));
+        assert_eq!((counts.lateness.late, counts.lateness.first_sends), (0, 1));
+        assert_eq!((counts.clicks.made, counts.requests.sent), (1, 2));
         request.attempts = 0;
         counts.sent(111, &mut request);
-        assert_eq!(counts.late, 1);
+        assert_eq!(counts.lateness.late, 1);
     }
 }

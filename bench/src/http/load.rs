@@ -13,6 +13,7 @@ use super::Options;
 use super::body::{Sent, put_number};
 use super::connection::{Connection, Phase, READ_BYTES, Request};
 use super::counts::{ATTEMPTS_MAX, Counts};
+use super::lateness::Lateness;
 use super::reply::{self, Reply, Status};
 use super::report::{ClickBooks, RequestBooks};
 use crate::acked_log::AckedLog;
@@ -120,9 +121,7 @@ impl<'a> Load<'a> {
                 requests: RequestBooks::default(),
                 clicks: ClickBooks::default(),
                 latency: Latency::histogram(),
-                late: 0,
-                first_sends: 0,
-                late_after_ns: options.plan.late_bound.as_nanos() as u64,
+                lateness: Lateness::new(options.plan.late_bound.as_nanos() as u64),
                 faults: Vec::new(),
             },
             log,
@@ -281,6 +280,7 @@ impl<'a> Load<'a> {
                     let planned_ns = self.planned_ns(self.next).unwrap_or(now_ns);
                     let may_make = self.next < self.planned_total && self.retries.len() < RETRIES_MAX;
                     if !is_sending || !may_make || planned_ns > now_ns {
+                        self.counts.lateness.catch_up();
                         return;
                     }
                     self.next += 1;
@@ -289,6 +289,9 @@ impl<'a> Load<'a> {
             };
             self.idle.pop_front();
             self.send(place, request);
+        }
+        if self.planned_ns(self.next).is_some_and(|planned_ns| planned_ns <= now_ns) {
+            self.counts.lateness.hold_up(now_ns);
         }
     }
 

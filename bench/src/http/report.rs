@@ -49,8 +49,11 @@ pub struct HttpReport {
     /// A request with all its clicks, from its planned time to its last status, in microseconds; where
     /// nothing was planned, from its first send, which hides the time it did not get to send.
     pub latency_us: Latency,
-    /// Share of requests first sent later than the bound behind plan.
+    /// Share of requests first sent later than the bound behind plan although a connection was idle.
     pub late_sends_share: f64,
+    /// Share of requests first sent as late because every connection waited for the door; their latencies count
+    /// from the planned time all the same.
+    pub held_up_share: f64,
     /// That bound, in milliseconds.
     pub late_bound_ms: f64,
     /// CPU seconds of the sending threads.
@@ -189,8 +192,8 @@ pub fn invalid_reason(report: &HttpReport) -> Option<String> {
     }
     (report.planned_rate.is_some() && report.late_sends_share > LATE_SHARE_MAX).then(|| {
         format!(
-            "{:.3} % of requests left more than {:.1} ms behind plan (0.1 % allowed): lower the rate, add \
-             connections or threads, or free the cores",
+            "{:.3} % of requests left more than {:.1} ms behind plan though connections were idle (0.1 % allowed): \
+             lower the rate, add threads, or free the cores",
             report.late_sends_share * 100.0,
             report.late_bound_ms
         )
@@ -210,10 +213,12 @@ pub fn write_table(out: &mut impl io::Write, report: &HttpReport) -> io::Result<
     };
     writeln!(
         out,
-        "\nrate      {plan}, achieved {:.0} clicks/s, {:.0} replies/s, {:.4} % late by over {:.1} ms, CPU {:.2} s",
+        "\nrate      {plan}, achieved {:.0} clicks/s, {:.0} replies/s, {:.4} % late and {:.4} % held up \
+         by over {:.1} ms, CPU {:.2} s",
         report.achieved_rate,
         report.replies_per_s,
         report.late_sends_share * 100.0,
+        report.held_up_share * 100.0,
         report.late_bound_ms,
         report.cpu_s
     )?;

@@ -1,0 +1,74 @@
+//! Whether requests leave on plan, and whose fault it is when they do not.
+//!
+//! Latencies begin at the planned time, so a request that waits for a connection makes them longer, never
+//! shorter: it waits for the door, which has not answered on any of them. That is the measurement. But one that is
+//! late although a connection was idle waits for the generator, which then did not make the load it was told to:
+//! such a run says nothing.
+
+/// What is known of first sends.
+#[derive(Debug)]
+pub struct Lateness {
+    /// A send further behind plan is late.
+    bound_ns: u64,
+    /// Since when requests are due and every connection waits for its reply.
+    held_up_since_ns: Option<u64>,
+    /// Sends that the generator was late with.
+    pub late: u64,
+    /// Sends that waited for the door as long.
+    pub held_up: u64,
+    /// All first sends.
+    pub first_sends: u64,
+}
+
+impl Lateness {
+    /// Nothing sent yet.
+    pub const fn new(bound_ns: u64) -> Self {
+        Self { bound_ns, held_up_since_ns: None, late: 0, held_up: 0, first_sends: 0 }
+    }
+
+    /// A request is due, and no connection idle.
+    pub fn hold_up(&mut self, now_ns: u64) {
+        self.held_up_since_ns.get_or_insert(now_ns);
+    }
+
+    /// All that was due is sent.
+    pub const fn catch_up(&mut self) {
+        self.held_up_since_ns = None;
+    }
+
+    /// Notes a first send.
+    pub fn sent(&mut self, planned_ns: u64, now_ns: u64) {
+        self.first_sends += 1;
+        // What was seen to be due too late was late before any connection was wanting.
+        let seen_ns = self.held_up_since_ns.unwrap_or(now_ns);
+        if seen_ns.saturating_sub(planned_ns) > self.bound_ns {
+            self.late += 1;
+        } else if now_ns.saturating_sub(planned_ns) > self.bound_ns {
+            self.held_up += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_the_door_is_held_up_and_who_waits_for_the_generator_is_late() {
+        let mut lateness = Lateness::new(10);
+        lateness.sent(100, 110);
+        assert_eq!((lateness.late, lateness.held_up), (0, 0), "on plan");
+        lateness.sent(100, 111);
+        assert_eq!((lateness.late, lateness.held_up), (1, 0), "connections were idle");
+        lateness.hold_up(120);
+        lateness.hold_up(140);
+        lateness.sent(110, 150);
+        lateness.sent(130, 150);
+        assert_eq!((lateness.late, lateness.held_up), (1, 2), "seen in time, and no connection idle");
+        lateness.sent(109, 150);
+        assert_eq!((lateness.late, lateness.held_up), (2, 2), "seen too late");
+        lateness.catch_up();
+        lateness.sent(130, 150);
+        assert_eq!((lateness.late, lateness.held_up, lateness.first_sends), (3, 2, 6));
+    }
+}

@@ -28,4 +28,8 @@ impl Policy for DocumentationNode {
     fn passes_fragments(&self) -> bool {
         false
     }
+
+    fn limits_syns_to(&self, _: u16) -> bool {
+        false
+    }
 }

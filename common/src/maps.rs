@@ -33,8 +33,10 @@ pub const fn socket_place(is_ipv6: bool, worker: u16) -> u32 {
     (if is_ipv6 { MAX_WORKERS } else { 0 }) + worker as u32
 }
 /// Sources whose rate is remembered, least recently seen evicted. At 88 bytes each that is about
-/// 6 MiB for 65,536.
+/// 6 MiB for 65,536. There is a table of datagrams and one of connections.
 pub const MAX_SOURCES: u32 = 65_536;
+/// TCP ports whose connections can have a rate: the two of the HTTP door, and room.
+pub const MAX_SYN_PORTS: usize = 4;
 /// Signing keys the kernel can hold: a quarter of the table, so that each finds a slot near its
 /// home.
 pub const MAX_KEYS: usize = KEY_SLOTS / 4;
@@ -74,6 +76,8 @@ pub mod policy_flags {
     pub const PREFIXES: u32 = 1 << 2;
     /// Sources have a rate.
     pub const RATE: u32 = 1 << 3;
+    /// Sources ask for connections at a rate.
+    pub const SYN_RATE: u32 = 1 << 4;
 }
 
 /// What the program decides by. Fields that most packets read come first.
@@ -96,6 +100,12 @@ pub struct Policy {
     pub rate: Rate,
     /// New sources each CPU remembers in a second; beyond it, new sources are not limited.
     pub new_sources_per_s: u64,
+    /// The rate at which each source may ask for connections.
+    pub syn_rate: Rate,
+    /// As [`Policy::new_sources_per_s`], of those that ask for connections.
+    pub new_syn_sources_per_s: u64,
+    /// The TCP ports of that rate; the first one again in places that are not needed.
+    pub syn_ports: [u16; MAX_SYN_PORTS],
     /// The ports that take clicks.
     pub ports: Bitmap,
     /// The CPU that owns each shard, or [`NO_CPU`].
@@ -173,6 +183,11 @@ impl packet::Policy for Policy {
     fn passes_fragments(&self) -> bool {
         self.is(policy_flags::PASS_FRAGMENTS)
     }
+
+    #[inline(always)]
+    fn limits_syns_to(&self, port: u16) -> bool {
+        self.is(policy_flags::SYN_RATE) && self.syn_ports.contains(&port)
+    }
 }
 
 #[inline(always)]
@@ -208,7 +223,7 @@ pub mod prefix_action {
     pub const ALLOW: u32 = 2;
 }
 
-/// The rate of one source on one CPU, as the generic cell rate algorithm (ITU-T I.371), which
+/// The rate of one source, of its datagrams on each CPU apart, as the generic cell rate algorithm (ITU-T I.371), which
 /// is a token bucket that needs one number of state: when the bucket will be full again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -230,7 +245,7 @@ impl Rate {
     }
 }
 
-/// New sources of one CPU in the current second.
+/// New sources of one CPU in the current second, of datagrams or of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NewSources {
@@ -331,6 +346,7 @@ mod tests {
     fn an_empty_policy_has_nothing_not_even_the_zero_address() {
         let policy = Policy::empty();
         assert!(!policy.has_v4([0; 4]) && !policy.has_v6([0; 16]) && !policy.has_port(0));
+        assert!(!policy.limits_syns_to(0));
         assert_eq!(policy.owner_cpu(Shard(5)), NO_CPU);
     }
 

@@ -1,4 +1,5 @@
-//! The packet parser: from an Ethernet frame to the header of a datagram of clicks.
+//! The packet parser: from an Ethernet frame to the header of a datagram of clicks, or to the flags of
+//! a TCP segment for the HTTP door.
 //!
 //! One parser for both sides of the kernel boundary: the eBPF program runs it over packet
 //! pointers, the daemon, the tests and the fuzzers over slices. It is pure, bounded (4 VLAN
@@ -7,11 +8,13 @@
 //!
 //! It says [`Verdict::Malformed`] only of a packet that is surely for one of our addresses, and
 //! for one of our ports once the port is known; the damaged packets of others are the kernel's.
-//! It does not verify the UDP checksum (the NIC or the kernel does) and does not reassemble.
+//! It does not verify the UDP checksum (the NIC or the kernel does) and does not reassemble. Of TCP
+//! it knows what asks for a connection, [`Verdict::Syn`]; everything else of it is the kernel's.
 //!
-//! Start reading at [`parse`]. Sources: IEEE 802.3, 802.1Q; RFC 791, 768, 8200, 6946, 9868.
+//! Start reading at [`parse`]. Sources: IEEE 802.3, 802.1Q; RFC 791, 768, 8200, 6946, 9293, 9868.
 
 mod header;
+mod tcp;
 
 use zerocopy::transmute;
 
@@ -46,6 +49,7 @@ mod ether_type {
 /// IANA protocol numbers that matter here.
 mod protocol {
     pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const TCP: u8 = 6;
     pub(super) const UDP: u8 = 17;
     pub(super) const ROUTING: u8 = 43;
     pub(super) const FRAGMENT: u8 = 44;
@@ -115,6 +119,8 @@ pub trait Policy {
     fn has_port(&self, port: u16) -> bool;
     /// Whether fragments go to the kernel instead of being malformed.
     fn passes_fragments(&self) -> bool;
+    /// Whether a source may ask for connections to this TCP port only at a rate.
+    fn limits_syns_to(&self, port: u16) -> bool;
 }
 
 /// The IP version of a packet.
@@ -144,6 +150,27 @@ pub struct Clicks {
     pub header: HeaderFacts,
 }
 
+/// Where the source address of a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The IP version.
+    pub family: Family,
+    /// Offset of the IP header.
+    pub ip_offset: usize,
+}
+
+impl Sender {
+    /// Offset of the source address: 4 bytes for [`Family::V4`], 16 for [`Family::V6`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_offset(&self) -> usize {
+        match self.family {
+            Family::V4 => self.ip_offset + 12,
+            Family::V6 => self.ip_offset + 8,
+        }
+    }
+}
+
 /// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -153,6 +180,8 @@ pub enum Verdict {
     Malformed(Reason),
     /// Ours, with a sound click header.
     Ours(Clicks),
+    /// Asks for a connection to a port where [`Policy::limits_syns_to`] says so.
+    Syn(Sender),
 }
 
 impl Verdict {
@@ -161,7 +190,7 @@ impl Verdict {
     pub const fn reason(&self) -> Option<Reason> {
         match *self {
             Self::Pass(reason) | Self::Malformed(reason) => Some(reason),
-            Self::Ours(_) => None,
+            Self::Ours(_) | Self::Syn(_) => None,
         }
     }
 }
@@ -174,14 +203,18 @@ impl Clicks {
         if self.header.shared_bits == 0 { None } else { Some(self.header.shard) }
     }
 
+    /// Who sent them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sender(&self) -> Sender {
+        Sender { family: self.family, ip_offset: self.ip_offset }
+    }
+
     /// Offset of the source address: 4 bytes for [`Family::V4`], 16 for [`Family::V6`].
     #[inline(always)]
     #[must_use]
     pub const fn source_offset(&self) -> usize {
-        match self.family {
-            Family::V4 => self.ip_offset + 12,
-            Family::V6 => self.ip_offset + 8,
-        }
+        self.sender().address_offset()
     }
 }
 
@@ -290,7 +323,7 @@ fn parse_v4<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: 
         return pass(Reason::OtherAddress);
     }
     if header.protocol != protocol::UDP {
-        return pass(Reason::NotUdp);
+        return Err(tcp::judge_v4(packet, policy, ip, header));
     }
     let header_len = (header.version_and_len & 15) as usize * 4;
     if header_len < IPV4_LEN {
@@ -327,7 +360,7 @@ fn parse_v6<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: 
     let end = ip + IPV6_LEN + payload_len;
     let mut offset = ip + IPV6_LEN;
     if header.next != protocol::UDP {
-        offset = parse_extensions(packet, policy, header.next, offset, end)?;
+        offset = parse_extensions(packet, policy, ip, header.next, offset, end)?;
     }
     if offset + UDP_LEN > end || !is_whole(packet, end) {
         return malformed(Reason::IpLength);
@@ -340,6 +373,7 @@ fn parse_v6<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: 
 fn parse_extensions<S: Source + ?Sized, P: Policy + ?Sized>(
     packet: &S,
     policy: &P,
+    ip: usize,
     mut next: u8,
     mut offset: usize,
     end: usize,
@@ -353,7 +387,7 @@ fn parse_extensions<S: Source + ?Sized, P: Policy + ?Sized>(
         };
         let extension: Extension = transmute!(bytes);
         if next == protocol::FRAGMENT && is_fragment(extension) {
-            return Err(judge_v6_fragment(packet, policy, extension, offset));
+            return Err(judge_v6_fragment(packet, policy, ip, extension, offset, end));
         }
         offset += extension_len(next, extension.len);
         next = extension.next;
@@ -363,6 +397,9 @@ fn parse_extensions<S: Source + ?Sized, P: Policy + ?Sized>(
     }
     match next {
         protocol::UDP => Ok(offset),
+        protocol::TCP => {
+            Err(tcp::judge(packet, policy, Sender { family: Family::V6, ip_offset: ip }, offset))
+        }
         _ if is_extension(next) => malformed(Reason::ExtensionChain),
         _ => pass(Reason::NotUdp),
     }
@@ -400,11 +437,17 @@ const fn is_fragment(extension: Extension) -> bool {
 fn judge_v6_fragment<S: Source + ?Sized, P: Policy + ?Sized>(
     packet: &S,
     policy: &P,
+    ip: usize,
     extension: Extension,
     offset: usize,
+    end: usize,
 ) -> Verdict {
     let first = extension.offset_and_more.get() & 0xfff8 == 0;
     let next = extension.next;
+    if next == protocol::TCP && first {
+        let sender = Sender { family: Family::V6, ip_offset: ip };
+        return tcp::judge_first_fragment(packet, policy, sender, offset + 8, end);
+    }
     if next != protocol::UDP && !is_extension(next) {
         return Verdict::Pass(Reason::NotUdp);
     }

@@ -170,6 +170,10 @@ reasons! {
         { "The packet is an IP fragment to a click address and `steer.fragments` is \"pass\", so the kernel handles it." }
         { "If no other service of this address needs fragments, set `steer.fragments = \"drop\"`." }
 
+    8 SynPassed "syn_passed" Passed
+        { "The packet asks the HTTP door for a connection within the rate of its source, so the kernel handles it." }
+        { "Nothing to do." }
+
     16 Steered "steered" Delivered
         { "The packet was redirected to the core that owns its shard." } { "Nothing to do." }
     17 Local "local" Delivered
@@ -180,7 +184,7 @@ reasons! {
 
     19 FloodBypass "flood_bypass" None
         { "So many new sources came at once that this one was not rate-limited; its packet's own reason is counted too." }
-        { "A flood from spoofed sources is likely: look at `bad_magic` and `bad_tag`, and deny its prefixes." }
+        { "A flood from spoofed sources is likely: look at `bad_magic` and `bad_tag`, and deny its prefixes; at `syn_passed`, and keep `net.ipv4.tcp_syncookies` at 1." }
 
     32 FrameTruncated "frame_truncated" Malformed
         { "The frame ends inside a header." } { "Look for a broken NIC, tunnel or generator on the sender's side." }
@@ -276,6 +280,9 @@ reasons! {
     110 Overloaded "overloaded" Refused
         { "The HTTP door had more to do than it can and shed what is worth least; the sender was told to retry." }
         { "Add cores or nodes." }
+    111 SynRateLimited "syn_rate_limited" Refused
+        { "The source asked the HTTP door for more connections than `steer.syn_rate` allows; the packet was dropped." }
+        { "If this is an ad server or a proxy, add its prefix to `steer.allow`, or let it keep connections open." }
 
     128 TestTraffic "test_traffic" Filtered
         { "The sender marked the click as a test." } { "Nothing to do." }

@@ -2,7 +2,7 @@
 
 mod xdp_lab;
 
-use weir::steer::{Object, Policy, Prefix, Rate, Switches};
+use weir::steer::{Object, Policy, Prefix, Rate, Switches, SynRate};
 use weir_common::reason::Reason;
 use weir_common::siphash::SipKey;
 use weir_common::wire::{self, Click, click_flags};
@@ -144,6 +144,166 @@ fn in_a_flood_of_new_sources_no_more_are_remembered_and_known_ones_stay_limited(
     );
     assert_eq!(run_counting(&object, &known, Reason::RateLimited), (XDP_DROP, 1));
     assert_eq!(packets(&object, Reason::Local), 2001);
+}
+
+/// As [`limited`], of connections to the door.
+fn limited_syns(burst: u32, new_sources_per_s: u32) -> Policy {
+    let syn_rate = Some(SynRate { syns_per_s: 1, burst, new_sources_per_s });
+    Policy { syn_rate, syn_ports: vec![80, DOOR_PORT], ..policy() }
+}
+
+fn syn_from(source: &str) -> Vec<u8> {
+    let source: std::net::IpAddr = source.parse().unwrap();
+    let packet = if source.is_ipv4() { Packet::tcp(SYN) } else { Packet::tcp_v6(SYN) };
+    Packet { source, ..packet }.bytes()
+}
+
+#[test]
+fn a_source_asks_for_its_burst_of_connections_and_is_dropped_then_and_others_are_not() {
+    let Some(object) = load(Switches::default(), &limited_syns(100, 1000)) else { return };
+    let mut passed = 0;
+    for _ in 0..300 {
+        let (action, limited) = run_counting(&object, &syn_from("198.51.100.7"), Reason::SynRateLimited);
+        assert_eq!(limited, u64::from(action == XDP_DROP));
+        passed += u64::from(action == XDP_PASS);
+    }
+    // The burst, and a token for each second a loaded machine may take.
+    assert!((100..110).contains(&passed), "{passed} packets passed");
+    assert_eq!(packets(&object, Reason::SynPassed), passed);
+    assert_eq!(run(&object, &syn_from("198.51.100.8")).0, XDP_PASS);
+}
+
+#[test]
+fn the_rest_of_tcp_and_the_datagrams_of_a_limited_source_pass() {
+    let Some(object) = load(Switches::default(), &limited_syns(1, 1000)) else { return };
+    assert_eq!(run(&object, &Packet::tcp(SYN).bytes()).0, XDP_PASS);
+    assert_eq!(run_counting(&object, &Packet::tcp(SYN).bytes(), Reason::SynRateLimited), (XDP_DROP, 1));
+    for flags in (0..=u8::MAX).filter(|flags| flags & (SYN | ACK) != SYN) {
+        let segment = Packet { payload: vec![0; 100], ..Packet::tcp(flags) };
+        assert_eq!(run(&object, &segment.bytes()).0, XDP_PASS, "flags {flags:#b}");
+    }
+    assert_eq!(run(&object, &Packet { port: 22, ..Packet::tcp(SYN) }.bytes()).0, XDP_PASS);
+    assert_eq!(run_counting(&object, &Packet::v4().bytes(), Reason::Local), (XDP_PASS, 1));
+    assert_eq!(packets(&object, Reason::SynRateLimited), 1);
+}
+
+#[test]
+fn a_syn_is_charged_to_its_source_whatever_stands_before_it_and_whichever_port_it_is_for() {
+    let shapes = [
+        Packet::tcp(SYN),
+        Packet { port: 80, ..Packet::tcp(SYN) },
+        Packet { options_len: 40, ..Packet::tcp(SYN) },
+        Packet { vlan_tags: vec![PROVIDER_VLAN, VLAN], ..Packet::tcp(SYN | FIN) },
+        Packet { payload: vec![1; 300], ..Packet::tcp(SYN) },
+    ];
+    let shapes_v6 = [
+        Packet::tcp_v6(SYN),
+        Packet { vlan_tags: vec![VLAN; 4], ..Packet::tcp_v6(SYN) },
+        Packet {
+            extensions: vec![extension(0, 2), authentication(6), extension(60, 3)],
+            ..Packet::tcp_v6(SYN)
+        },
+        Packet { extensions: vec![fragment(1)], ..Packet::tcp_v6(SYN) },
+        Packet { port: 80, ..Packet::tcp_v6(SYN) },
+    ];
+    for shapes in [shapes, shapes_v6] {
+        // Each takes one token of the same source, so each is the first that finds none.
+        for last in 0..shapes.len() {
+            let Some(object) = load(Switches::default(), &limited_syns(4, 1000)) else { return };
+            let others = shapes.iter().enumerate().filter(|(index, _)| *index != last);
+            for (_, packet) in others {
+                assert_eq!(run_counting(&object, &packet.bytes(), Reason::SynPassed), (XDP_PASS, 1));
+            }
+            let found = run_counting(&object, &shapes[last].bytes(), Reason::SynRateLimited);
+            assert_eq!(found, (XDP_DROP, 1), "{:?}", shapes[last]);
+        }
+    }
+}
+
+#[test]
+fn the_hosts_of_one_ipv6_network_share_a_rate_of_connections() {
+    let Some(object) = load(Switches::default(), &limited_syns(1, 1000)) else { return };
+    assert_eq!(run(&object, &syn_from("2001:db8:1::1")).0, XDP_PASS);
+    assert_eq!(run(&object, &syn_from("2001:db8:1::2")).0, XDP_DROP);
+    assert_eq!(run(&object, &syn_from("2001:db8:1:1::1")).0, XDP_PASS);
+}
+
+#[test]
+fn an_allowed_source_asks_for_any_number_of_connections_and_a_denied_one_for_its_rate() {
+    let allow = prefixes(&["198.51.100.0/24"]);
+    let deny = prefixes(&["203.0.113.0/24"]);
+    let policy = Policy { allow, deny, ..limited_syns(1, 1000) };
+    let Some(object) = load(Switches::default(), &policy) else { return };
+    for _ in 0..20 {
+        assert_eq!(run(&object, &syn_from("198.51.100.7")).0, XDP_PASS);
+    }
+    assert_eq!(run(&object, &syn_from("203.0.113.1")).0, XDP_PASS);
+    assert_eq!(run_counting(&object, &syn_from("203.0.113.1"), Reason::SynRateLimited), (XDP_DROP, 1));
+}
+
+#[test]
+fn in_shadow_mode_a_syn_above_the_rate_is_counted_and_passed() {
+    let policy = Policy { enforce: false, ..limited_syns(1, 1000) };
+    let Some(object) = load(Switches::default(), &policy) else { return };
+    assert_eq!(run(&object, &Packet::tcp(SYN).bytes()).0, XDP_PASS);
+    assert_eq!(run_counting(&object, &Packet::tcp(SYN).bytes(), Reason::Shadowed), (XDP_PASS, 1));
+    assert_eq!(packets(&object, Reason::SynRateLimited), 1);
+}
+
+/// The connections of a source are spread over all CPUs, which must not multiply its rate.
+#[test]
+fn a_source_has_one_rate_of_connections_over_all_cpus_to_the_unit() {
+    const BURST: u32 = 1000;
+    const ASKED: u64 = 20_000;
+    let cores = core_affinity::get_core_ids().unwrap();
+    if cores.len() < 2 {
+        return eprintln!("SKIPPED: this needs two CPUs");
+    }
+    let Some(object) = load(Switches::default(), &limited_syns(BURST, 1000)) else { return };
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for &core in &cores {
+            let object = &object;
+            scope.spawn(move || {
+                assert!(core_affinity::set_for_current(core));
+                let frame = Packet::tcp(SYN).bytes();
+                for _ in 0..ASKED {
+                    run_blind(object, &frame);
+                }
+            });
+        }
+    });
+    let (passed, dropped) = (packets(&object, Reason::SynPassed), packets(&object, Reason::SynRateLimited));
+    assert_eq!(passed + dropped, ASKED * cores.len() as u64);
+    let seconds = started.elapsed().as_secs() + 1;
+    assert!((u64::from(BURST)..=u64::from(BURST) + seconds).contains(&passed), "{passed} passed");
+}
+
+#[test]
+fn a_flood_of_new_sources_of_connections_leaves_the_buckets_of_datagrams_alone() {
+    stay_on_one_cpu();
+    const REMEMBERED: u32 = 50;
+    let policy = Policy { rate: limited(1, 1000).rate, ..limited_syns(1, REMEMBERED) };
+    let Some(object) = load(Switches::default(), &policy) else { return };
+    let known = "198.51.100.7";
+    assert_eq!((run(&object, &from(known)).0, run(&object, &syn_from(known)).0), (XDP_PASS, XDP_PASS));
+    for source in 0..2000 {
+        let source = format!("203.0.{}.{}", source / 256, source % 256);
+        assert_eq!(run(&object, &syn_from(&source)).0, XDP_PASS);
+    }
+    let bypassed = packets(&object, Reason::FloodBypass);
+    // All but what each begun second remembers.
+    assert!(
+        (2001 - 5 * u64::from(REMEMBERED)..=2001 - u64::from(REMEMBERED)).contains(&bypassed),
+        "{bypassed}"
+    );
+    assert_eq!(packets(&object, Reason::SynPassed), 2001);
+    // Known sources stay limited, and a new one's datagrams are remembered still.
+    assert_eq!((run(&object, &from(known)).0, run(&object, &syn_from(known)).0), (XDP_DROP, XDP_DROP));
+    assert_eq!(
+        (run(&object, &from("192.0.2.77")).0, run(&object, &from("192.0.2.77")).0),
+        (XDP_PASS, XDP_DROP)
+    );
 }
 
 const VERIFY: Switches = Switches { verify_first: true, strip_vlan: false };

@@ -2,7 +2,7 @@
 
 mod xdp_lab;
 
-use weir::steer::{Fragments, Object, Switches};
+use weir::steer::{Fragments, Object, Policy, Switches, SynRate};
 use weir_common::packet::{self, Cut};
 use weir_common::reason::{Class, Reason};
 use xdp_lab::*;
@@ -44,6 +44,30 @@ fn what_is_not_ours_goes_to_the_kernel_under_its_reason() {
     check(&object, &Packet { port: 53, ..Packet::v6() }.bytes(), XDP_PASS, Reason::OtherPort);
     let deep = Packet { vlan_tags: vec![VLAN; 5], ..Packet::v4() };
     check(&object, &deep.bytes(), XDP_PASS, Reason::VlanTooDeep);
+}
+
+#[test]
+fn what_asks_the_door_for_a_connection_is_counted_and_all_other_tcp_is_not_looked_at() {
+    let syn_rate = Some(SynRate { syns_per_s: 1_000_000, burst: 1000, new_sources_per_s: 1000 });
+    let limited = Policy { syn_rate, syn_ports: vec![DOOR_PORT], ..policy() };
+    let Some(object) = load(Switches::default(), &limited) else { return };
+    for flags in [SYN, SYN | 0xc0, SYN | FIN, SYN | RST] {
+        check(&object, &Packet::tcp(flags).bytes(), XDP_PASS, Reason::SynPassed);
+        check(&object, &Packet::tcp_v6(flags).bytes(), XDP_PASS, Reason::SynPassed);
+    }
+    for flags in [0, ACK, SYN | ACK, FIN | ACK, RST] {
+        check(&object, &Packet::tcp(flags).bytes(), XDP_PASS, Reason::NotUdp);
+        check(&object, &Packet::tcp_v6(flags).bytes(), XDP_PASS, Reason::NotUdp);
+    }
+    let other = Packet { port: 22, ..Packet::tcp(SYN) };
+    check(&object, &other.bytes(), XDP_PASS, Reason::NotUdp);
+    let damaged = changed(&Packet::tcp(ACK), |frame, at| frame[at.ip + 2] = 0xff);
+    check(&object, &damaged, XDP_PASS, Reason::NotUdp);
+    let later_fragment = changed(&Packet::tcp(SYN), |frame, at| frame[at.ip + 7] = 1);
+    check(&object, &later_fragment, XDP_PASS, Reason::NotUdp);
+    // Without a rate a SYN is TCP like any other.
+    let Some(object) = load(Switches::default(), &policy()) else { return };
+    check(&object, &Packet::tcp(SYN).bytes(), XDP_PASS, Reason::NotUdp);
 }
 
 #[test]

@@ -9,7 +9,9 @@
 //! reading at [`weir`]. Least kernel: 5.18, for multi-buffer XDP.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)] // see `atomic`
 
+mod atomic;
 mod frame;
 mod limit;
 mod maps;
@@ -38,6 +40,10 @@ fn weir(ctx: XdpContext) -> u32 {
     match packet::parse(&frame, policy) {
         Verdict::Pass(reason) => verdict::pass(&frame, reason),
         Verdict::Malformed(reason) => verdict::refuse(&frame, policy, reason),
+        Verdict::Syn(sender) => match limit::check_syn(&frame, policy, sender) {
+            Ok(()) => verdict::pass(&frame, Reason::SynPassed),
+            Err(reason) => verdict::refuse(&frame, policy, reason),
+        },
         Verdict::Ours(clicks) => match admit(&frame, policy, &clicks) {
             Ok(()) => steer::deliver(&frame, policy, &clicks),
             Err(reason) => verdict::refuse(&frame, policy, reason),
@@ -48,8 +54,8 @@ fn weir(ctx: XdpContext) -> u32 {
 /// What can be refused of a well-formed packet: by its source, its rate, its first click's tag.
 #[inline(always)]
 fn admit(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<(), Reason> {
-    if !prefix::allows(frame, policy, clicks)? {
-        limit::check(frame, policy, clicks)?;
+    if !prefix::allows(frame, policy, clicks.sender())? {
+        limit::check(frame, policy, clicks.sender())?;
     }
     tag::check(frame, policy, clicks)
 }

@@ -4,7 +4,7 @@ use core::ptr::{from_ref, read_volatile};
 
 use aya_ebpf::bindings::BPF_F_NO_COMMON_LRU;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, CpuMap, LpmTrie, LruPerCpuHashMap, PerCpuArray, ReusePortSockArray,
+    Array, ArrayOfMaps, CpuMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ReusePortSockArray,
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::id::SHARDS;
@@ -38,9 +38,22 @@ pub(crate) static SOURCES: LruPerCpuHashMap<
     { BPF_F_NO_COMMON_LRU as usize },
 > = LruPerCpuHashMap::new();
 
-/// How fast this CPU meets new sources.
+/// When each source's bucket of connections is full again, in ns of the same clock. One for all CPUs.
 #[btf_map]
-pub(crate) static NEW_SOURCES: PerCpuArray<NewSources, 1> = PerCpuArray::new();
+pub(crate) static SYN_SOURCES: LruHashMap<
+    u64,
+    u64,
+    { MAX_SOURCES as usize },
+    { BPF_F_NO_COMMON_LRU as usize },
+> = LruHashMap::new();
+
+/// How fast this CPU meets new sources: of datagrams, then of connections.
+#[btf_map]
+pub(crate) static NEW_SOURCES: PerCpuArray<NewSources, 2> = PerCpuArray::new();
+/// A place in [`NEW_SOURCES`].
+pub(crate) const NEW_OF_DATAGRAMS: u32 = 0;
+/// As [`NEW_OF_DATAGRAMS`].
+pub(crate) const NEW_OF_SYNS: u32 = 1;
 
 /// Queues to other CPUs.
 #[btf_map]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use weir_common::maps::{self, Policy, policy_flags, prefix_action};
-use weir_common::packet::{Clicks, Family, Source};
+use weir_common::packet::{Family, Sender, Source};
 use weir_common::reason::Reason;
 
 use crate::frame::Frame;
@@ -15,13 +15,13 @@ use crate::maps::{PREFIXES_V4, PREFIXES_V6};
 /// # Errors
 /// [`Reason::DeniedSource`].
 #[inline(always)]
-pub(crate) fn allows(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<bool, Reason> {
+pub(crate) fn allows(frame: &Frame, policy: &Policy, sender: Sender) -> Result<bool, Reason> {
     if !policy.is(policy_flags::PREFIXES) {
         return Ok(false);
     }
-    let action = match clicks.family {
-        Family::V4 => v4_action(frame, policy, clicks),
-        Family::V6 => v6_action(frame, policy, clicks),
+    let action = match sender.family {
+        Family::V4 => v4_action(frame, policy, sender),
+        Family::V6 => v6_action(frame, policy, sender),
     };
     match action {
         Some(prefix_action::DENY) => Err(Reason::DeniedSource),
@@ -31,8 +31,8 @@ pub(crate) fn allows(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Result<
 }
 
 #[inline(always)]
-fn v4_action(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Option<u32> {
-    let address = frame.read::<4>(clicks.source_offset())?;
+fn v4_action(frame: &Frame, policy: &Policy, sender: Sender) -> Option<u32> {
+    let address = frame.read::<4>(sender.address_offset())?;
     if !policy.v4_touched.has(maps::v4_bucket(address)) {
         return None;
     }
@@ -40,8 +40,8 @@ fn v4_action(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Option<u32> {
 }
 
 #[inline(always)]
-fn v6_action(frame: &Frame, policy: &Policy, clicks: &Clicks) -> Option<u32> {
-    let address = frame.read::<16>(clicks.source_offset())?;
+fn v6_action(frame: &Frame, policy: &Policy, sender: Sender) -> Option<u32> {
+    let address = frame.read::<16>(sender.address_offset())?;
     if !policy.v6_touched.has(maps::v6_bucket(address)) {
         return None;
     }

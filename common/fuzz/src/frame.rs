@@ -2,7 +2,7 @@
 //! verdicts. There is no second reader here: the kernel's run of the same code is held against
 //! this one in `userspace/tests/xdp_parser.rs`.
 
-use weir_common::packet::{Clicks, Cut, Family, MAX_VLAN_TAGS, Policy, Verdict, parse};
+use weir_common::packet::{Clicks, Cut, Family, MAX_VLAN_TAGS, Policy, Sender, Verdict, parse};
 use weir_common::reason::{Class, Reason};
 use weir_common::wire::{HEADER_LEN, check_header};
 
@@ -10,6 +10,8 @@ use weir_common::wire::{HEADER_LEN, check_header};
 const V4: [u8; 4] = [192, 0, 2, 10];
 const V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
 const PORT: u16 = 8899;
+/// The TCP port whose connections have a rate.
+const SYN_PORT: u16 = 443;
 /// Every cut of a frame's first bytes is tried; headers rarely reach further.
 const CUT_MAX: usize = 160;
 
@@ -32,6 +34,10 @@ impl Policy for Ours {
 
     fn passes_fragments(&self) -> bool {
         self.passes_fragments
+    }
+
+    fn limits_syns_to(&self, port: u16) -> bool {
+        port == SYN_PORT
     }
 }
 
@@ -62,6 +68,7 @@ fn judge(frame: &[u8]) {
                 assert!(reason != Reason::Fragment || !passes_fragments);
             }
             Verdict::Ours(clicks) => check_ours(frame, &clicks, &policy),
+            Verdict::Syn(sender) => check_syn(frame, sender),
         }
         for linear_len in 0..=frame.len().min(CUT_MAX) {
             check_cut(frame, linear_len, whole, &policy);
@@ -102,6 +109,31 @@ fn check_ours(frame: &[u8], clicks: &Clicks, policy: &Ours) {
     assert_eq!(parse(&other[..], policy), Verdict::Ours(*clicks));
 }
 
+/// What asks for a connection is TCP to our address and port, with SYN and without ACK or too short
+/// to show either.
+fn check_syn(frame: &[u8], sender: Sender) {
+    let ip = sender.ip_offset;
+    assert_eq!(frame[ip] >> 4, sender.family as u8);
+    let (source_len, destination): (usize, &[u8]) = match sender.family {
+        Family::V4 => (4, &V4),
+        Family::V6 => (16, &V6),
+    };
+    assert!(frame[sender.address_offset() + source_len..].starts_with(destination));
+    let port = SYN_PORT.to_be_bytes();
+    if sender.family == Family::V4 {
+        let tcp = ip + 4 * usize::from(frame[ip] & 15);
+        assert_eq!((frame[ip + 9], &frame[tcp + 2..tcp + 4]), (6, &port[..]));
+        let fragment = u16::from_be_bytes([frame[ip + 6], frame[ip + 7]]) & 0x3fff;
+        assert_eq!(fragment & 0x1fff, 0, "a later fragment has no port");
+        let shown = u16::from_be_bytes([frame[ip + 2], frame[ip + 3]]);
+        let hidden = fragment != 0 && ip + usize::from(shown) <= tcp + 13;
+        assert!(hidden || frame[tcp + 13] & 0b1_0010 == 0b10);
+    } else {
+        // Where the header begins the extensions say; a port of ours must be somewhere behind them.
+        assert!(frame[ip + 40..].windows(2).any(|bytes| bytes == port));
+    }
+}
+
 /// A driver may leave but a part of the packet to be read in place. That never makes a packet
 /// ours that is not, nor another of ours, nor puts the blame on the sender for what was cut off.
 fn check_cut(frame: &[u8], linear_len: usize, whole: Verdict, policy: &Ours) {
@@ -117,6 +149,8 @@ fn check_cut(frame: &[u8], linear_len: usize, whole: Verdict, policy: &Ours) {
     let allowed = match verdict {
         // Whose it is could not be read, or could and the rest not.
         Verdict::Pass(Reason::NotIp) | Verdict::Malformed(Reason::LinearCut) => true,
+        // Its port or its flags could not be read.
+        Verdict::Pass(Reason::NotUdp) => matches!(whole, Verdict::Syn(_)),
         // A first fragment's port could not be read, so it counts as one to us.
         Verdict::Pass(Reason::FragmentPassed) | Verdict::Malformed(Reason::Fragment) => {
             whole == Verdict::Pass(Reason::OtherPort)

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::wire::{CLICK_LEN, Header};
 
-/// 192.0.2.10, 2001:db8::10 and port 8899 are ours.
+/// 192.0.2.10, 2001:db8::10 and port 8899 are ours; connections to port 443 have a rate.
 struct Ours;
 
 impl Policy for Ours {
@@ -26,6 +26,10 @@ impl Policy for Ours {
 
     fn passes_fragments(&self) -> bool {
         false
+    }
+
+    fn limits_syns_to(&self, port: u16) -> bool {
+        port == 443
     }
 }
 
@@ -103,15 +107,129 @@ fn a_linear_part_that_ends_early_is_told_from_a_short_packet() {
     }
 }
 
+const FIN: u8 = 1;
+const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+const PSH: u8 = 1 << 3;
+const ACK: u8 = 1 << 4;
+const ECE: u8 = 1 << 6;
+const CWR: u8 = 1 << 7;
+
+/// A TCP segment to port 443 without data.
+fn segment(flags: u8) -> Vec<u8> {
+    let mut frame = std::vec![0; 12];
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 7, 192, 0, 2, 10]);
+    frame.extend([0x9c, 0x40, 1, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
+/// The same over IPv6, behind destination options and a fragment header with this offset field.
+fn segment_v6(flags: u8, offset_and_more: u8) -> Vec<u8> {
+    let mut frame = std::vec![0; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 36, 60, 64]);
+    frame.extend([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+    frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
+    frame.extend([44, 0, 1, 4, 0, 0, 0, 0, 6, 0, 0, offset_and_more, 0, 0, 0, 0]);
+    frame.extend(&segment(flags)[34..]);
+    frame
+}
+
+const V4_SENDER: Verdict = Verdict::Syn(Sender { family: Family::V4, ip_offset: 14 });
+const V6_SENDER: Verdict = Verdict::Syn(Sender { family: Family::V6, ip_offset: 14 });
+const PASSED: Verdict = Verdict::Pass(Reason::NotUdp);
+
+#[test]
+fn what_has_syn_without_ack_asks_for_a_connection_whatever_else_it_has_and_nothing_else_does() {
+    for flags in 0..=u8::MAX {
+        let asks = flags & SYN != 0 && flags & ACK == 0;
+        assert_eq!(parse(&segment(flags)[..], &Ours), if asks { V4_SENDER } else { PASSED }, "{flags:#b}");
+        assert_eq!(parse(&segment_v6(flags, 0)[..], &Ours), if asks { V6_SENDER } else { PASSED });
+    }
+    for asks in [SYN, SYN | ECE | CWR, SYN | FIN, SYN | RST, SYN | PSH] {
+        assert_eq!(parse(&segment(asks)[..], &Ours), V4_SENDER);
+    }
+    assert_eq!(V4_SENDER.reason(), None);
+}
+
+#[test]
+fn the_source_of_a_syn_is_found_behind_tags() {
+    let mut frame = segment(SYN);
+    frame.splice(12..12, [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]);
+    let Verdict::Syn(sender) = parse(&frame[..], &Ours) else { panic!("it asks for a connection") };
+    assert_eq!(frame[sender.address_offset()..][..4], [198, 51, 100, 7]);
+    let frame = segment_v6(SYN, 0);
+    let Verdict::Syn(sender) = parse(&frame[..], &Ours) else { panic!("it asks for a connection") };
+    assert_eq!(frame[sender.address_offset()..][..8], [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0]);
+}
+
+#[test]
+fn a_syn_to_another_port_or_address_passes() {
+    let mut other_port = segment(SYN);
+    other_port[37] += 1;
+    assert_eq!(parse(&other_port[..], &Ours), PASSED);
+    let mut other_address = segment(SYN);
+    other_address[33] += 1;
+    assert_eq!(parse(&other_address[..], &Ours), Verdict::Pass(Reason::OtherAddress));
+    // The port of the clicks is a UDP port.
+    let mut click_port = segment(SYN);
+    click_port[36..38].copy_from_slice(&8899_u16.to_be_bytes());
+    assert_eq!(parse(&click_port[..], &Ours), PASSED);
+}
+
+#[test]
+fn a_first_fragment_shows_its_flags_or_counts_as_a_syn_and_later_ones_pass() {
+    let mut first = segment(SYN);
+    first[20] = 0x20;
+    assert_eq!(parse(&first[..], &Ours), V4_SENDER);
+    first[47] = ACK;
+    assert_eq!(parse(&first[..], &Ours), PASSED);
+    // Eight bytes of TCP and padding that looks like flags; port 443 is in it, so it is judged.
+    first[17] = 28;
+    assert_eq!(parse(&first[..], &Ours), V4_SENDER);
+    first[37] += 1;
+    assert_eq!(parse(&first[..], &Ours), PASSED);
+    // Too short for a port: nothing says that it is for 443.
+    let mut portless = segment(SYN);
+    (portless[17], portless[20]) = (23, 0x20);
+    assert_eq!(parse(&portless[..], &Ours), PASSED);
+    let mut later = segment(SYN);
+    later[21] = 1;
+    assert_eq!(parse(&later[..], &Ours), PASSED);
+    assert_eq!(parse(&segment_v6(SYN, 1)[..], &Ours), V6_SENDER);
+    assert_eq!(parse(&segment_v6(ACK, 1)[..], &Ours), PASSED);
+    let mut short = segment_v6(ACK, 1);
+    short[19] = 24;
+    assert_eq!(parse(&short[..], &Ours), V6_SENDER);
+    assert_eq!(parse(&segment_v6(SYN, 8)[..], &Ours), PASSED);
+}
+
+#[test]
+fn a_segment_whose_flags_cannot_be_read_passes() {
+    for frame in [segment(SYN), segment_v6(SYN, 0)] {
+        let flags = frame.len() - 7;
+        assert_eq!(frame[flags], SYN);
+        for len in frame.len() - 19..=frame.len() {
+            let cut = Cut { linear: &frame[..len], total_len: frame.len() };
+            let asks = len > flags;
+            for verdict in [parse(&cut, &Ours), parse(&frame[..len], &Ours)] {
+                assert_eq!(matches!(verdict, Verdict::Syn(_)), asks, "{len} bytes");
+                assert!(asks || verdict == PASSED);
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
-    fn any_bytes_come_to_a_verdict_of_the_right_class(mut frame in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..4) {
+    fn any_bytes_come_to_a_verdict_of_the_right_class(mut frame in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..5) {
         // Mostly something that looks like IP to us, so that the deeper steps are reached.
         let start: &[u8] = match kind {
             0 => &[],
             1 => &[8, 0, 0x45],
             2 => &[0x86, 0xdd, 0x60],
-            _ => &[0x81, 0, 0, 1, 8, 0, 0x46],
+            3 => &[0x81, 0, 0, 1, 8, 0, 0x46],
+            // A plain segment to us; what follows its address is any.
+            _ => &[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 51, 100, 7, 192, 0, 2, 10],
         };
         if frame.len() > 12 + start.len() {
             frame[12..12 + start.len()].copy_from_slice(start);
@@ -121,6 +239,7 @@ proptest! {
             Verdict::Pass(reason) => prop_assert_eq!(reason.class(), Class::Passed),
             Verdict::Malformed(reason) => prop_assert_eq!(reason.class(), Class::Malformed),
             Verdict::Ours(clicks) => prop_assert!(clicks.payload_offset + clicks.payload_len <= frame.len()),
+            Verdict::Syn(sender) => prop_assert!(sender.address_offset() + 8 <= frame.len()),
         }
     }
 }

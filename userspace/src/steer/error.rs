@@ -51,7 +51,7 @@ pub enum SteerError {
     NoAddress,
     /// no port takes clicks; list the click ports
     NoPort,
-    /// a rate of {0} packets/s cannot be kept; give 1 to 1,000,000,000, and a burst of at least 1
+    /// a rate of {0} packets or connections a second cannot be kept; give 1 to 1,000,000,000, and a burst of at least 1
     BadRate(u32),
     /// the CPUs cannot be counted: {0}
     Cpus(#[source] std::io::Error),

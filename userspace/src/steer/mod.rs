@@ -30,7 +30,7 @@ use weir_common::siphash::SipKey;
 
 pub use self::error::SteerError;
 pub use self::object::{FrameCount, Object, Switches};
-pub use self::policy::{Fragments, Policy, Prefix, Rate};
+pub use self::policy::{Fragments, Policy, Prefix, Rate, SynRate};
 
 /// How far the ladder may be climbed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

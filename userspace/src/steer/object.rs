@@ -291,7 +291,7 @@ fn is_met_by_frames(reason: Reason) -> bool {
     match reason.class() {
         Class::Passed | Class::Delivered => true,
         Class::Malformed => reason < Reason::ClickCut,
-        Class::Refused => reason <= Reason::BadTag,
+        Class::Refused => reason <= Reason::BadTag || reason == Reason::SynRateLimited,
         Class::None => reason == Reason::FloodBypass,
         Class::Filtered | Class::Unseen => false,
     }

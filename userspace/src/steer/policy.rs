@@ -1,12 +1,14 @@
 //! What the operator wants, and its form for the kernel.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::{fmt, iter};
 
 use serde::{Deserialize, Serialize};
 use weir_common::id::SHARDS;
-use weir_common::maps::{self, MAX_ADDRESSES, NO_CPU, V6_BUCKET_BITS, policy_flags, prefix_action};
+use weir_common::maps::{
+    self, MAX_ADDRESSES, MAX_SYN_PORTS, NO_CPU, V6_BUCKET_BITS, policy_flags, prefix_action,
+};
 
 use super::SteerError;
 
@@ -39,6 +41,18 @@ pub struct Rate {
     pub new_sources_per_s: u32,
 }
 
+/// The rate at which each source (IPv4 address or IPv6 /64) may ask for connections, over all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SynRate {
+    /// Connections a second.
+    pub syns_per_s: u32,
+    /// Connections at once; at least what comes within one tick (10 ms) of the kernel's coarse clock.
+    pub burst: u32,
+    /// New sources each CPU remembers in a second; in a flood further ones are not limited.
+    pub new_sources_per_s: u32,
+}
+
 /// A network: an address whose bits behind `len` are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -66,6 +80,10 @@ pub struct Policy {
     pub allow: Vec<Prefix>,
     /// The rate of each source.
     pub rate: Option<Rate>,
+    /// The rate at which each source may ask for connections to `syn_ports`.
+    pub syn_rate: Option<SynRate>,
+    /// The TCP ports of that rate.
+    pub syn_ports: Vec<u16>,
 }
 
 impl Policy {
@@ -81,6 +99,8 @@ impl Policy {
             deny: Vec::new(),
             allow: Vec::new(),
             rate: None,
+            syn_rate: None,
+            syn_ports: Vec::new(),
         }
     }
 
@@ -99,15 +119,16 @@ impl Policy {
         if let Some(both) = self.deny.iter().find(|prefix| self.allow.contains(prefix)) {
             return Err(SteerError::Contradiction(*both));
         }
-        match self.rate {
-            Some(rate)
-                if rate.packets_per_s == 0
-                    || u64::from(rate.packets_per_s) > SECOND_NS
-                    || rate.burst == 0 =>
-            {
-                Err(SteerError::BadRate(rate.packets_per_s))
-            }
-            _ => Ok(()),
+        within("ports with a rate of connections", self.syn_ports.len(), MAX_SYN_PORTS)?;
+        let rates = [
+            self.rate.map(|rate| (rate.packets_per_s, rate.burst)),
+            self.syn_rate.map(|rate| (rate.syns_per_s, rate.burst)),
+        ];
+        let cannot_be_kept =
+            |(per_s, burst): &(u32, u32)| *per_s == 0 || u64::from(*per_s) > SECOND_NS || *burst == 0;
+        match rates.into_iter().flatten().find(cannot_be_kept) {
+            Some((per_s, _)) => Err(SteerError::BadRate(per_s)),
+            None => Ok(()),
         }
     }
 
@@ -147,8 +168,16 @@ impl Policy {
         }
         if let Some(rate) = self.rate {
             compiled.flags |= policy_flags::RATE;
-            compiled.rate = rate.compile();
+            compiled.rate = rate_of(rate.packets_per_s, rate.burst);
             compiled.new_sources_per_s = u64::from(rate.new_sources_per_s);
+        }
+        // Without a port of the door there is nothing to limit.
+        if let (Some(rate), Some(&first)) = (self.syn_rate, self.syn_ports.first()) {
+            compiled.flags |= policy_flags::SYN_RATE;
+            compiled.syn_rate = rate_of(rate.syns_per_s, rate.burst);
+            compiled.new_syn_sources_per_s = u64::from(rate.new_sources_per_s);
+            let ports = self.syn_ports.iter().copied().chain(iter::repeat(first));
+            compiled.syn_ports.iter_mut().zip(ports).for_each(|(place, port)| *place = port);
         }
         compiled
     }
@@ -169,11 +198,9 @@ impl Policy {
     }
 }
 
-impl Rate {
-    fn compile(self) -> maps::Rate {
-        let interval_ns = SECOND_NS / u64::from(self.packets_per_s);
-        maps::Rate { interval_ns, burst_ns: u64::from(self.burst - 1) * interval_ns }
-    }
+fn rate_of(tokens_per_s: u32, burst: u32) -> maps::Rate {
+    let interval_ns = SECOND_NS / u64::from(tokens_per_s);
+    maps::Rate { interval_ns, burst_ns: u64::from(burst - 1) * interval_ns }
 }
 
 impl Prefix {
@@ -322,12 +349,33 @@ mod tests {
         assert!(matches!(Policy::new(many, vec![1]).check(), Err(SteerError::TooMany { count: 17, .. })));
         let rate = Some(Rate { packets_per_s: 0, burst: 1, new_sources_per_s: 1 });
         assert!(matches!(Policy { rate, ..policy() }.check(), Err(SteerError::BadRate(0))));
+        let syn_rate = Some(SynRate { syns_per_s: 9, burst: 0, new_sources_per_s: 1 });
+        assert!(matches!(Policy { syn_rate, ..policy() }.check(), Err(SteerError::BadRate(9))));
+        let syn_ports = vec![80; MAX_SYN_PORTS + 1];
+        assert!(matches!(
+            Policy { syn_ports, ..policy() }.check(),
+            Err(SteerError::TooMany { count: 5, .. })
+        ));
     }
 
     #[test]
     fn a_rate_of_a_thousand_with_a_burst_of_ten_is_a_bucket_of_ten_milliseconds() {
-        let rate = Rate { packets_per_s: 1000, burst: 10, new_sources_per_s: 1 }.compile();
+        let rate = rate_of(1000, 10);
         assert_eq!((rate.interval_ns, rate.burst_ns), (1_000_000, 9_000_000));
+    }
+
+    #[test]
+    fn connections_have_a_rate_only_where_a_rate_and_ports_are_given() {
+        use weir_common::packet::Policy as _;
+        let syn_rate = Some(SynRate { syns_per_s: 100, burst: 5, new_sources_per_s: 1 });
+        let none = Policy { syn_rate, ..policy() }.compile(0);
+        assert!(!none.limits_syns_to(0) && !none.limits_syns_to(443));
+        let off = Policy { syn_ports: vec![443], ..policy() }.compile(0);
+        assert!(!off.limits_syns_to(443));
+        let both = Policy { syn_rate, syn_ports: vec![80, 443], ..policy() }.compile(0);
+        let limited: Vec<u16> = (0..=u16::MAX).filter(|&port| both.limits_syns_to(port)).collect();
+        assert_eq!(limited, [80, 443]);
+        assert_eq!((both.syn_rate.interval_ns, both.syn_rate.burst_ns), (10_000_000, 40_000_000));
     }
 
     #[test]

@@ -26,6 +26,15 @@ pub(crate) const PROVIDER_VLAN: u16 = 0x88a8;
 const ETHER_IPV4: u16 = 0x0800;
 const ETHER_IPV6: u16 = 0x86dd;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
+/// The port of HTTPS.
+pub(crate) const DOOR_PORT: u16 = 443;
+
+/// TCP flags.
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 1 << 1;
+pub(crate) const RST: u8 = 1 << 2;
+pub(crate) const ACK: u8 = 1 << 4;
 
 /// A policy for our addresses and port.
 pub(crate) fn policy() -> Policy {
@@ -100,8 +109,11 @@ pub(crate) struct Packet {
     pub(crate) options_len: usize,
     /// IPv6: kinds and bytes of extension headers.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    /// [`TCP`] has a TCP header; everything else has that of UDP.
     pub(crate) protocol: u8,
     pub(crate) port: u16,
+    /// Of a TCP header.
+    pub(crate) flags: u8,
     pub(crate) payload: Vec<u8>,
     /// The frame's least length, as Ethernet pads it.
     pub(crate) pad_to: usize,
@@ -126,6 +138,7 @@ impl Packet {
             extensions: Vec::new(),
             protocol: UDP,
             port: OUR_PORT,
+            flags: 0,
             payload: clicks(1, 0, 0),
             pad_to: 60,
         }
@@ -133,6 +146,21 @@ impl Packet {
 
     pub(crate) fn v6() -> Self {
         Self { source: SENDER_V6.into(), destination: OUR_V6.into(), ..Self::v4() }
+    }
+
+    /// A segment to the door without data.
+    pub(crate) fn tcp(flags: u8) -> Self {
+        Self { protocol: TCP, port: DOOR_PORT, flags, payload: Vec::new(), ..Self::v4() }
+    }
+
+    /// As [`Packet::tcp`].
+    pub(crate) fn tcp_v6(flags: u8) -> Self {
+        Self { source: SENDER_V6.into(), destination: OUR_V6.into(), ..Self::tcp(flags) }
+    }
+
+    /// Bytes of the header behind that of IP.
+    fn transport_len(&self) -> usize {
+        if self.protocol == TCP { 20 } else { 8 }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -156,8 +184,12 @@ impl Packet {
         let udp = frame.len();
         frame.extend(40_000_u16.to_be_bytes());
         frame.extend(self.port.to_be_bytes());
-        frame.extend((8 + self.payload.len() as u16).to_be_bytes());
-        frame.extend([0, 0]);
+        if self.protocol == TCP {
+            frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        } else {
+            frame.extend((8 + self.payload.len() as u16).to_be_bytes());
+            frame.extend([0, 0]);
+        }
         let payload = frame.len();
         frame.extend(&self.payload);
         if frame.len() < self.pad_to {
@@ -168,7 +200,7 @@ impl Packet {
 
     fn build_v4(&self, frame: &mut Vec<u8>, source: Ipv4Addr, destination: Ipv4Addr) {
         let header_len = 20 + self.options_len;
-        let total_len = (header_len + 8 + self.payload.len()) as u16;
+        let total_len = (header_len + self.transport_len() + self.payload.len()) as u16;
         frame.extend([0x40 | (header_len / 4) as u8, 0]);
         frame.extend(total_len.to_be_bytes());
         frame.extend([0, 1, 0x40, 0, 64, self.protocol, 0, 0]);
@@ -179,7 +211,7 @@ impl Packet {
 
     fn build_v6(&self, frame: &mut Vec<u8>, source: Ipv6Addr, destination: Ipv6Addr) {
         let extensions_len: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
-        let payload_len = (extensions_len + 8 + self.payload.len()) as u16;
+        let payload_len = (extensions_len + self.transport_len() + self.payload.len()) as u16;
         let first = self.extensions.first().map_or(self.protocol, |(kind, _)| *kind);
         frame.extend([0x60, 0, 0, 0]);
         frame.extend(payload_len.to_be_bytes());

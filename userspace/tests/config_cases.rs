@@ -46,6 +46,26 @@ fn what_is_turned_off_is_absent() {
     let steer = valid("[steer]\nmode = \"native\"\ninterface = \"eth0\"\nrate = { packets_per_s = 9 }").steer;
     assert_eq!((steer.mode, steer.interface.as_deref()), (SteerMode::Native, Some("eth0")));
     assert_eq!(steer.rate.unwrap().packets_per_s, 9);
+    assert_eq!(valid("[steer.syn_rate]\nburst = 7").steer.syn_rate, None);
+    let syn_rate =
+        valid("[steer]\ninterface = \"eth0\"\nsyn_rate = { syns_per_s = 9 }").steer.syn_rate.unwrap();
+    assert_eq!((syn_rate.syns_per_s, syn_rate.burst, syn_rate.new_sources_per_s), (9, 100, 100_000));
+}
+
+#[test]
+fn a_rate_of_connections_that_nothing_would_keep_is_a_mistake() {
+    let why =
+        "steer.syn_rate: the XDP program keeps this limit; set steer.interface and a mode, or remove it";
+    invalid("[steer.syn_rate]\nsyns_per_s = 9", &[&format!("line 1: {why}")]);
+    invalid(
+        "[steer]\ninterface = \"eth0\"\nmode = \"none\"\nsyn_rate = { syns_per_s = 9 }",
+        &[&format!("line 4: {why}")],
+    );
+    let apart = "[rx.http]\naddresses = [\"192.0.2.1\", \"192.0.2.2\"]\n[steer]\ninterface = \"eth0\"\n\
+                 addresses = [\"192.0.2.1\"]\n";
+    valid(apart);
+    let why = "syn_rate does not hold for 192.0.2.2 of rx.http.addresses; add it to steer.addresses";
+    invalid(&format!("{apart}syn_rate = {{ syns_per_s = 9 }}"), &[&format!("line 3: steer: {why}")]);
 }
 
 #[test]

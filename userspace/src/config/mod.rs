@@ -137,6 +137,8 @@ pub struct Steer {
     pub allow: Vec<IpNet>,
     /// The limit for each source; none when it is off.
     pub rate: Option<Rate>,
+    /// The limit of connections for each source; none when it is off.
+    pub syn_rate: Option<SynRate>,
 }
 
 /// `steer.mode`
@@ -167,6 +169,17 @@ pub struct Rate {
     /// Packets a second from one source address.
     pub packets_per_s: u32,
     /// Packets a source may send at once after a pause.
+    pub burst: u32,
+    /// Sources a second that are newly tracked; beyond it a flood of spoofed ones is on.
+    pub new_sources_per_s: u32,
+}
+
+/// `[steer.syn_rate]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynRate {
+    /// Connections to the HTTP door a second from one source address.
+    pub syns_per_s: u32,
+    /// Connections a source may ask for at once after a pause.
     pub burst: u32,
     /// Sources a second that are newly tracked; beyond it a flood of spoofed ones is on.
     pub new_sources_per_s: u32,

@@ -15,7 +15,7 @@ use super::kafka;
 use super::reader::{Notes, Section, integer_in};
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
-    Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, Udp, Workers,
+    Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
 };
 
 const KIB: u64 = 1 << 10;
@@ -57,6 +57,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         log: log(root.section("log")),
     };
     check_keys(&root, &config);
+    check_syn_rate(&root, &config);
     kafka::check(&root, &config);
     root.finish();
     config
@@ -163,7 +164,14 @@ fn steer(mut section: Section<'_, '_>) -> Steer {
         deny: prefixes(&mut section, "deny"),
         allow: prefixes(&mut section, "allow"),
         rate: rate(section.section("rate")),
+        syn_rate: syn_rate(section.section("syn_rate")),
     };
+    if steer.syn_rate.is_some() && (steer.interface.is_none() || steer.mode == SteerMode::None) {
+        section.note(
+            "syn_rate",
+            "the XDP program keeps this limit; set steer.interface and a mode, or remove it",
+        );
+    }
     if let Some(both) = steer.allow.iter().find(|prefix| steer.deny.contains(prefix)) {
         section.note("allow", &format!("{both} is in steer.deny too; keep it in one of them"));
     }
@@ -199,6 +207,17 @@ fn rate(mut section: Section<'_, '_>) -> Option<Rate> {
     };
     section.finish();
     (rate.packets_per_s > 0).then_some(rate)
+}
+
+fn syn_rate(mut section: Section<'_, '_>) -> Option<SynRate> {
+    let most = u64::from(u32::MAX);
+    let rate = SynRate {
+        syns_per_s: section.integer("syns_per_s", 0, 0..=1_000_000_000),
+        burst: section.integer("burst", 100, 1..=most),
+        new_sources_per_s: section.integer("new_sources_per_s", 100_000, 1..=most),
+    };
+    section.finish();
+    (rate.syns_per_s > 0).then_some(rate)
 }
 
 fn admission(mut section: Section<'_, '_>) -> Admission {
@@ -238,6 +257,19 @@ fn check_keys(root: &Section<'_, '_>, config: &Config) {
     if config.keys.is_empty() && !config.admission.allow_unsigned {
         let message = "there is none and admission.allow_unsigned is false, so every click would be refused";
         root.note("keys", message);
+    }
+}
+
+/// The program looks at packets to its own addresses alone; where none are listed it takes the interface's.
+fn check_syn_rate(root: &Section<'_, '_>, config: &Config) {
+    let listed = [&config.steer.addresses, &config.udp.addresses].into_iter().find(|list| !list.is_empty());
+    let own: Vec<_> = listed.into_iter().flatten().filter(|address| !address.is_unspecified()).collect();
+    let mut of_door = config.http.addresses.iter().filter(|address| !address.is_unspecified());
+    let missed = of_door.find(|address| !own.is_empty() && !own.contains(address));
+    if let (Some(_), Some(address)) = (config.steer.syn_rate, missed) {
+        let message =
+            format!("syn_rate does not hold for {address} of rx.http.addresses; add it to steer.addresses");
+        root.note("steer", &message);
     }
 }
 

@@ -9,7 +9,9 @@ use weir_common::id::SHARDS;
 use super::threads::SocketGroup;
 use crate::config::{self, Config};
 use crate::control::{FrameSource, FrameTotals, Steering as SteeringStatus};
-use crate::steer::{Fragments, Mode, Policy, Prefix, Rate, Settings, SteerError, Steering, Switches};
+use crate::steer::{
+    Fragments, Mode, Policy, Prefix, Rate, Settings, SteerError, Steering, Switches, SynRate,
+};
 use crate::worker::shard_map::ShardMap;
 
 /// Steering once it is attached. The lock is for the main thread and the control side alone; no
@@ -96,6 +98,12 @@ fn settings(config: &Config, cores: &[usize], shards: &ShardMap) -> Result<Setti
         burst: rate.burst,
         new_sources_per_s: rate.new_sources_per_s,
     });
+    policy.syn_rate = steer.syn_rate.as_ref().map(|rate| SynRate {
+        syns_per_s: rate.syns_per_s,
+        burst: rate.burst,
+        new_sources_per_s: rate.new_sources_per_s,
+    });
+    policy.syn_ports = config.http.port.into_iter().chain(config.http.tls_port).collect();
     let switches = Switches { strip_vlan: steer.strip_vlan, ..Switches::default() };
     Ok(Settings { mode, interface: steer.interface.clone().unwrap_or_default(), policy, switches })
 }

@@ -13,12 +13,13 @@
 //!
 //! Start reading at [`parse`]. Sources: IEEE 802.3, 802.1Q; RFC 791, 768, 8200, 6946, 9293, 9868.
 
+mod extensions;
 mod header;
 mod tcp;
 
 use zerocopy::transmute;
 
-use self::header::{Extension, Ipv4, Ipv6, UdpHeader};
+use self::header::{Ipv4, Ipv6, UdpHeader};
 use crate::id::Shard;
 use crate::reason::Reason;
 use crate::wire::{self, HeaderFacts};
@@ -36,8 +37,7 @@ pub const ETHERNET_LEN: usize = 14;
 const IPV4_LEN: usize = size_of::<Ipv4>();
 const IPV6_LEN: usize = size_of::<Ipv6>();
 const UDP_LEN: usize = size_of::<UdpHeader>();
-const EXTENSION_LEN: usize = size_of::<Extension>();
-const _: () = assert!(IPV4_LEN == 20 && IPV6_LEN == 40 && UDP_LEN == 8 && EXTENSION_LEN == 4);
+const _: () = assert!(IPV4_LEN == 20 && IPV6_LEN == 40 && UDP_LEN == 8);
 
 mod ether_type {
     pub(super) const IPV4: u16 = 0x0800;
@@ -360,98 +360,12 @@ fn parse_v6<S: Source + ?Sized, P: Policy + ?Sized>(packet: &S, policy: &P, ip: 
     let end = ip + IPV6_LEN + payload_len;
     let mut offset = ip + IPV6_LEN;
     if header.next != protocol::UDP {
-        offset = parse_extensions(packet, policy, ip, header.next, offset, end)?;
+        offset = extensions::walk(packet, policy, ip, header.next, offset, end)?;
     }
     if offset + UDP_LEN > end || !is_whole(packet, end) {
         return malformed(Reason::IpLength);
     }
     Ok(Udp { family: Family::V6, offset, space: end - offset })
-}
-
-/// Walks the extension headers; returns the offset of the UDP header behind them.
-#[inline(always)]
-fn parse_extensions<S: Source + ?Sized, P: Policy + ?Sized>(
-    packet: &S,
-    policy: &P,
-    ip: usize,
-    mut next: u8,
-    mut offset: usize,
-    end: usize,
-) -> Step<usize> {
-    for _ in 0..MAX_EXTENSION_HEADERS {
-        if !is_extension(next) {
-            break;
-        }
-        let Some(bytes) = packet.read::<EXTENSION_LEN>(offset) else {
-            return malformed(cut_or(packet, offset + EXTENSION_LEN, Reason::FrameTruncated));
-        };
-        let extension: Extension = transmute!(bytes);
-        if next == protocol::FRAGMENT && is_fragment(extension) {
-            return Err(judge_v6_fragment(packet, policy, ip, extension, offset, end));
-        }
-        offset += extension_len(next, extension.len);
-        next = extension.next;
-        if offset > end {
-            return malformed(Reason::ExtensionChain);
-        }
-    }
-    match next {
-        protocol::UDP => Ok(offset),
-        protocol::TCP => {
-            Err(tcp::judge(packet, policy, Sender { family: Family::V6, ip_offset: ip }, offset))
-        }
-        _ if is_extension(next) => malformed(Reason::ExtensionChain),
-        _ => pass(Reason::NotUdp),
-    }
-}
-
-#[inline(always)]
-const fn is_extension(next: u8) -> bool {
-    matches!(
-        next,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::AUTHENTICATION
-            | protocol::DESTINATION
-    )
-}
-
-/// Bytes of an extension header, by its kind and its length field.
-#[inline(always)]
-const fn extension_len(kind: u8, length: u8) -> usize {
-    match kind {
-        protocol::FRAGMENT => 8,
-        protocol::AUTHENTICATION => (length as usize + 2) * 4,
-        _ => (length as usize + 1) * 8,
-    }
-}
-
-/// Whether a fragment header is more than an atomic fragment (RFC 6946): offset, or more to come.
-#[inline(always)]
-const fn is_fragment(extension: Extension) -> bool {
-    extension.offset_and_more.get() & 0xfff9 != 0
-}
-
-#[inline(always)]
-fn judge_v6_fragment<S: Source + ?Sized, P: Policy + ?Sized>(
-    packet: &S,
-    policy: &P,
-    ip: usize,
-    extension: Extension,
-    offset: usize,
-    end: usize,
-) -> Verdict {
-    let first = extension.offset_and_more.get() & 0xfff8 == 0;
-    let next = extension.next;
-    if next == protocol::TCP && first {
-        let sender = Sender { family: Family::V6, ip_offset: ip };
-        return tcp::judge_first_fragment(packet, policy, sender, offset + 8, end);
-    }
-    if next != protocol::UDP && !is_extension(next) {
-        return Verdict::Pass(Reason::NotUdp);
-    }
-    judge_fragment(packet, policy, if first && next == protocol::UDP { Some(offset + 8) } else { None })
 }
 
 /// A fragment of a packet to our address, with the offset of its UDP header where it has one.
@@ -520,12 +434,6 @@ fn parse_udp<S: Source + ?Sized, P: Policy + ?Sized>(
 #[inline(always)]
 fn is_whole<S: Source + ?Sized>(packet: &S, end: usize) -> bool {
     end <= packet.linear_len() || end <= packet.total_len()
-}
-
-/// The reason for bytes up to `end` that cannot be read: cut by the driver, or not there.
-#[inline(always)]
-fn cut_or<S: Source + ?Sized>(packet: &S, end: usize, reason: Reason) -> Reason {
-    if end <= packet.total_len() { Reason::LinearCut } else { reason }
 }
 
 #[cfg(test)]

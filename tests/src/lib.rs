@@ -15,6 +15,7 @@ mod node;
 mod process;
 pub mod sim;
 pub mod topics;
+pub mod veth;
 
 pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};

@@ -11,7 +11,7 @@ mod xdp_lab;
 
 use aya::TestRunOptions;
 use aya::programs::{TestRun, Xdp};
-use weir::steer::{Object, Policy, Prefix, Rate, Switches};
+use weir::steer::{Object, Policy, Prefix, Rate, Switches, SynRate};
 use weir_common::id::SHARDS;
 use weir_common::siphash::SipKey;
 use weir_common::wire::{self, Click};
@@ -109,10 +109,18 @@ fn rows(policy: &Policy) -> Option<Vec<Row>> {
     let allowed = Policy { allow: vec![prefix("198.51.100.0/24")], ..policy.clone() };
     let rate = Rate { packets_per_s: 1_000_000_000, burst: u32::MAX, new_sources_per_s: 1000 };
     let limited = Policy { rate: Some(rate), ..policy.clone() };
+    let syns = |syns_per_s, burst| {
+        let syn_rate = Some(SynRate { syns_per_s, burst, new_sources_per_s: 1000 });
+        Policy { syn_rate, syn_ports: vec![80, DOOR_PORT], ..policy.clone() }
+    };
+    let (unlimited, one_syn) = (syns(1_000_000_000, u32::MAX), syns(1, 1));
     let vlans = Packet { vlan_tags: vec![PROVIDER_VLAN, VLAN], ..Packet::v4() };
     let chain = Packet { extensions: vec![extension(0, 1), extension(60, 1)], ..Packet::v6() };
     let mut rows = vec![
         Row::new("pass: not UDP", policy, Packet { protocol: 6, ..Packet::v4() }.bytes(), XDP_PASS, None)?,
+        Row::new("pass: TCP, SYN rate", &unlimited, Packet::tcp(ACK).bytes(), XDP_PASS, None)?,
+        Row::new("pass: SYN", &unlimited, Packet::tcp(SYN).bytes(), XDP_PASS, None)?,
+        Row::new("drop: SYN, limited", &one_syn, Packet::tcp(SYN).bytes(), XDP_DROP, None)?,
         Row::new("drop: bad magic", policy, bad, XDP_DROP, Some(2.0))?,
         Row::new("drop: denied source", &denied, steered(Packet::v4()), XDP_DROP, None)?,
         Row::new("local", policy, Packet::v4().bytes(), XDP_PASS, None)?,
@@ -123,6 +131,7 @@ fn rows(policy: &Policy) -> Option<Vec<Row>> {
         Row::new("steer, prefix miss", &apart, steered(Packet::v4()), XDP_REDIRECT, None)?,
         Row::new("steer, prefix hit", &allowed, steered(Packet::v4()), XDP_REDIRECT, None)?,
         Row::new("steer, rate", &limited, steered(Packet::v4()), XDP_REDIRECT, None)?,
+        Row::new("steer, SYN rate", &unlimited, steered(Packet::v4()), XDP_REDIRECT, None)?,
     ];
     let key = SipKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
     let mut object = load(Switches { verify_first: true, ..Default::default() }, policy)?;

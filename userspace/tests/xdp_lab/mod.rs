@@ -267,6 +267,12 @@ pub(crate) fn clicks(count: u8, shard: u16, shared_bits: u8) -> Vec<u8> {
     payload
 }
 
+/// Runs the program `repeat` times without a pause, on the CPU this thread is on.
+pub(crate) fn run_often(object: &Object, frame: &[u8], repeat: u32) {
+    let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+    object.xdp().unwrap().test_run(options).unwrap();
+}
+
 /// Runs the program once; returns its action only.
 pub(crate) fn run_blind(object: &Object, frame: &[u8]) -> u32 {
     let options = TestRunOptions { data_in: Some(frame), ..Default::default() };

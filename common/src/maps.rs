@@ -223,8 +223,9 @@ pub mod prefix_action {
     pub const ALLOW: u32 = 2;
 }
 
-/// The rate of one source, of its datagrams on each CPU apart, as the generic cell rate algorithm (ITU-T I.371), which
-/// is a token bucket that needs one number of state: when the bucket will be full again.
+/// The rate of one source, as the generic cell rate algorithm (ITU-T I.371), which is a token bucket
+/// that needs one number of state: when the bucket will be full again. Of datagrams each CPU has one,
+/// of connections all CPUs together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Rate {

@@ -38,14 +38,10 @@ pub(crate) static SOURCES: LruPerCpuHashMap<
     { BPF_F_NO_COMMON_LRU as usize },
 > = LruPerCpuHashMap::new();
 
-/// When each source's bucket of connections is full again, in ns of the same clock. One for all CPUs.
+/// When each source's bucket of connections is full again, in ns of the same clock. One for all CPUs,
+/// and one list of the least recently seen: whichever CPUs meet new sources have all of the room.
 #[btf_map]
-pub(crate) static SYN_SOURCES: LruHashMap<
-    u64,
-    u64,
-    { MAX_SOURCES as usize },
-    { BPF_F_NO_COMMON_LRU as usize },
-> = LruHashMap::new();
+pub(crate) static SYN_SOURCES: LruHashMap<u64, u64, { MAX_SOURCES as usize }> = LruHashMap::new();
 
 /// How fast this CPU meets new sources: of datagrams, then of connections.
 #[btf_map]

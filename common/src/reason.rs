@@ -288,6 +288,24 @@ reasons! {
         { "The sender marked the click as a test." } { "Nothing to do." }
     129 Prefetch "prefetch" Filtered
         { "A browser prefetched the page; nobody clicked yet." } { "Nothing to do: a click that follows is counted." }
+    130 DataCentre "data_centre" Filtered
+        { "The user's address is in a prefix of the data-centre list." }
+        { "If people are behind it, add an exception to the list: a line with `!` before the prefix." }
+    131 BadPrefix "bad_prefix" Filtered
+        { "The user's address is in a prefix of the known-bad list." }
+        { "If it should not be, correct the list, or add an exception: a line with `!` before the prefix." }
+    132 Robot "robot" Filtered
+        { "By its user agent or the robots' address list the click is a robot's, or it comes from no known browser." }
+        { "If people use it, add a pattern to the custom list of valid user agents." }
+    133 BadActor "bad_actor" Filtered
+        { "The user's address or key is in the known-bad-actor filter." }
+        { "Look it up in the list the filter was built from; one in 4,000 others is taken for one that is there." }
+    134 ImpossibleGeography "impossible_geography" Filtered
+        { "The click names another country than the one its address is in." }
+        { "If this is common, the sender fills in the country wrongly, or the prefix table is old." }
+    135 Activity "activity" Filtered
+        { "The user or address clicked more often than a person does, by the second or by the minute." }
+        { "If many people share the address, it is a proxy: do not give its address as the user's." }
 
     160 SocketOverflow "socket_overflow" Unseen
         { "The socket buffer was full and the kernel dropped datagrams." } { "Raise `rx.udp.socket_buffer`, or add cores." }

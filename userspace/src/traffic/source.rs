@@ -1,0 +1,255 @@
+//! Text lists as files: read whole, within bounds, and named so that a decision can be traced to
+//! the octets it rests on.
+//!
+//! A list is UTF-8, one entry a line. What follows a `#` is a comment, except inside user agents.
+//! A comment `# version: NAME` gives the list a version of its own; without one, its checksum is
+//! all there is.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use weir_common::time::UnixMs;
+
+/// The largest text list: a million prefixes of 45 octets with a label fit in it.
+pub const LIST_BYTES_MAX: usize = 64 << 20;
+/// The longest line, comments included. Nothing that belongs in a list comes near to it.
+pub const LINE_BYTES_MAX: usize = 1024;
+/// The longest version a list may give itself.
+pub const VERSION_LEN_MAX: usize = 64;
+/// As many problems as a message lists; a generated file may have one in each line.
+const LISTED_MAX: usize = 20;
+/// As much of a wrong entry as a message repeats.
+const SHOWN_CHARS_MAX: usize = 60;
+
+// As the messages say.
+const _: () = assert!(LIST_BYTES_MAX == 64 << 20);
+
+/// Which octets a decision rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListVersion {
+    /// What the list is for, as the settings name it.
+    pub name: &'static str,
+    /// What the list says of itself in `# version: ...`; empty when it says nothing.
+    pub version: String,
+    /// CRC-32C of the whole file.
+    pub crc32c: u32,
+    /// Entries in it.
+    pub entries: u64,
+    /// When this node began to judge by it.
+    pub activated_at: UnixMs,
+}
+
+/// As `robots 2026-11 (crc32c 0badcafe, 120 entries)`.
+impl fmt::Display for ListVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, crc32c, entries, .. } = self;
+        let space = if version.is_empty() { "" } else { " " };
+        write!(f, "{name}{space}{version} (crc32c {crc32c:08x}, {entries} entries)")
+    }
+}
+
+/// Why a list cannot be used. Whoever judges by an older one goes on with it.
+#[derive(Debug, thiserror::Error, displaydoc::Display)]
+pub enum ListError {
+    /// cannot read the list {path}: {source}; correct its path, or the file
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// the list {path} has more than 64 MiB; see whether the path names the right file
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// the list {path} has {entries} entries, more than {max}; merge neighbouring ones, or leave some out
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// How many there are, at least.
+        entries: u64,
+        /// How many there may be.
+        max: u64,
+    },
+    /// the list {path} cannot be used; mend these lines:{problems}
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problems: ListProblems,
+    },
+}
+
+/// Every problem of one list, in the order of its lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListProblems(pub Vec<ListProblem>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListProblem {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it, and what would be right.
+    pub text: String,
+}
+
+impl fmt::Display for ListProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in self.0.iter().take(LISTED_MAX) {
+            write!(f, "\n  line {}: {}", problem.line, problem.text)?;
+        }
+        match self.0.len().saturating_sub(LISTED_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+impl ListProblems {
+    /// Notes one more.
+    pub(super) fn note(&mut self, line: usize, text: impl Into<String>) {
+        self.0.push(ListProblem { line, text: text.into() });
+    }
+}
+
+/// A list as it was read: sound UTF-8 within the bounds, and nothing else yet.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    text: String,
+    crc32c: u32,
+}
+
+impl Source {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, ListError> {
+        let refused = |source| ListError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(refused)?;
+        file.take(LIST_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Takes what a file held.
+    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ListError> {
+        if bytes.len() > LIST_BYTES_MAX {
+            return Err(ListError::TooLarge { path: path.to_owned() });
+        }
+        let crc32c = crc32c::crc32c(&bytes);
+        let mut problems = ListProblems::default();
+        for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            if line.len() > LINE_BYTES_MAX {
+                problems.note(at + 1, format!("has more than {LINE_BYTES_MAX} octets; is this a list?"));
+            } else if std::str::from_utf8(line).is_err() {
+                problems.note(at + 1, "is not UTF-8; save the list as UTF-8");
+            }
+        }
+        let path = path.to_owned();
+        match String::from_utf8(bytes) {
+            Ok(text) if problems.0.is_empty() => Ok(Self { path, text, crc32c }),
+            _ => Err(ListError::Invalid { path, problems }),
+        }
+    }
+
+    /// The lines that are not empty, numbered from 1, with their comments.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..).zip(self.text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty())
+    }
+
+    /// The entries, numbered from 1, without comments.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (usize, &str)> {
+        let entry = |line: &'_ str| line.split_once('#').map_or(line.len(), |(entry, _)| entry.len());
+        self.lines().map(move |(at, line)| (at, line[..entry(line)].trim())).filter(|(_, e)| !e.is_empty())
+    }
+
+    /// What the list says of its own version.
+    pub(super) fn version(&self) -> String {
+        let said = |line: &str| {
+            let comment = line.strip_prefix('#')?.trim_start();
+            Some(comment.strip_prefix("version:")?.trim().chars().take(VERSION_LEN_MAX).collect())
+        };
+        self.lines().find_map(|(_, line)| said(line)).unwrap_or_default()
+    }
+
+    /// The list's version, once all its entries are sound.
+    pub(super) fn checked(
+        self,
+        name: &'static str,
+        entries: usize,
+        problems: ListProblems,
+        activated_at: UnixMs,
+    ) -> Result<ListVersion, ListError> {
+        if !problems.0.is_empty() {
+            return Err(ListError::Invalid { path: self.path, problems });
+        }
+        let (version, crc32c) = (self.version(), self.crc32c);
+        Ok(ListVersion { name, version, crc32c, entries: entries as u64, activated_at })
+    }
+
+    /// An error when there are more entries than there may be.
+    pub(super) fn bound(&self, entries: usize, max: usize) -> Result<(), ListError> {
+        let (entries, max) = (entries as u64, max as u64);
+        if entries <= max {
+            Ok(())
+        } else {
+            Err(ListError::TooMany { path: self.path.clone(), entries, max })
+        }
+    }
+}
+
+/// An entry as a message repeats it.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((cut, _)) => format!("{:?}...", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::from_bytes(Path::new("a.list"), text.into()).unwrap()
+    }
+
+    #[test]
+    fn entries_are_lines_without_comments_and_keep_their_numbers() {
+        let source = source("# a list\n\n one # first\r\ntwo\n#three\n");
+        assert_eq!(source.entries().collect::<Vec<_>>(), [(3, "one"), (4, "two")]);
+    }
+
+    #[test]
+    fn a_list_names_its_version_and_its_octets() {
+        let text = "# version: 2026-11\none\n";
+        let version = source(text).checked("robots", 1, ListProblems::default(), UnixMs(5)).unwrap();
+        assert_eq!((version.version.as_str(), version.crc32c), ("2026-11", crc32c::crc32c(text.as_bytes())));
+        assert_eq!(source("one").version(), "");
+        let shown = ListVersion { crc32c: 0xbad, ..version }.to_string();
+        assert_eq!(shown, "robots 2026-11 (crc32c 00000bad, 1 entries)");
+    }
+
+    #[test]
+    fn a_list_past_its_bounds_is_refused_with_file_line_and_remedy() {
+        let refused =
+            |bytes: Vec<u8>| Source::from_bytes(Path::new("a.list"), bytes).unwrap_err().to_string();
+        assert!(refused(vec![b'\n'; LIST_BYTES_MAX + 1]).contains("a.list has more than 64 MiB"));
+        let long = format!("a\n{}\n", "x".repeat(LINE_BYTES_MAX + 1));
+        assert!(refused(long.into()).contains("line 2: has more than 1024 octets"));
+        let mixed = refused(b"a\nb\n\xff\n".to_vec());
+        assert!(mixed.contains("a.list") && mixed.contains("line 3: is not UTF-8; save"), "{mixed}");
+        let gone = Source::read(Path::new("/nowhere/a.list")).unwrap_err().to_string();
+        assert!(gone.starts_with("cannot read the list /nowhere/a.list: No such file"), "{gone}");
+    }
+
+    #[test]
+    fn a_message_lists_twenty_problems_and_counts_the_rest() {
+        let mut problems = ListProblems::default();
+        (1..=23).for_each(|line| problems.note(line, "is wrong"));
+        let text = problems.to_string();
+        assert!(text.contains("line 20: is wrong\n  and 3 more") && !text.contains("line 21"), "{text}");
+    }
+}

@@ -4,5 +4,6 @@
 //! worker judges by it without waiting, allocating, or looking at a clock. Nothing here knows
 //! sockets, clicks on the wire, or the ledger.
 
+pub mod actors;
 pub mod prefixes;
 pub mod source;

@@ -193,7 +193,7 @@ impl PrefixTable {
     }
 
     /// Octets of memory.
-    fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.v4.starts)
             + size_of_val(&*self.v6.starts)
             + size_of_val(&*self.v4.says)

@@ -5,5 +5,6 @@
 //! sockets, clicks on the wire, or the ledger.
 
 pub mod actors;
+pub mod geography;
 pub mod prefixes;
 pub mod source;

@@ -4,6 +4,7 @@
 //! worker judges by it without waiting, allocating, or looking at a clock. Nothing here knows
 //! sockets, clicks on the wire, or the ledger.
 
+pub mod activity;
 pub mod actors;
 pub mod geography;
 pub mod prefixes;

@@ -28,10 +28,10 @@ impl Geography {
     /// # Errors
     /// With everything that is wrong with it.
     pub fn load(name: &'static str, path: &Path, activated_at: UnixMs) -> Result<Self, ListError> {
-        Self::read(name, Source::read(path)?, activated_at)
+        Self::read(name, &Source::read(path)?, activated_at)
     }
 
-    pub(super) fn read(name: &'static str, source: Source, activated_at: UnixMs) -> Result<Self, ListError> {
+    pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
         let mut prefixes = Prefixes::default();
         for (line, entry) in source.entries() {
             let mut fields = entry.split([' ', '\t', ',', ';']).filter(|field| !field.is_empty());
@@ -95,7 +95,11 @@ mod tests {
     use super::*;
 
     fn geography(text: &str) -> Result<Geography, ListError> {
-        Geography::read("countries", Source::from_bytes(Path::new("a.list"), text.into()).unwrap(), UnixMs(0))
+        Geography::read(
+            "countries",
+            &Source::from_bytes(Path::new("a.list"), text.into()).unwrap(),
+            UnixMs(0),
+        )
     }
 
     const TABLE: &str = "198.51.100.0/24 FR\n198.51.100.128/25,DE\n198.51.100.192/26 ZZ\n2001:db8::/32\tUS\n";

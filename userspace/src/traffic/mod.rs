@@ -8,4 +8,5 @@ pub mod activity;
 pub mod actors;
 pub mod geography;
 pub mod prefixes;
+pub mod robots;
 pub mod source;

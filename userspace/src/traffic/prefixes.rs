@@ -292,10 +292,10 @@ impl PrefixList {
     /// # Errors
     /// With everything that is wrong with it.
     pub fn load(name: &'static str, path: &Path, activated_at: UnixMs) -> Result<Self, ListError> {
-        Self::read(name, Source::read(path)?, activated_at)
+        Self::read(name, &Source::read(path)?, activated_at)
     }
 
-    pub(super) fn read(name: &'static str, source: Source, activated_at: UnixMs) -> Result<Self, ListError> {
+    pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
         let mut prefixes = Prefixes::default();
         for (line, entry) in source.entries() {
             let first = entry.split([' ', '\t', ',', ';']).next().unwrap_or(entry);

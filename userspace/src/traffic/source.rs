@@ -176,14 +176,14 @@ impl Source {
 
     /// The list's version, once all its entries are sound.
     pub(super) fn checked(
-        self,
+        &self,
         name: &'static str,
         entries: usize,
         problems: ListProblems,
         activated_at: UnixMs,
     ) -> Result<ListVersion, ListError> {
         if !problems.0.is_empty() {
-            return Err(ListError::Invalid { path: self.path, problems });
+            return Err(ListError::Invalid { path: self.path.clone(), problems });
         }
         let (version, crc32c) = (self.version(), self.crc32c);
         Ok(ListVersion { name, version, crc32c, entries: entries as u64, activated_at })

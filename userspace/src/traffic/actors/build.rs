@@ -196,7 +196,7 @@ impl Spill {
         let file = file.map_err(failed)?;
         // Without a name it is gone with the process, however that ends.
         fs::remove_file(&path).map_err(failed)?;
-        let open = vec![Vec::with_capacity(CHUNK_HASHES); PARTITIONS];
+        let open = (0..PARTITIONS).map(|_| Vec::with_capacity(CHUNK_HASHES)).collect();
         Ok(Self { file, path, open, chunks: vec![Vec::new(); PARTITIONS], len: 0, lines: 0 })
     }
 

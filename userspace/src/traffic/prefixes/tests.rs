@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn list(text: &str) -> Result<PrefixList, ListError> {
-    PrefixList::read("test", Source::from_bytes(Path::new("a.list"), text.into()).unwrap(), UnixMs(0))
+    PrefixList::read("test", &Source::from_bytes(Path::new("a.list"), text.into()).unwrap(), UnixMs(0))
 }
 
 #[track_caller]

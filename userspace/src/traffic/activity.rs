@@ -25,12 +25,12 @@ pub const REMEMBERED: usize = 100;
 const WAYS: usize = 8;
 const MS_PER_SECOND: u64 = 1000;
 
-/// How many clicks are not too many.
+/// How many clicks are not too many: one more is. A limit above [`REMEMBERED`] is never reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// In any minute, at most [`REMEMBERED`].
+    /// In any minute.
     pub per_minute: u8,
-    /// In any second, at most [`REMEMBERED`].
+    /// In any second.
     pub per_second: u8,
 }
 
@@ -103,7 +103,6 @@ struct Set {
 /// Each owner judges by the clicks that it was shown, and by no others.
 #[derive(Debug)]
 pub struct Activity {
-    limits: Limits,
     key: SipKey,
     sets: Box<[Set]>,
     clicks: Box<[Clicks]>,
@@ -113,15 +112,11 @@ pub struct Activity {
 
 impl Activity {
     /// Room for at least `keys` keys, hashed under a key that should be another at every start: who
-    /// knows it can push others out. Limits above [`REMEMBERED`] are taken as that.
+    /// knows it can push others out.
     #[must_use]
-    pub fn new(limits: Limits, keys: usize, key: SipKey) -> Self {
+    pub fn new(keys: usize, key: SipKey) -> Self {
         let sets = keys.div_ceil(WAYS).max(1).next_power_of_two();
-        let most = REMEMBERED as u8;
-        let limits =
-            Limits { per_minute: limits.per_minute.min(most), per_second: limits.per_second.min(most) };
         Self {
-            limits,
             key,
             sets: vec![Set { hashes: [0; WAYS], last_ms: [0; WAYS] }; sets].into(),
             clicks: vec![Clicks::NONE; sets * WAYS].into(),
@@ -133,7 +128,7 @@ impl Activity {
     /// Counts a click of this actor at this time, and says whether it is one too many. Time does
     /// not run backwards here: an earlier one counts as the latest seen.
     #[inline]
-    pub fn is_too_much(&mut self, actor: &ActorKey, at: UnixMs) -> bool {
+    pub fn is_too_much(&mut self, actor: &ActorKey, at: UnixMs, limits: Limits) -> bool {
         self.now = self.now.max(at);
         // So that no click is at the time of an empty place.
         let now_ms = self.now.0.max(1);
@@ -151,7 +146,7 @@ impl Activity {
         }
         let since_last_ms = now_ms - set.last_ms[way];
         set.last_ms[way] = now_ms;
-        clicks.add(self.limits, now_ms, since_last_ms)
+        clicks.add(limits, now_ms, since_last_ms)
     }
 
     /// Keys that lost clicks of the last minute to others since the start. When this grows quickly

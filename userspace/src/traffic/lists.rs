@@ -1,0 +1,149 @@
+//! All lists of a node, read from the files that the settings name: one immutable value.
+//!
+//! It is read on the control side, whole, before anybody judges by it: a list with one wrong line
+//! replaces nothing. Whoever judges gets it by publishing
+//! (as `rx::http::reload` does), so no click is judged half by an old list
+//! and half by a new one.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use weir_common::time::UnixMs;
+
+use super::activity::Limits;
+use super::actors::{ActorFilter, FilterError};
+use super::geography::Geography;
+use super::prefixes::PrefixList;
+use super::robots::{PatternList, Robots};
+use super::source::{ListError, ListVersion};
+
+/// Which files the lists are in. What is not named is not judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Prefixes of data centres.
+    pub data_centres: Option<PathBuf>,
+    /// Known-bad prefixes.
+    pub bad_prefixes: Option<PathBuf>,
+    /// A filter of known-bad actors, as `weir actors build` writes it.
+    pub bad_actors: Option<PathBuf>,
+    /// Own patterns of valid user agents, which no other list of robots overrides.
+    pub custom_valid_agents: Option<PathBuf>,
+    /// Own patterns of robots' user agents.
+    pub custom_robots: Option<PathBuf>,
+    /// Prefixes of robots.
+    pub robot_addresses: Option<PathBuf>,
+    /// Patterns of valid browsers' user agents.
+    pub browsers: Option<PathBuf>,
+    /// Patterns of known robots' user agents.
+    pub known_robots: Option<PathBuf>,
+    /// Prefixes and the countries they are in.
+    pub countries: Option<PathBuf>,
+    /// How many clicks of a user or address are not too many.
+    pub activity: Limits,
+}
+
+/// Everything a click is judged by, apart from other clicks.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// Prefixes of data centres.
+    pub data_centres: Option<PrefixList>,
+    /// Known-bad prefixes.
+    pub bad_prefixes: Option<PrefixList>,
+    /// Known-bad actors.
+    pub bad_actors: Option<ActorFilter>,
+    /// Robots.
+    pub robots: Robots,
+    /// Countries by prefix.
+    pub geography: Option<Geography>,
+    /// How many clicks of a user or address are not too many.
+    pub activity: Limits,
+}
+
+/// Why one file cannot be used.
+#[derive(Debug, thiserror::Error, displaydoc::Display)]
+pub enum LoadError {
+    /// {0}
+    List(#[from] ListError),
+    /// {0}
+    Filter(#[from] FilterError),
+}
+
+/// Every file that cannot be used, each with all that is wrong with it.
+#[derive(Debug)]
+pub struct LoadErrors(pub Vec<LoadError>);
+
+impl fmt::Display for LoadErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadErrors {}
+
+impl Lists {
+    /// Reads and checks all files. Takes seconds and some hundred megabytes when the lists are
+    /// large: never on a worker.
+    ///
+    /// # Errors
+    /// With every file that cannot be used. Nothing is judged by the others then either.
+    pub fn load(settings: &Settings, now: UnixMs) -> Result<Self, LoadErrors> {
+        let mut wrong = Vec::new();
+        let mut prefixes = |name, path: &Option<PathBuf>| {
+            noted(&mut wrong, path.as_ref().map(|path| PrefixList::load(name, path, now)))
+        };
+        let data_centres = prefixes("data_centres", &settings.data_centres);
+        let bad_prefixes = prefixes("bad_prefixes", &settings.bad_prefixes);
+        let addresses = prefixes("robot_addresses", &settings.robot_addresses);
+        let mut patterns = |name, path: &Option<PathBuf>| {
+            noted(&mut wrong, path.as_ref().map(|path| PatternList::load(name, path, now)))
+        };
+        let robots = Robots {
+            custom_valid: patterns("custom_valid_agents", &settings.custom_valid_agents),
+            custom_robots: patterns("custom_robots", &settings.custom_robots),
+            addresses,
+            browsers: patterns("browsers", &settings.browsers),
+            known_robots: patterns("known_robots", &settings.known_robots),
+        };
+        let countries = settings.countries.as_ref().map(|path| Geography::load("countries", path, now));
+        let geography = noted(&mut wrong, countries);
+        let actors = settings.bad_actors.as_ref().map(|path| ActorFilter::open("bad_actors", path, now));
+        let bad_actors = noted(&mut wrong, actors);
+        let lists =
+            Self { data_centres, bad_prefixes, bad_actors, robots, geography, activity: settings.activity };
+        if wrong.is_empty() { Ok(lists) } else { Err(LoadErrors(wrong)) }
+    }
+
+    /// Which lists these are, each with its octets and since when it is judged by.
+    pub fn versions(&self) -> impl Iterator<Item = &ListVersion> {
+        let prefixes =
+            [&self.data_centres, &self.bad_prefixes].into_iter().flatten().map(PrefixList::version);
+        let actors = self.bad_actors.as_ref().map(ActorFilter::version);
+        let geography = self.geography.as_ref().map(Geography::version);
+        prefixes.chain(actors).chain(self.robots.versions()).chain(geography)
+    }
+
+    /// One number for all of them and the limits: that of the rules a click was judged by. It changes
+    /// with any octet of any list, and not with the time they were activated at.
+    #[must_use]
+    pub fn rules_version(&self) -> u32 {
+        let mut crc = crc32c::crc32c(&[self.activity.per_minute, self.activity.per_second]);
+        for version in self.versions() {
+            crc = crc32c::crc32c_append(crc, version.name.as_bytes());
+            crc = crc32c::crc32c_append(crc, &version.crc32c.to_le_bytes());
+        }
+        crc
+    }
+}
+
+fn noted<T, E: Into<LoadError>>(wrong: &mut Vec<LoadError>, found: Option<Result<T, E>>) -> Option<T> {
+    match found? {
+        Ok(list) => Some(list),
+        Err(error) => {
+            wrong.push(error.into());
+            None
+        }
+    }
+}

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
+use crate::traffic::actors;
 use crate::{control, top};
 
 /// Where the packages put the config.
@@ -64,6 +65,30 @@ pub enum Command {
     Audit(AuditArgs),
     /// Print what a topic of the config's Kafka holds, as JSON, one record a line
     ReadTopic(ReadTopicArgs),
+    /// Build or look at a filter of known-bad actors
+    #[command(subcommand)]
+    Actors(ActorsCommand),
+}
+
+/// What `weir actors` can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ActorsCommand {
+    /// Build a filter from a list, offline; a running node keeps the old one until it reloads
+    Build {
+        /// The list: an address or a user key (decimal, or 0x and hexadecimal digits) a line
+        #[arg(long, value_name = "FILE")]
+        list: PathBuf,
+        /// The filter, replaced as a whole when the new one is complete
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Check a filter, say which list it was built from, and whether it finds these actors
+    Show {
+        /// The filter
+        filter: PathBuf,
+        /// Addresses and user keys, written as in a list
+        actors: Vec<String>,
+    },
 }
 
 /// Which config.
@@ -184,6 +209,10 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
         Command::Status(args) => Ok(status(&args)),
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
         Command::ReadTopic(args) => Ok(read_topic(&args)),
+        Command::Actors(command) => Ok(match actors(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        }),
         other @ (Command::Run(_) | Command::Audit(_)) => Err(other),
     }
 }
@@ -213,6 +242,16 @@ fn read_topic(args: &ReadTopicArgs) -> ExitCode {
     match kafka::command::run(&config, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
+    }
+}
+
+fn actors(command: &ActorsCommand) -> Result<(), actors::CommandError> {
+    match command {
+        ActorsCommand::Build { list, out } => actors::run_build(list, out, &mut std::io::stderr()),
+        ActorsCommand::Show { filter, actors } => {
+            print!("{}", actors::show(filter, actors)?);
+            Ok(())
+        }
     }
 }
 

@@ -5,11 +5,13 @@
 //! who is. Start reading at `fuse` for how, at `file` for the octets.
 
 mod build;
+mod command;
 mod file;
 mod fuse;
 mod key;
 
 pub use build::{BuildError, Progress, Summary, build};
+pub use command::{CommandError, run_build, show};
 pub use file::{ACTORS_MAX, ActorFilter, FILTER_BYTES_MAX, FilterError};
 pub use key::ActorKey;
 

@@ -14,8 +14,13 @@
 //!
 //! Time comes with each click. Nothing here allocates after [`Activity::new`].
 
+use core::marker::PhantomData;
+
+use memmap2::MmapMut;
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, UnixMs};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::actors::ActorKey;
 
@@ -41,8 +46,9 @@ impl Default for Limits {
     }
 }
 
-/// The last clicks of one key. Two lines and a half of memory; a click touches two of them.
-#[derive(Clone, Debug)]
+/// The last clicks of one key. All zero is that of no clicks.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct Clicks {
     /// Times in ms, modulo 65,536; a click before the last is at most a minute older than it, so
     /// they can be told apart.
@@ -58,8 +64,6 @@ const _: () = assert!(MS_PER_MINUTE < 1 << u16::BITS);
 const _: () = assert!(REMEMBERED <= u8::MAX as usize);
 
 impl Clicks {
-    const NONE: Self = Self { at_ms: [0; REMEMBERED], next: 0, len: 0 };
-
     /// When the `back`th click before the next was, 1 being the last; in ms before the last.
     #[inline]
     fn age_ms(&self, back: u8) -> u64 {
@@ -91,11 +95,44 @@ impl Clicks {
 }
 
 /// Names and last times of a set's places; a last time of 0 is that of an empty place.
-#[derive(Clone, Debug)]
-#[repr(align(64))]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
 struct Set {
     hashes: [u64; WAYS],
     last_ms: [u64; WAYS],
+}
+
+/// Items in memory that is zero until it is used, on huge pages where the kernel has them: a click
+/// touches places that nothing before it was near to, and small pages would cost it as many
+/// address look-ups.
+#[derive(Debug)]
+struct Table<T> {
+    bytes: MmapMut,
+    len: usize,
+    items: PhantomData<T>,
+}
+
+impl<T: FromBytes + IntoBytes + KnownLayout> Table<T> {
+    /// # Panics
+    /// When the kernel refuses the address space.
+    fn new(len: usize) -> Self {
+        let octets = len * size_of::<T>();
+        let bytes = MmapMut::map_anon(octets).unwrap_or_else(|error| {
+            panic!(
+                "no address space for a table of {octets} octets ({error}): count the activity of fewer keys"
+            )
+        });
+        #[cfg(target_os = "linux")]
+        // A kernel without huge pages says so; small ones are slower, not wrong.
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        Self { bytes, len, items: PhantomData }
+    }
+
+    #[inline(always)]
+    fn items_mut(&mut self) -> &mut [T] {
+        <[T]>::mut_from_bytes(&mut self.bytes)
+            .expect("the kernel aligns to pages, and the length is whole items")
+    }
 }
 
 /// The clicks of the last minute, by user and by address.
@@ -104,8 +141,8 @@ struct Set {
 #[derive(Debug)]
 pub struct Activity {
     key: SipKey,
-    sets: Box<[Set]>,
-    clicks: Box<[Clicks]>,
+    sets: Table<Set>,
+    clicks: Table<Clicks>,
     now: UnixMs,
     evicted: u64,
 }
@@ -116,13 +153,7 @@ impl Activity {
     #[must_use]
     pub fn new(keys: usize, key: SipKey) -> Self {
         let sets = keys.div_ceil(WAYS).max(1).next_power_of_two();
-        Self {
-            key,
-            sets: vec![Set { hashes: [0; WAYS], last_ms: [0; WAYS] }; sets].into(),
-            clicks: vec![Clicks::NONE; sets * WAYS].into(),
-            now: UnixMs(0),
-            evicted: 0,
-        }
+        Self { key, sets: Table::new(sets), clicks: Table::new(sets * WAYS), now: UnixMs(0), evicted: 0 }
     }
 
     /// Counts a click of this actor at this time, and says whether it is one too many. Time does
@@ -133,11 +164,12 @@ impl Activity {
         // So that no click is at the time of an empty place.
         let now_ms = self.now.0.max(1);
         let hash = actor.hash(&self.key);
-        let number = hash as usize & (self.sets.len() - 1);
-        let set = &mut self.sets[number];
+        let sets = self.sets.items_mut();
+        let number = hash as usize & (sets.len() - 1);
+        let set = &mut sets[number];
         let known = set.hashes.iter().zip(&set.last_ms).position(|(&name, &last)| name == hash && last != 0);
         let way = known.unwrap_or_else(|| oldest(&set.last_ms));
-        let clicks = &mut self.clicks[number * WAYS + way];
+        let clicks = &mut self.clicks.items_mut()[number * WAYS + way];
         if known.is_none() {
             self.evicted += u64::from(now_ms.saturating_sub(set.last_ms[way]) < MS_PER_MINUTE);
             clicks.len = 0;
@@ -159,13 +191,13 @@ impl Activity {
     /// Keys there is room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.clicks.len()
+        self.clicks.len
     }
 
     /// Octets of memory it takes, now and ever.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.sets) + size_of_val(&*self.clicks)
+        self.sets.bytes.len() + self.clicks.bytes.len()
     }
 }
 

@@ -15,7 +15,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use aho_corasick::{AhoCorasick, Anchored, Input, StartKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, Input, StartKind};
 use weir_common::time::UnixMs;
 
 use super::prefixes::PrefixList;
@@ -28,6 +28,9 @@ pub const PATTERN_LEN_MAX: usize = 128;
 /// As much of a user agent is looked at: twice what a click can carry, and a bound to the time
 /// that one click takes.
 pub const USER_AGENT_LEN_MAX: usize = 1024;
+/// Patterns of as many octets together are made a table with one step an octet, which takes at most
+/// 256 octets of memory for each of theirs: 16 MiB. More are made a smaller one that is slower.
+const DFA_OCTETS_MAX: usize = 64 << 10;
 /// The most exceptions of one pattern.
 const EXCEPTIONS_MAX: usize = 32;
 
@@ -143,11 +146,20 @@ pub struct PatternList {
     anywhere: AhoCorasick,
     /// Those without exceptions, at the start.
     at_start: AhoCorasick,
-    /// Those with exceptions.
-    qualified: AhoCorasick,
-    /// What is more to say of the latter, by their numbers.
-    conditions: Box<[Condition]>,
+    /// Those with exceptions, which have more to them.
+    qualified: Option<Qualified>,
     version: ListVersion,
+}
+
+/// Patterns with exceptions.
+#[derive(Debug)]
+struct Qualified {
+    /// These and all that are looked for anywhere: nearly every user agent of a person has none of
+    /// them, and is known after one pass.
+    any: AhoCorasick,
+    patterns: AhoCorasick,
+    /// What is more to say of each, by its number.
+    conditions: Box<[Condition]>,
 }
 
 #[derive(Debug)]
@@ -187,13 +199,14 @@ impl PatternList {
         let entries = anywhere.len() + at_start.len() + qualified.len();
         source.bound(entries, PATTERNS_MAX)?;
         let version = source.checked(name, entries, problems, activated_at)?;
-        Ok(Self {
-            anywhere: automaton(&anywhere, StartKind::Unanchored),
-            at_start: automaton(&at_start, StartKind::Anchored),
-            qualified: automaton(&qualified, StartKind::Unanchored),
+        let all = [&anywhere[..], &qualified[..]].concat();
+        let qualified = (!qualified.is_empty()).then(|| Qualified {
+            any: automaton(&all, StartKind::Unanchored),
+            patterns: automaton(&qualified, StartKind::Unanchored),
             conditions: conditions.into(),
-            version,
-        })
+        });
+        let at_start = automaton(&at_start, StartKind::Anchored);
+        Ok(Self { anywhere: automaton(&anywhere, StartKind::Unanchored), at_start, qualified, version })
     }
 
     /// Whether a user agent matches any pattern.
@@ -201,22 +214,16 @@ impl PatternList {
     #[must_use]
     pub fn matches(&self, user_agent: &[u8]) -> bool {
         let at_start = Input::new(user_agent).anchored(Anchored::Yes).earliest(true);
-        matches!(self.at_start.try_find(at_start), Ok(Some(_)))
-            || self.anywhere.is_match(user_agent)
-            || self.matches_qualified(user_agent)
-    }
-
-    fn matches_qualified(&self, user_agent: &[u8]) -> bool {
-        if self.conditions.is_empty() {
-            return false;
+        if matches!(self.at_start.try_find(at_start), Ok(Some(_))) {
+            return true;
         }
-        let mut found = self.qualified.find_overlapping_iter(user_agent);
-        found.any(|found| {
-            self.conditions.get(found.pattern().as_usize()).is_some_and(|condition| {
-                let is_there = !condition.is_at_start || found.start() == 0;
-                is_there && !condition.exceptions.iter().any(|text| has_in_any_case(user_agent, text))
-            })
-        })
+        match &self.qualified {
+            None => self.anywhere.is_match(user_agent),
+            Some(qualified) => {
+                qualified.any.is_match(user_agent)
+                    && (self.anywhere.is_match(user_agent) || qualified.matches(user_agent))
+            }
+        }
     }
 
     /// Which list this is.
@@ -228,7 +235,19 @@ impl PatternList {
     /// Octets of memory it takes, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        [&self.anywhere, &self.at_start, &self.qualified].map(AhoCorasick::memory_usage).iter().sum()
+        let qualified = self.qualified.iter().flat_map(|qualified| [&qualified.any, &qualified.patterns]);
+        [&self.anywhere, &self.at_start].into_iter().chain(qualified).map(AhoCorasick::memory_usage).sum()
+    }
+}
+
+impl Qualified {
+    fn matches(&self, user_agent: &[u8]) -> bool {
+        self.patterns.find_overlapping_iter(user_agent).any(|found| {
+            self.conditions.get(found.pattern().as_usize()).is_some_and(|condition| {
+                let is_there = !condition.is_at_start || found.start() == 0;
+                is_there && !condition.exceptions.iter().any(|text| has_in_any_case(user_agent, text))
+            })
+        })
     }
 }
 
@@ -240,8 +259,12 @@ fn has_in_any_case(text: &[u8], part: &[u8]) -> bool {
 /// # Panics
 /// Never: the bounds on patterns keep it far below two thousand million states.
 fn automaton(patterns: &[&str], start: StartKind) -> AhoCorasick {
+    let octets: usize = patterns.iter().map(|pattern| pattern.len()).sum();
+    let kind = (octets <= DFA_OCTETS_MAX).then_some(AhoCorasickKind::DFA);
     let mut builder = AhoCorasick::builder();
-    let built = builder.ascii_case_insensitive(true).start_kind(start).build(patterns);
+    // Nothing is rare enough in user agents for a search ahead to pay.
+    let built =
+        builder.ascii_case_insensitive(true).prefilter(false).start_kind(start).kind(kind).build(patterns);
     built.expect("patterns within the bounds of a list have fewer states than there can be")
 }
 

@@ -38,10 +38,10 @@ pub mod rx;
 pub mod stats;
 /// Loads the XDP program and owns the BPF maps.
 pub mod steer;
-/// General invalid traffic: lists, the known-bad-actor filter, robots, geography, activity.
-pub mod traffic;
 /// The terminal view of a running daemon.
 pub mod top;
+/// General invalid traffic: lists, the known-bad-actor filter, robots, geography, activity.
+pub mod traffic;
 /// The io_uring layer: rings, provided buffers, operations. Safe on its outside.
 pub mod uring;
 /// The pinned loop that ties the rooms together, and the rings between workers.

@@ -2,7 +2,7 @@
 //!
 //! It is read on the control side, whole, before anybody judges by it: a list with one wrong line
 //! replaces nothing. Whoever judges gets it by publishing
-//! (as `rx::http::reload` does), so no click is judged half by an old list
+//! ([`crate::published`]), so no click is judged half by an old list
 //! and half by a new one.
 
 use std::fmt;

@@ -31,8 +31,6 @@ const LINES_MAX: u64 = 1 << 28;
 const SHARD_LINES: u64 = 1 << 21;
 /// Hashes of a partition that are written to the spill at once: 64 KiB.
 const CHUNK_HASHES: usize = 8192;
-/// As many hashes are gathered before those that stand twice are thrown out.
-const GATHERED_MAX: usize = 2 * SHARD_LINES as usize;
 /// Problems after which a list is not read any further.
 const PROBLEMS_MAX: usize = 100;
 /// How often progress is told while a list is read.
@@ -107,8 +105,19 @@ pub fn build(
     built_at: UnixMs,
     told: &mut dyn FnMut(Progress),
 ) -> Result<Summary, BuildError> {
+    build_in_shards(list, out, built_at, told, SHARD_LINES)
+}
+
+/// The same with another size of shards.
+pub(super) fn build_in_shards(
+    list: &Path,
+    out: &Path,
+    built_at: UnixMs,
+    told: &mut dyn FnMut(Progress),
+    shard_lines: u64,
+) -> Result<Summary, BuildError> {
     let partial = Partial::create(out)?;
-    let mut spill = Spill::create(out)?;
+    let mut spill = Spill::create(out, shard_lines)?;
     let read = read_list(list, &mut spill, told)?;
     spill.flush()?;
     let mut header = Header::new();
@@ -186,10 +195,12 @@ struct Spill {
     chunks: Vec<Vec<(u64, usize)>>,
     len: u64,
     lines: u64,
+    /// About as many lines go into a shard.
+    shard_lines: u64,
 }
 
 impl Spill {
-    fn create(out: &Path) -> Result<Self, BuildError> {
+    fn create(out: &Path, shard_lines: u64) -> Result<Self, BuildError> {
         let path = beside(out, ".spill");
         let failed = |source| BuildError::Write { path: path.clone(), source };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
@@ -197,7 +208,7 @@ impl Spill {
         // Without a name it is gone with the process, however that ends.
         fs::remove_file(&path).map_err(failed)?;
         let open = (0..PARTITIONS).map(|_| Vec::with_capacity(CHUNK_HASHES)).collect();
-        Ok(Self { file, path, open, chunks: vec![Vec::new(); PARTITIONS], len: 0, lines: 0 })
+        Ok(Self { file, path, open, chunks: vec![Vec::new(); PARTITIONS], len: 0, lines: 0, shard_lines })
     }
 
     fn add(&mut self, hash: u64) -> Result<(), BuildError> {
@@ -228,16 +239,18 @@ impl Spill {
 
     /// Into how many shards the lines go: a power of two, so that a shard is whole partitions.
     fn shards(&self) -> usize {
-        let wanted = self.lines.div_ceil(SHARD_LINES).max(1) as usize;
+        let wanted = self.lines.div_ceil(self.shard_lines).max(1) as usize;
         wanted.next_power_of_two().min(PARTITIONS)
     }
 
     /// All different hashes of a shard, in order.
     fn read(&self, shard: usize, of: usize, hashes: &mut Vec<u64>) -> io::Result<()> {
         hashes.clear();
+        // When so many are gathered, those that stand twice are thrown out.
+        let gathered_max = 2 * self.shard_lines as usize;
         let each = PARTITIONS / of;
         for &(start, len) in self.chunks[shard * each..][..each].iter().flatten() {
-            if hashes.len() + len > GATHERED_MAX {
+            if hashes.len() + len > gathered_max {
                 hashes.sort_unstable();
                 hashes.dedup();
             }

@@ -103,7 +103,23 @@ proptest! {
     }
 }
 
-/// A million keys, more than one shard would do as well; ten million others.
+#[test]
+fn a_list_of_many_shards_that_names_everybody_thrice_is_built_like_a_small_one() {
+    let place = Place::new();
+    let list: String = (0..3).flat_map(|_| 1..=100_000).map(|key| format!("{key}\n")).collect();
+    fs::write(place.list(), list).unwrap();
+    let mut steps = Vec::new();
+    let mut told = |progress| steps.push(progress);
+    let summary =
+        super::build::build_in_shards(&place.list(), &place.filter(), UnixMs(7), &mut told, 5_000).unwrap();
+    assert_eq!((summary.lines, summary.actors), (300_000, 100_000));
+    assert_eq!(steps.last(), Some(&Progress::Built { shards: 64, of: 64 }));
+    let filter = place.open().unwrap();
+    assert!((1..=100_000).all(|key| filter.contains(&user(key))));
+    let wrong = (100_001..=1_100_000).filter(|&key| filter.contains(&user(key))).count();
+    assert!(wrong < 500, "{wrong} of a million; 244 are to be expected");
+}
+
 #[test]
 fn of_a_million_none_is_missed_and_of_ten_million_others_at_most_one_in_a_thousand_is_taken_for_one() {
     const LISTED: u64 = 1_000_000;

@@ -50,13 +50,13 @@ impl Default for Limits {
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Clicks {
-    /// Times in ms, modulo 65,536; a click before the last is at most a minute older than it, so
-    /// they can be told apart.
-    at_ms: [u16; REMEMBERED],
-    /// Where the next one goes.
+    /// Where the next one goes. First, so that the line of who clicks seldom is the only one.
     next: u8,
     /// How many there are, none of them a minute or more before the last.
     len: u8,
+    /// Times in ms, modulo 65,536; a click before the last is at most a minute older than it, so
+    /// they can be told apart.
+    at_ms: [u16; REMEMBERED],
 }
 
 // A minute before the last click is still another number.
@@ -102,6 +102,9 @@ struct Set {
     last_ms: [u64; WAYS],
 }
 
+/// Why bytes of a table are always items.
+const WHOLE: &str = "the kernel aligns to pages, and the length is whole items";
+
 /// Items in memory that is zero until it is used, on huge pages where the kernel has them: a click
 /// touches places that nothing before it was near to, and small pages would cost it as many
 /// address look-ups.
@@ -112,7 +115,7 @@ struct Table<T> {
     items: PhantomData<T>,
 }
 
-impl<T: FromBytes + IntoBytes + KnownLayout> Table<T> {
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Table<T> {
     /// # Panics
     /// When the kernel refuses the address space.
     fn new(len: usize) -> Self {
@@ -129,9 +132,13 @@ impl<T: FromBytes + IntoBytes + KnownLayout> Table<T> {
     }
 
     #[inline(always)]
+    fn items(&self) -> &[T] {
+        <[T]>::ref_from_bytes(&self.bytes).expect(WHOLE)
+    }
+
+    #[inline(always)]
     fn items_mut(&mut self) -> &mut [T] {
-        <[T]>::mut_from_bytes(&mut self.bytes)
-            .expect("the kernel aligns to pages, and the length is whole items")
+        <[T]>::mut_from_bytes(&mut self.bytes).expect(WHOLE)
     }
 }
 
@@ -160,10 +167,39 @@ impl Activity {
     /// not run backwards here: an earlier one counts as the latest seen.
     #[inline]
     pub fn is_too_much(&mut self, actor: &ActorKey, at: UnixMs, limits: Limits) -> bool {
+        self.count(self.name(actor), at, limits)
+    }
+
+    /// The name of an actor in this table.
+    #[inline]
+    pub(super) const fn name(&self, actor: &ActorKey) -> u64 {
+        actor.hash(&self.key)
+    }
+
+    /// Looks ahead at where a name is, so that its memory is on its way when it is counted. Gives
+    /// what nobody needs: without it the compiler would leave the look out.
+    #[inline]
+    pub(super) fn look_at_set(&self, name: u64) -> u64 {
+        let sets = self.sets.items();
+        let set = &sets[name as usize & (sets.len() - 1)];
+        set.hashes[0] ^ set.last_ms[0]
+    }
+
+    /// The same of its clicks, once its set is here.
+    #[inline]
+    pub(super) fn look_at_clicks(&self, name: u64) -> u8 {
+        let sets = self.sets.items();
+        let number = name as usize & (sets.len() - 1);
+        let way = sets[number].hashes.iter().position(|&other| other == name);
+        self.clicks.items()[number * WAYS + way.unwrap_or_else(|| oldest(&sets[number].last_ms))].len
+    }
+
+    /// [`Self::is_too_much`] of a name.
+    #[inline]
+    pub(super) fn count(&mut self, hash: u64, at: UnixMs, limits: Limits) -> bool {
         self.now = self.now.max(at);
         // So that no click is at the time of an empty place.
         let now_ms = self.now.0.max(1);
-        let hash = actor.hash(&self.key);
         let sets = self.sets.items_mut();
         let number = hash as usize & (sets.len() - 1);
         let set = &mut sets[number];

@@ -2,8 +2,9 @@
 //! one, and never lets a sender know.
 //!
 //! [`Lists`] are read on the control side, checked whole and published as one immutable value.
-//! [`judge`] is a function over values: it does not allocate, wait, read a clock or touch a file.
-//! What it cannot know from one click alone stands in [`Activity`], which its owner hands in.
+//! [`judge`] is a function over values: it does not wait, read a clock or touch a file, and does
+//! not allocate once its output has room. What it cannot know from one click alone stands in a
+//! [`Memory`], which its owner hands in.
 //! Nothing here knows sockets, the wire, or the ledger, and no address leaves it.
 //!
 //! Start reading at [`judge`]. [`prefixes`] finds the longest prefix of an address,
@@ -18,13 +19,19 @@ pub mod prefixes;
 pub mod robots;
 pub mod source;
 
+mod agents;
 mod flags;
 mod lists;
 
+use core::hint::black_box;
 use std::net::IpAddr;
 
 use weir_common::reason::Reason;
+use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
+
+use agents::Agents;
+use prefixes::PrefixList;
 
 pub use activity::{Activity, Limits};
 pub use actors::ActorKey;
@@ -53,37 +60,112 @@ pub struct Facts<'a> {
     pub is_prefetch: bool,
 }
 
-/// Everything that speaks against a click. All checks are made, whatever the first ones find, so
-/// the flags of a row are complete; [`Flags::reason`] is the one to count it under.
-///
-/// Tests and prefetches do not count as activity: nobody clicked.
-#[must_use]
-pub fn judge(lists: &Lists, activity: &mut Activity, facts: &Facts<'_>) -> Flags {
-    let flags =
-        Flags::NONE.with(Reason::TestTraffic, facts.is_test).with(Reason::Prefetch, facts.is_prefetch);
-    let flags = flags.with(Reason::Robot, lists.robots.judge(facts.address, facts.user_agent).is_robot());
-    let flags = match facts.address {
-        Some(address) => judge_address(lists, flags, address, facts.country),
-        None => flags,
-    };
-    let actors = [facts.address.map(ActorKey::address), ActorKey::user(facts.user_key)];
-    let counts = !facts.is_test && !facts.is_prefetch;
-    actors.iter().flatten().fold(flags, |flags, actor| {
-        let is_bad = lists.bad_actors.as_ref().is_some_and(|filter| filter.contains(actor));
-        let is_too_much = counts && activity.is_too_much(actor, facts.received_at, lists.activity);
-        flags.with(Reason::BadActor, is_bad).with(Reason::Activity, is_too_much)
-    })
+/// What one owner remembers between clicks. Of fixed size.
+#[derive(Debug)]
+pub struct Memory {
+    activity: Activity,
+    agents: Agents,
+    /// The rules that `agents` is of.
+    rules: u32,
 }
 
+impl Memory {
+    /// With room for the activity of this many users and addresses, some 220 octets each; `secret`
+    /// should be another at every start.
+    #[must_use]
+    pub fn new(keys: usize, secret: SipKey) -> Self {
+        Self { activity: Activity::new(keys, secret), agents: Agents::new(), rules: 0 }
+    }
+
+    /// The activity, for who reports on it.
+    #[must_use]
+    pub const fn activity(&self) -> &Activity {
+        &self.activity
+    }
+}
+
+/// Clicks that are judged together: while one waits for its memory the next are under way. More do
+/// not fit what a core has under way.
+const LANES: usize = 32;
+
+/// Everything that speaks against each click, one set of flags each, in order, appended to `out`.
+/// All checks are made, whatever the first ones find, so the flags of a row are complete;
+/// [`Flags::reason`] is the one to count it under.
+///
+/// Tests and prefetches do not count as activity: nobody clicked.
+pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut Vec<Flags>) {
+    let rules = lists.rules_version();
+    if rules != memory.rules {
+        memory.agents.clear();
+        memory.rules = rules;
+    }
+    out.reserve(facts.len());
+    for group in facts.chunks(LANES) {
+        let mut found = [Flags::NONE; LANES];
+        for (flags, facts) in found.iter_mut().zip(group) {
+            *flags = judge_alone(lists, &mut memory.agents, facts);
+        }
+        if let Some(filter) = &lists.bad_actors {
+            for (flags, facts) in found.iter_mut().zip(group) {
+                let is_bad = facts.actors().iter().flatten().any(|actor| filter.contains(actor));
+                *flags = flags.with(Reason::BadActor, is_bad);
+            }
+        }
+        judge_activity(lists.activity, &mut memory.activity, group, &mut found);
+        out.extend_from_slice(&found[..group.len()]);
+    }
+}
+
+/// What can be said of a click by its own fields and small tables.
 #[inline]
-fn judge_address(lists: &Lists, flags: Flags, address: IpAddr, country: [u8; 2]) -> Flags {
-    let is_in =
-        |list: &Option<prefixes::PrefixList>| list.as_ref().is_some_and(|list| list.contains(address));
-    let is_elsewhere = lists.geography.as_ref().is_some_and(|table| table.contradicts(address, country));
+fn judge_alone(lists: &Lists, agents: &mut Agents, facts: &Facts<'_>) -> Flags {
+    let by_agent = agents.judge(&lists.robots, facts.user_agent);
+    let is_robot = lists.robots.with_address(by_agent, facts.address).is_robot();
+    let flags = Flags::NONE
+        .with(Reason::TestTraffic, facts.is_test)
+        .with(Reason::Prefetch, facts.is_prefetch)
+        .with(Reason::Robot, is_robot);
+    let Some(address) = facts.address else { return flags };
+    let is_in = |list: &Option<PrefixList>| list.as_ref().is_some_and(|list| list.contains(address));
+    let is_elsewhere =
+        lists.geography.as_ref().is_some_and(|table| table.contradicts(address, facts.country));
     flags
         .with(Reason::DataCentre, is_in(&lists.data_centres))
         .with(Reason::BadPrefix, is_in(&lists.bad_prefixes))
         .with(Reason::ImpossibleGeography, is_elsewhere)
+}
+
+fn judge_activity(limits: Limits, activity: &mut Activity, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+    let mut names = [[None; 2]; LANES];
+    let mut looked = 0;
+    for (names, facts) in names.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
+        *names = facts.actors().map(|actor| actor.map(|actor| activity.name(&actor)));
+        looked ^= names.iter().flatten().fold(0, |looked, &name| looked ^ activity.look_at_set(name));
+    }
+    for &name in names.iter().flatten().flatten() {
+        looked ^= u64::from(activity.look_at_clicks(name));
+    }
+    black_box(looked);
+    for ((flags, names), facts) in found.iter_mut().zip(&names).zip(group) {
+        for &name in names.iter().flatten() {
+            let is_too_much = activity.count(name, facts.received_at, limits);
+            *flags = flags.with(Reason::Activity, is_too_much);
+        }
+    }
+}
+
+impl Facts<'_> {
+    /// Whose click it is: by address and by user key.
+    #[inline]
+    fn actors(&self) -> [Option<ActorKey>; 2] {
+        [self.address.map(ActorKey::address), ActorKey::user(self.user_key)]
+    }
+
+    /// Whether somebody clicked.
+    #[inline]
+    const fn is_activity(&self) -> bool {
+        !self.is_test && !self.is_prefetch
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,24 @@ impl Robots {
     #[inline]
     #[must_use]
     pub fn judge(&self, address: Option<IpAddr>, user_agent: UserAgent<'_>) -> Verdict {
+        self.with_address(self.judge_agent(user_agent), address)
+    }
+
+    /// The verdict by user agent, and by address where that comes first in the order.
+    #[inline]
+    #[must_use]
+    pub fn with_address(&self, by_agent: Verdict, address: Option<IpAddr>) -> Verdict {
+        let is_listed = |addresses: &PrefixList| address.is_some_and(|address| addresses.contains(address));
+        match by_agent {
+            Verdict::CustomValid | Verdict::CustomRobot => by_agent,
+            _ if self.addresses.as_ref().is_some_and(is_listed) => Verdict::RobotAddress,
+            _ => by_agent,
+        }
+    }
+
+    /// Judges a user agent alone.
+    #[must_use]
+    pub fn judge_agent(&self, user_agent: UserAgent<'_>) -> Verdict {
         let text = match user_agent {
             UserAgent::Sent(text) => &text[..text.len().min(USER_AGENT_LEN_MAX)],
             UserAgent::Absent | UserAgent::Unasked => b"",
@@ -103,11 +121,6 @@ impl Robots {
         }
         if has(&self.custom_robots) {
             return Verdict::CustomRobot;
-        }
-        if let (Some(addresses), Some(address)) = (&self.addresses, address)
-            && addresses.contains(address)
-        {
-            return Verdict::RobotAddress;
         }
         if user_agent == UserAgent::Unasked || !self.judges_user_agents() {
             return Verdict::Valid;

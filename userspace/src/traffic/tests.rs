@@ -2,7 +2,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use weir_common::siphash::SipKey;
 
 use super::*;
 
@@ -46,8 +45,15 @@ impl Folder {
     }
 }
 
-fn activity() -> Activity {
-    Activity::new(1_024, SipKey::from_bytes([5; 16]))
+fn memory() -> Memory {
+    Memory::new(1_024, SipKey::from_bytes([5; 16]))
+}
+
+fn judge_one(lists: &Lists, memory: &mut Memory, facts: &Facts<'_>) -> Flags {
+    let mut out = Vec::new();
+    judge(lists, memory, &[*facts], &mut out);
+    assert_eq!(out.len(), 1);
+    out[0]
 }
 
 /// A click that nothing speaks against.
@@ -65,7 +71,7 @@ fn clean() -> Facts<'static> {
 
 #[track_caller]
 fn finds(facts: Facts<'_>, expected: &[Reason]) {
-    let flags = judge(&Folder::new().lists(), &mut activity(), &facts);
+    let flags = judge_one(&Folder::new().lists(), &mut memory(), &facts);
     assert_eq!(flags.reasons().collect::<Vec<_>>(), expected);
     assert_eq!(flags.reason(), expected.first().copied().unwrap_or(Reason::None));
 }
@@ -113,32 +119,74 @@ fn an_own_pattern_of_valid_user_agents_speaks_for_a_robot_and_for_nothing_else()
 fn the_eleventh_click_of_a_second_is_flagged_by_user_and_by_address() {
     let (lists, users) = (Folder::new().lists(), [7; 11]);
     let addresses = |n: u8| Some([198, 51, 100, n].into());
-    let mut by_user = activity();
+    let mut by_user = memory();
     let judged = users.iter().zip(1..).map(|(&user_key, n)| {
-        judge(&lists, &mut by_user, &Facts { user_key, address: addresses(n), ..clean() })
+        judge_one(&lists, &mut by_user, &Facts { user_key, address: addresses(n), ..clean() })
     });
     assert_eq!(judged.map(Flags::reason).position(|reason| reason == Reason::Activity), Some(10));
-    let mut by_address = activity();
-    let judged = (1..=11).map(|user_key| judge(&lists, &mut by_address, &Facts { user_key, ..clean() }));
+    let mut by_address = memory();
+    let judged = (1..=11).map(|user_key| judge_one(&lists, &mut by_address, &Facts { user_key, ..clean() }));
     assert_eq!(judged.map(Flags::reason).position(|reason| reason == Reason::Activity), Some(10));
+}
+
+#[test]
+fn clicks_judged_together_are_judged_as_one_by_one() {
+    let folder = Folder::new();
+    let (lists, mut together, mut alone) = (folder.lists(), memory(), memory());
+    let agents: [&[u8]; 4] = [BROWSER, b"curl/8", b"Firefox/1 bot", b""];
+    let clicks: Vec<_> = (0..500_u32)
+        .map(|n| Facts {
+            address: (n % 7 != 0).then(|| [[198, 51, 100], [192, 0, 2]][(n % 11 == 0) as usize]).map(|net| {
+                let [a, b, c] = net;
+                [a, b, c, (n % 160) as u8].into()
+            }),
+            user_agent: UserAgent::Sent(agents[(n % 13 % 4) as usize]),
+            country: [*b"DE", *b"FR", [0, 0]][(n % 3) as usize],
+            user_key: u64::from(n % 5),
+            received_at: UnixMs(NOW.0 + u64::from(n) * 5),
+            is_test: n % 17 == 0,
+            is_prefetch: n % 19 == 0,
+        })
+        .collect();
+    let mut found = Vec::new();
+    clicks.chunks(77).for_each(|clicks| judge(&lists, &mut together, clicks, &mut found));
+    let expected: Vec<_> = clicks.iter().map(|click| judge_one(&lists, &mut alone, click)).collect();
+    assert_eq!(found, expected);
+    let seen = found.iter().fold(0, |seen, flags| seen | flags.bits());
+    assert_eq!(seen, u8::MAX, "every reason was there");
+}
+
+#[test]
+fn a_user_agent_is_judged_anew_under_other_lists() {
+    let folder = Folder::new();
+    let (settings, mut memory) = (folder.settings(), memory());
+    let before = Lists::load(&settings, NOW).unwrap();
+    assert!(judge_one(&before, &mut memory, &clean()).is_empty());
+    folder.write("robots", "firefox\n");
+    let after = Lists::load(&settings, NOW).unwrap();
+    assert_eq!(judge_one(&after, &mut memory, &clean()).reason(), Reason::Robot);
+    assert!(judge_one(&before, &mut memory, &clean()).is_empty());
 }
 
 #[test]
 fn tests_and_prefetches_are_no_activity() {
-    let (lists, mut activity) = (Folder::new().lists(), activity());
+    let (lists, mut activity) = (Folder::new().lists(), memory());
     for n in 0..100 {
         let facts = Facts { is_test: n % 2 == 0, is_prefetch: n % 2 == 1, ..clean() };
-        assert!(!judge(&lists, &mut activity, &facts).contains(Reason::Activity));
+        assert!(!judge_one(&lists, &mut activity, &facts).contains(Reason::Activity));
     }
-    assert!(judge(&lists, &mut activity, &clean()).is_empty());
+    assert!(judge_one(&lists, &mut activity, &clean()).is_empty());
 }
 
 #[test]
 fn without_lists_only_activity_and_what_the_sender_says_are_judged() {
-    let (lists, mut activity) = (Lists::load(&Settings::default(), NOW).unwrap(), activity());
+    let (lists, mut activity) = (Lists::load(&Settings::default(), NOW).unwrap(), memory());
     let robot = Facts { user_agent: UserAgent::Absent, country: *b"FR", ..clean() };
-    assert!(judge(&lists, &mut activity, &robot).is_empty());
-    assert_eq!(judge(&lists, &mut activity, &Facts { is_test: true, ..robot }).reason(), Reason::TestTraffic);
+    assert!(judge_one(&lists, &mut activity, &robot).is_empty());
+    assert_eq!(
+        judge_one(&lists, &mut activity, &Facts { is_test: true, ..robot }).reason(),
+        Reason::TestTraffic
+    );
     assert_eq!(lists.versions().count(), 0);
 }
 

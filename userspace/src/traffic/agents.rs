@@ -1,0 +1,100 @@
+//! What was found of user agents that came lately.
+//!
+//! Most clicks have one of a few hundred user agents, and looking through one for all patterns
+//! costs as much as everything else together. So verdicts are remembered with the whole text: one
+//! is found only for the very same octets, never for others with the same hash.
+
+use super::robots::{Robots, UserAgent, Verdict};
+
+/// Places, each for the one text that came last of those that fall to it. All take 256 KiB: they
+/// stay in a core's nearer caches, and are more than the user agents that make up most traffic.
+const PLACES: usize = 1024;
+/// The longest text that is remembered; nearly all are shorter.
+const TEXT_LEN_MAX: usize = 252;
+
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Place {
+    /// None while the place is empty.
+    verdict: Option<Verdict>,
+    len: u16,
+    text: [u8; TEXT_LEN_MAX],
+}
+
+const _: () = assert!(size_of::<Place>() == 256);
+
+/// Verdicts on the user agents that came lately, under one set of lists.
+#[derive(Debug)]
+pub(super) struct Agents {
+    places: Box<[Place]>,
+}
+
+impl Agents {
+    pub(super) fn new() -> Self {
+        let empty = Place { verdict: None, len: 0, text: [0; TEXT_LEN_MAX] };
+        Self { places: vec![empty; PLACES].into() }
+    }
+
+    /// Forgets all: the lists are others.
+    pub(super) fn clear(&mut self) {
+        self.places.iter_mut().for_each(|place| place.verdict = None);
+    }
+
+    /// What [`Robots::judge_agent`] finds.
+    #[inline]
+    pub(super) fn judge(&mut self, robots: &Robots, user_agent: UserAgent<'_>) -> Verdict {
+        let UserAgent::Sent(text) = user_agent else { return robots.judge_agent(user_agent) };
+        if text.len() > TEXT_LEN_MAX {
+            return robots.judge_agent(user_agent);
+        }
+        let place = &mut self.places[crc32c::crc32c(text) as usize % PLACES];
+        if let Some(verdict) = place.verdict
+            && place.text[..usize::from(place.len)] == *text
+        {
+            return verdict;
+        }
+        let verdict = robots.judge_agent(user_agent);
+        place.text[..text.len()].copy_from_slice(text);
+        place.len = text.len() as u16;
+        place.verdict = Some(verdict);
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use weir_common::time::UnixMs;
+
+    use super::*;
+    use crate::traffic::robots::PatternList;
+    use crate::traffic::source::Source;
+
+    #[test]
+    fn a_verdict_is_remembered_for_the_very_same_text_alone() {
+        let list = Source::from_bytes(Path::new("a"), b"bot\n".to_vec()).unwrap();
+        let list = PatternList::read("robots", &list, UnixMs(0)).unwrap();
+        let robots = Robots { known_robots: Some(list), ..Robots::default() };
+        let mut agents = Agents::new();
+        // Many more than there are places, so each place has had several.
+        for round in 0..3 {
+            for n in 0..5_000 {
+                let kind = if n % 3 == 0 { "bot" } else { "person" };
+                let text = format!("{kind}{n:>width$}", width = n % 300);
+                let sent = UserAgent::Sent(text.as_bytes());
+                assert_eq!(agents.judge(&robots, sent), robots.judge_agent(sent), "{round} {text}");
+                assert_eq!(agents.judge(&robots, sent), robots.judge_agent(sent), "{round} {text}");
+            }
+        }
+        for other in [UserAgent::Absent, UserAgent::Unasked, UserAgent::Sent(b"")] {
+            assert_eq!(agents.judge(&robots, other), robots.judge_agent(other));
+        }
+        // Under other lists it is forgotten, and not before: that is its owner's part.
+        let sent = UserAgent::Sent(b"bot");
+        assert_eq!(agents.judge(&robots, sent), Verdict::KnownRobot);
+        assert_eq!(agents.judge(&Robots::default(), sent), Verdict::KnownRobot);
+        agents.clear();
+        assert_eq!(agents.judge(&Robots::default(), sent), Verdict::Valid);
+    }
+}

@@ -30,6 +30,7 @@ use weir_common::reason::Reason;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 
+use actors::ActorFilter;
 use agents::Agents;
 use prefixes::PrefixList;
 
@@ -106,10 +107,7 @@ pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut 
             *flags = judge_alone(lists, &mut memory.agents, facts);
         }
         if let Some(filter) = &lists.bad_actors {
-            for (flags, facts) in found.iter_mut().zip(group) {
-                let is_bad = facts.actors().iter().flatten().any(|actor| filter.contains(actor));
-                *flags = flags.with(Reason::BadActor, is_bad);
-            }
+            judge_actors(filter, group, &mut found);
         }
         judge_activity(lists.activity, &mut memory.activity, group, &mut found);
         out.extend_from_slice(&found[..group.len()]);
@@ -135,12 +133,26 @@ fn judge_alone(lists: &Lists, agents: &mut Agents, facts: &Facts<'_>) -> Flags {
         .with(Reason::ImpossibleGeography, is_elsewhere)
 }
 
+/// Names first and memory after them: short loops keep more of it on its way.
+fn judge_actors(filter: &ActorFilter, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+    let mut names = [[None; 2]; LANES];
+    for (names, facts) in names.iter_mut().zip(group) {
+        *names = facts.actors().map(|actor| actor.map(|actor| filter.name(&actor)));
+    }
+    for (flags, names) in found.iter_mut().zip(&names) {
+        let is_bad = names.map(|name| name.is_some_and(|name| filter.contains_name(name)));
+        *flags = flags.with(Reason::BadActor, is_bad[0] | is_bad[1]);
+    }
+}
+
 fn judge_activity(limits: Limits, activity: &mut Activity, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
     let mut names = [[None; 2]; LANES];
-    let mut looked = 0;
     for (names, facts) in names.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
         *names = facts.actors().map(|actor| actor.map(|actor| activity.name(&actor)));
-        looked ^= names.iter().flatten().fold(0, |looked, &name| looked ^ activity.look_at_set(name));
+    }
+    let mut looked = 0;
+    for &name in names.iter().flatten().flatten() {
+        looked ^= activity.look_at_set(name);
     }
     for &name in names.iter().flatten().flatten() {
         looked ^= u64::from(activity.look_at_clicks(name));

@@ -177,10 +177,22 @@ impl ActorFilter {
     #[inline]
     #[must_use]
     pub fn contains(&self, actor: &ActorKey) -> bool {
-        let hash = actor.hash(&self.key);
-        let place = ((u128::from(hash) * self.table.len() as u128) >> 64) as usize;
+        self.contains_name(self.name(actor))
+    }
+
+    /// The name of an actor in this filter.
+    #[inline]
+    pub(in crate::traffic) const fn name(&self, actor: &ActorKey) -> u64 {
+        actor.hash(&self.key)
+    }
+
+    /// [`Self::contains`] of a name. So short that a core has many of them under way at once, when
+    /// the names are worked out before.
+    #[inline]
+    pub(in crate::traffic) fn contains_name(&self, name: u64) -> bool {
+        let place = ((u128::from(name) * self.table.len() as u128) >> 64) as usize;
         match (self.table.get(place), &self.fingerprints) {
-            (Some(shard), Some(fingerprints)) => fuse::contains(shard, fingerprints, hash),
+            (Some(shard), Some(fingerprints)) => fuse::contains(shard, fingerprints, name),
             _ => false,
         }
     }

@@ -147,7 +147,7 @@ fn body(extension: &[u8]) -> Vec<u8> {
             outcome: 0,
             reason: 0,
             flags: 0,
-            reserved: 0,
+            traffic: 0,
             click,
         };
         body.extend_from_slice(row.as_bytes());

@@ -21,6 +21,7 @@ use weir::journal::disk::{System, create_segment};
 use weir::journal::{BlockBuilder, DiskBudget, Folder, Journal, JournalConfig, recover};
 use weir::ledger::{Decision, Entry};
 use weir::stats::{OwnStats, WorkerStats};
+use weir::traffic::Flags;
 use weir::uring::{Completion, Settings};
 use weir::worker::book::{BATCH_DATAGRAMS, BLOCK_BYTES, Book};
 use weir::worker::commit::JournalShell;
@@ -130,7 +131,7 @@ fn click(n: u64) -> Click {
 
 const ACCEPTED: Decision = Decision { outcome: Outcome::Accepted, reason: Reason::None };
 const ADMITTED: Admitted =
-    Admitted { minute: Minute(28_333_333), row_flags: 0, filter: Reason::None, late: false };
+    Admitted { minute: Minute(28_333_333), row_flags: 0, traffic: Flags::NONE, late: false };
 const AT: UnixMs = UnixMs(1_700_000_000_000);
 
 /// How fast blocks are filled and sealed, without a disk.

@@ -29,6 +29,7 @@ use weir::journal::{
 };
 use weir::journal::{Place, SegmentId};
 use weir::ledger::Decision;
+use weir::traffic::Flags;
 use weir::worker::shard_map::ShardMap;
 use weir_common::id::{BlockSeq, Epoch, ImpressionId, Issuer, KeyId, NodeId, WorkerId};
 use weir_common::reason::{Outcome, Reason};
@@ -248,7 +249,7 @@ impl Writer {
         if !self.builder.is_open() {
             self.builder.begin(self.journal.next_identity(), now);
         }
-        let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+        let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
         let decision = Decision { outcome: Outcome::Accepted, reason: Reason::None };
         Ok(self.builder.push(now, &admitted, &decision, click, &[])?)
     }

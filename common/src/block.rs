@@ -52,8 +52,22 @@ pub struct BlockHeader {
     /// How many clicks met each outcome since the block before it, by outcome number. Accepted,
     /// repeat, late and filtered are this block's rows; the others have no rows.
     pub outcomes: [U32; OUTCOMES],
+    /// The version of the traffic rules that judged its rows; 0 is version 1, of before it was named here.
+    pub rules: U32,
     /// Reserved, zero.
-    pub reserved: [u8; 40],
+    pub reserved: [u8; 36],
     /// CRC-32C of the header bytes before this field.
     pub header_crc: U32,
+}
+
+/// The version of the traffic rules of a node without lists and limits: what the click says of itself.
+pub const PLAIN_RULES: u32 = 1;
+
+impl BlockHeader {
+    /// The version of the traffic rules that judged its rows.
+    #[must_use]
+    pub const fn rules(&self) -> u32 {
+        let rules = self.rules.get();
+        if rules == 0 { PLAIN_RULES } else { rules }
+    }
 }

@@ -23,8 +23,9 @@ pub struct Row {
     pub reason: u8,
     /// [`row_flags`].
     pub flags: u8,
-    /// Reserved, zero.
-    pub reserved: u8,
+    /// Every reason of class filtered that holds, bit n for reason number
+    /// [`crate::reason::FIRST_FILTERED`] + n; `reason` is the first of them.
+    pub traffic: u8,
     /// The click as it came.
     pub click: Click,
 }

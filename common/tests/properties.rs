@@ -144,7 +144,7 @@ fn row() -> impl Strategy<Value = (Row, Vec<u8>)> {
                 outcome: outcome as u8,
                 reason: if filtered { FIRST_FILTERED + slot } else { 0 },
                 flags,
-                reserved: 0,
+                traffic: 0,
                 click,
             };
             (row, extension)

@@ -60,6 +60,12 @@ pub struct Shared<T> {
 }
 
 impl<T> Shared<T> {
+    /// Whether a newer value was published.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.published.version.load(Ordering::Acquire) != self.version
+    }
+
     /// The value as it was last [got](Self::get).
     #[must_use]
     pub fn current(&self) -> &T {

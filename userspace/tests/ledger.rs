@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use weir::admission::{self, Admission, Admitted, Arrival, Judgement, KeyRing, SigningKey};
 use weir::ledger::{Agreement, Decision, Entry, Ledger, Settings};
+use weir::traffic::Flags;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::reason::{Outcome, Reason};
@@ -120,7 +121,7 @@ fn row(entry: &Entry, decision: Decision) -> Row {
         outcome: decision.outcome as u8,
         reason: decision.reason as u8,
         flags: entry.admitted.row_flags,
-        reserved: 0,
+        traffic: 0,
         click: *entry.click,
     }
 }
@@ -141,7 +142,7 @@ impl Known {
     fn outcome(&self, entry: &Entry) -> Outcome {
         match () {
             () if self.seen.contains(&entry.click.ordinal) => Outcome::Duplicate,
-            () if entry.admitted.filter != Reason::None => Outcome::Filtered,
+            () if !entry.admitted.traffic.is_empty() => Outcome::Filtered,
             () if entry.admitted.late => Outcome::Late,
             () if self.counted => Outcome::Repeat,
             () => Outcome::Accepted,
@@ -168,7 +169,8 @@ impl Oracle {
             *known = fresh;
         }
         let outcome = known.outcome(entry);
-        let reason = if outcome == Outcome::Filtered { entry.admitted.filter } else { Reason::None };
+        let reason =
+            if outcome == Outcome::Filtered { entry.admitted.traffic.reason() } else { Reason::None };
         let decision = Decision { outcome, reason };
         if outcome != Outcome::Duplicate {
             known.seen.push(click.ordinal);
@@ -279,7 +281,7 @@ const ACCEPTED: Decision = Decision { outcome: Outcome::Accepted, reason: Reason
 const FULL: Decision = Decision { outcome: Outcome::Refused, reason: Reason::TableFull };
 
 fn entry_at(received_at: UnixMs, click: &Click) -> Entry<'_> {
-    let admitted = Admitted { minute: received_at.minute(), row_flags: 0, filter: Reason::None, late: false };
+    let admitted = Admitted { minute: received_at.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
     Entry { received_at, admitted, click }
 }
 

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use weir::admission::Admitted;
 use weir::ledger::{Decision, Entry, Ledger, Owned, Settings};
+use weir::traffic::Flags;
 use weir_common::id::{ImpressionId, Issuer, KeyId, Shard};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::siphash::SipKey;
@@ -54,9 +55,9 @@ fn traffic(rng: &mut SmallRng) -> Vec<(Click, Admitted)> {
     for mut click in impressions(rng) {
         for _ in 0..rng.random_range(1..4) {
             click.ordinal = if rng.random_bool(0.8) { 0 } else { rng.random_range(0..7) };
-            let filter = if rng.random_bool(0.02) { Reason::Prefetch } else { Reason::None };
+            let traffic = Flags::NONE.with(Reason::Prefetch, rng.random_bool(0.02));
             let late = rng.random_bool(0.02);
-            clicks.push((click, Admitted { minute: NOW.minute(), row_flags: 0, filter, late }));
+            clicks.push((click, Admitted { minute: NOW.minute(), row_flags: 0, traffic, late }));
         }
     }
     // Mostly in the order they were minted, as clicks come, but not only.
@@ -78,7 +79,7 @@ impl Model {
             known.map_or((false, false), |(seen, counted)| (seen.contains(&click.ordinal), *counted));
         match () {
             () if seen => Outcome::Duplicate,
-            () if admitted.filter != Reason::None => Outcome::Filtered,
+            () if !admitted.traffic.is_empty() => Outcome::Filtered,
             () if admitted.late => Outcome::Late,
             () if counted => Outcome::Repeat,
             () => Outcome::Accepted,
@@ -145,7 +146,7 @@ fn with_too_little_memory_clicks_are_refused_and_the_others_told_apart() {
 
 /// Applies these, all of one second, and counts each outcome.
 fn outcomes(ledger: &mut Ledger, clicks: &[Click]) -> HashMap<Outcome, usize> {
-    let admitted = Admitted { minute: NOW.minute(), row_flags: 0, filter: Reason::None, late: false };
+    let admitted = Admitted { minute: NOW.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
     let entries: Vec<_> = clicks.iter().map(|click| Entry { received_at: NOW, admitted, click }).collect();
     let mut decisions = Vec::new();
     ledger.apply(&entries, &mut decisions);
@@ -222,7 +223,7 @@ fn impressions_of_stretches_that_find_no_lines_to_grow_into_are_remembered() {
 /// Bytes an impression takes in a ledger that holds all of these, once each.
 fn bytes_each(capacity: usize, clicks: impl Iterator<Item = Click>) -> f64 {
     let mut ledger = Ledger::new(&settings(capacity));
-    let admitted = Admitted { minute: NOW.minute(), row_flags: 0, filter: Reason::None, late: false };
+    let admitted = Admitted { minute: NOW.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
     let clicks: Vec<_> = clicks.collect();
     let mut decisions = Vec::new();
     for batch in clicks.chunks(1000) {

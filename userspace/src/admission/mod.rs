@@ -19,6 +19,8 @@ use weir_common::wire::{Click, click_flags};
 
 use tags::{LANES, Messages};
 
+use crate::traffic::Flags;
+
 pub use keys::{KeyRing, KeyRingError, MAX_KEYS, MAX_KEYS_PER_ISSUER, SigningKey};
 
 /// A click as it came from the wire, structure already sound.
@@ -37,8 +39,8 @@ pub struct Admitted {
     pub minute: Minute,
     /// [`weir_common::row::row_flags`].
     pub row_flags: u8,
-    /// A reason of class filtered, or [`Reason::None`].
-    pub filter: Reason,
+    /// What speaks against the click.
+    pub traffic: Flags,
     /// Past the allowed lateness.
     pub late: bool,
 }
@@ -200,15 +202,12 @@ impl Admission {
 
     #[inline]
     fn admit(&self, received_at: UnixMs, click: &Click) -> Admitted {
-        let filter = if click.flags & (click_flags::TEST | click_flags::PREFETCH) == 0 {
-            Reason::None
-        } else if click.flags & click_flags::TEST != 0 {
-            Reason::TestTraffic
-        } else {
-            Reason::Prefetch
-        };
+        let says = |flag| click.flags & flag != 0;
+        let traffic = Flags::NONE
+            .with(Reason::TestTraffic, says(click_flags::TEST))
+            .with(Reason::Prefetch, says(click_flags::PREFETCH));
         let placed = event_time::place(&self.settings, received_at, click);
-        Admitted { minute: placed.minute, row_flags: placed.row_flags, filter, late: placed.late }
+        Admitted { minute: placed.minute, row_flags: placed.row_flags, traffic, late: placed.late }
     }
 }
 

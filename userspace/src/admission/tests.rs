@@ -52,7 +52,7 @@ fn admitted(click: &Click) -> Admitted {
 
 #[test]
 fn a_signed_click_is_admitted_to_its_own_minute() {
-    let expected = Admitted { minute: NOW.minute(), row_flags: 0, filter: Reason::None, late: false };
+    let expected = Admitted { minute: NOW.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
     assert_eq!(admitted(&signed(30)), expected);
 }
 
@@ -134,7 +134,7 @@ fn judgements_come_in_the_order_of_their_clicks() {
 
 #[test]
 fn test_and_prefetch_flags_become_filters_and_test_wins() {
-    let with = |flags| admitted(&Click { flags: flags | click_flags::FOREIGN, ..foreign() }).filter;
+    let with = |flags| admitted(&Click { flags: flags | click_flags::FOREIGN, ..foreign() }).traffic.reason();
     assert_eq!(with(0), Reason::None);
     assert_eq!(with(click_flags::PREFETCH), Reason::Prefetch);
     assert_eq!(with(click_flags::TEST), Reason::TestTraffic);

@@ -16,8 +16,7 @@ use crate::journal::BlockIdentity;
 /// impression, ordinal, and whether the id is foreign.
 type ClickKey = (u16, ImpressionId, u8, bool);
 
-/// A bucket without the version of the traffic rules: rows do not say which version judged
-/// them, so a recount can only compare the sum over versions.
+/// A bucket of a life of the journal.
 type Counted = (u16, BucketKey);
 
 #[derive(Default)]
@@ -77,7 +76,7 @@ impl Recount {
                 sequence: of.sequence.0,
             });
         }
-        let key = (life, self.dimensions.key(row.minute.get(), &row.click, 0));
+        let key = (life, self.dimensions.key(row.minute.get(), &row.click, header.rules()));
         if self.is_in_pass(key) {
             self.buckets.entry(key).or_default().recounted.count(row);
         }
@@ -85,7 +84,7 @@ impl Recount {
 
     pub(super) fn stored(&mut self, incarnation: Incarnation, bucket: &Bucket) {
         let life = self.life(incarnation);
-        let key = (life, BucketKey { rules: 0.into(), ..bucket.key });
+        let key = (life, bucket.key);
         if self.is_in_pass(key) {
             self.buckets.entry(key).or_default().stored.merge(&bucket.totals);
         }
@@ -95,6 +94,7 @@ impl Recount {
         for ((_, key), sides) in self.buckets {
             report.buckets += 1;
             report.cost_micros += sides.recounted.cost_micros.get();
+            *report.gross_by_rules.entry(key.rules.get()).or_default() += sides.recounted.gross();
             *report.ads.entry(key.ad.get()).or_default() += sides.recounted.gross();
             if sides.recounted != sides.stored {
                 report.bucket_mismatches += 1;

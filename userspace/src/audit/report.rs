@@ -1,6 +1,6 @@
 //! What an audit says: one screen for people, JSON for programs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Serialize;
@@ -122,6 +122,8 @@ pub struct AuditReport {
     pub unsketched_minutes: u64,
     /// Ads with the most gross clicks.
     pub busiest: Vec<(u64, u64)>,
+    /// Gross clicks by the version of the traffic rules that judged them.
+    pub gross_by_rules: BTreeMap<u32, u64>,
     /// How often all rows were read.
     pub passes: u64,
     /// What is wrong, the first of it.

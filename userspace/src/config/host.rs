@@ -59,6 +59,13 @@ impl Host {
                 note(format!("rx.http.{name}: {} cannot be read: {error}", file.display()));
             }
         }
+        for (name, file) in config.traffic.files() {
+            let Some(file) = file else { continue };
+            *file = folder.join(&*file);
+            if let Err(error) = fs::File::open(&*file) {
+                note(format!("traffic.{name}: {} cannot be read: {error}", file.display()));
+            }
+        }
         if config.forward.sink == Sink::Kafka {
             let Kafka { cluster, buckets, .. } = &mut config.kafka;
             complete_cluster("kafka", cluster, folder, &mut note);
@@ -156,6 +163,8 @@ pub struct MemoryEstimate {
     pub uniques_bytes: u64,
     /// Receive buffers and socket buffers, in bytes.
     pub receive_bytes: u64,
+    /// Activity of users and addresses, in bytes. Lists come on top, with what their files have.
+    pub traffic_bytes: u64,
 }
 
 impl MemoryEstimate {
@@ -164,6 +173,8 @@ impl MemoryEstimate {
     const IMPRESSION_BYTES: u64 = 32;
     /// Bytes for one bucket: key, totals, revision and its share of the index.
     const BUCKET_BYTES: u64 = 192;
+    /// Bytes for the activity of a user or address: the times of a hundred clicks, and its name.
+    const ACTIVITY_KEY_BYTES: u64 = 256;
     /// Bytes of one receive buffer: a 1,500-byte MTU with the ring's header, as a power of two.
     const RECEIVE_BUFFER_BYTES: u64 = 2048;
 
@@ -176,6 +187,7 @@ impl MemoryEstimate {
             dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
             buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
             uniques_bytes: config.forward.uniques_bytes_max,
+            traffic_bytes: (workers * config.traffic.activity_keys) as u64 * Self::ACTIVITY_KEY_BYTES,
             receive_bytes: (workers as u64).saturating_mul(sockets + ring + streams_bytes(&config.http)),
         }
     }
@@ -183,7 +195,7 @@ impl MemoryEstimate {
     /// All of it.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        [self.buckets_bytes, self.uniques_bytes, self.receive_bytes]
+        [self.buckets_bytes, self.uniques_bytes, self.receive_bytes, self.traffic_bytes]
             .into_iter()
             .fold(self.dedupe_bytes, u64::saturating_add)
     }
@@ -194,12 +206,13 @@ impl fmt::Display for MemoryEstimate {
         let mib = |bytes: u64| size_text(bytes.div_ceil(1 << 20) << 20);
         write!(
             f,
-            "at most about {}: dedupe {}, buckets {}, uniques {}, receive buffers {}",
+            "at most about {}: dedupe {}, buckets {}, uniques {}, receive buffers {}, activity {}",
             mib(self.total_bytes()),
             mib(self.dedupe_bytes),
             mib(self.buckets_bytes),
             mib(self.uniques_bytes),
-            mib(self.receive_bytes)
+            mib(self.receive_bytes),
+            mib(self.traffic_bytes)
         )
     }
 }

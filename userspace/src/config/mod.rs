@@ -16,6 +16,7 @@ mod problem;
 pub mod quantity;
 mod reader;
 mod sections;
+mod traffic;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,6 +34,7 @@ pub use host::{Host, MemoryEstimate};
 pub use http::Http;
 pub use problem::{Error, Problem, Problems};
 pub(crate) use reader::nearest;
+pub use traffic::Traffic;
 
 /// The commented sample: every key with its default. The documentation of the config.
 pub const SAMPLE: &str = include_str!("../../../deploy/weir.toml");
@@ -48,6 +50,8 @@ pub struct Config {
     pub udp: Udp,
     /// Where they come in by HTTP.
     pub http: Http,
+    /// What flags invalid traffic.
+    pub traffic: Traffic,
     /// The XDP program.
     pub steer: Steer,
     /// Which clicks may be counted.

@@ -13,6 +13,7 @@ use weir_common::id::SHARDS;
 use super::http::{self, Http};
 use super::kafka;
 use super::reader::{Notes, Section, integer_in};
+use super::traffic;
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
     Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
@@ -44,6 +45,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         workers: workers(root.section("workers")),
         udp,
         http,
+        traffic: traffic::read(root.section("traffic")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
         keys: root.sections("keys").into_iter().filter_map(key).collect(),

@@ -77,6 +77,9 @@ pub enum DaemonError {
     /// The keys contradict each other.
     #[error("{0}")]
     Keys(#[from] crate::admission::KeyRingError),
+    /// The lists of invalid traffic.
+    #[error("the lists of invalid traffic cannot be used: {0}")]
+    Lists(#[from] crate::traffic::LoadErrors),
     /// The limit on open files.
     #[error(transparent)]
     OpenFiles(#[from] open_files::OpenFilesError),
@@ -235,6 +238,7 @@ impl Node {
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let closed_before = checkpoint.final_before;
         let admission = Published::new(settings::admission(config, closed_before)?);
+        let lists = Published::new(reload::read_lists(config)?);
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;
@@ -270,6 +274,7 @@ impl Node {
             shards: &self.shards,
             folder: &self.folder,
             admission: &admission,
+            lists: &lists,
             ledgers,
             budget,
             sockets,
@@ -283,7 +288,7 @@ impl Node {
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
         let (file, config) = (file.to_owned(), config.clone());
-        let replaceable = Replaceable { file, config, closed_before, admission, doors };
+        let replaceable = Replaceable { file, config, closed_before, admission, lists, doors };
         Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, replaceable })
     }
 }

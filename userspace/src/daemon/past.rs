@@ -75,9 +75,10 @@ impl Past {
             (0..workers).map(|_| (Ledger::new(&settings), Unflushed::default())).collect();
         let mut uniques = std::mem::take(&mut self.uniques);
         let (mut rows, mut latest) = (0_u64, UnixMs(0));
-        let found = recover_part(&self.place, &self.part, |_, row, _| {
+        let found = recover_part(&self.place, &self.part, |header, row, _| {
             let owner = self.shards.owner(row.click.shard());
             let (ledger, unflushed) = &mut ledgers[usize::from(owner.0)];
+            ledger.judge_by(header.rules());
             self.row(row, ledger, unflushed);
             uniques.row(row);
             latest = latest.max(UnixMs(row.received_at_ms.get()));

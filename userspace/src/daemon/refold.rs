@@ -269,6 +269,7 @@ impl<'a> Fold<'a> {
         let (ledger, unflushed) = &mut self.workers[usize::from(owner.0)];
         let owed = &self.owed;
         unflushed.take_each_minute(UnixMs(row.received_at_ms.get()), ledger, |minute| owed.contains(&minute));
+        ledger.judge_by(header.rules());
         let agreement = ledger.remember(row);
         unflushed.count(row, ledger, |minute| owed.contains(&minute));
         self.compared += u64::from(is_comparable);

@@ -1,18 +1,20 @@
-//! What is replaced under a running node at SIGHUP: keys, certificate and catalog.
+//! What is replaced under a running node at SIGHUP: keys, lists of invalid traffic, certificate and catalog.
 //!
 //! Each for itself: what cannot be read stays as it was, and the log says so. Everything else of the config
 //! is what it was at the start.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use super::doors::Doors;
 use super::settings;
 use crate::admission::Admission;
 use crate::config::{self, Config, Host};
 use crate::published::Published;
+use crate::traffic::{Lists, LoadErrors};
 
 /// The parts of a run that can be replaced.
 pub(super) struct Replaceable {
@@ -24,6 +26,8 @@ pub(super) struct Replaceable {
     pub(super) closed_before: Minute,
     /// The rules of admission, with the keys.
     pub(super) admission: Arc<Published<Admission>>,
+    /// The lists of invalid traffic.
+    pub(super) lists: Arc<Published<Lists>>,
     /// Certificate and catalog.
     pub(super) doors: Doors,
 }
@@ -35,6 +39,7 @@ impl Replaceable {
             Ok(new) => self.replace_keys(new),
             Err(error) => tracing::error!(%error, "the keys are not replaced"),
         }
+        self.reload_lists();
         self.doors.reload();
     }
 
@@ -58,9 +63,35 @@ impl Replaceable {
         }
     }
 
+    fn reload_lists(&self) {
+        match read_lists(&self.config) {
+            Ok(lists) if lists.is_plain() => {}
+            Ok(lists) => self.lists.publish(lists),
+            Err(error) => tracing::error!(%error, "the lists of invalid traffic are not replaced"),
+        }
+    }
+
     /// Frees what was replaced and no worker uses any more.
     pub(super) fn free_replaced(&self) {
         self.admission.free_retired();
+        self.lists.free_retired();
         self.doors.free_replaced();
     }
+}
+
+/// Reads the lists of invalid traffic, and says which they are.
+///
+/// # Errors
+/// With every list that cannot be used.
+pub(super) fn read_lists(config: &Config) -> Result<Lists, LoadErrors> {
+    // For people to read; nothing is decided by it.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let lists = Lists::load(&config.traffic.rules, UnixMs(now.as_millis() as u64))?;
+    for version in lists.versions() {
+        tracing::info!(%version, "a list of invalid traffic is read");
+    }
+    if !lists.is_plain() {
+        tracing::info!(rules = lists.rules_version(), "clicks are judged by these lists and limits");
+    }
+    Ok(lists)
 }

@@ -1,5 +1,7 @@
 //! From the config's values to what each room is told.
 
+use std::sync::Arc;
+
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute};
 
@@ -8,6 +10,8 @@ use crate::clock;
 use crate::config::{Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
+use crate::published::Published;
+use crate::traffic::{Judge, Lists};
 use crate::uring;
 
 /// Datagrams of acks that may be on their way out at once: a commit's worth at full rate.
@@ -39,12 +43,20 @@ pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admiss
     Ok(Admission::new(settings, KeyRing::new(&keys)?))
 }
 
-pub(super) fn ledger(config: &Config, workers: usize) -> ledger::Settings {
-    let share = |capacity: usize| capacity.div_ceil(workers) * (100 + SHARE_SLACK_PERCENT) / 100;
-    // Drawn at each start, so that nobody can choose ids that collide; the ledger is refolded
-    // with it, and nothing of it outlives the process.
+/// What flags the invalid traffic of one worker.
+pub(super) fn judge(config: &Config, lists: &Arc<Published<Lists>>) -> Judge {
+    Judge::new(lists.reader(), config.traffic.activity_keys, drawn_key())
+}
+
+/// A key drawn anew, so that nobody can choose names that collide; nothing of it outlives the process.
+fn drawn_key() -> SipKey {
     let drawn = std::collections::hash_map::RandomState::new();
     let word = |of: u64| std::hash::BuildHasher::hash_one(&drawn, of);
+    SipKey { k0: word(0), k1: word(1) }
+}
+
+pub(super) fn ledger(config: &Config, workers: usize) -> ledger::Settings {
+    let share = |capacity: usize| capacity.div_ceil(workers) * (100 + SHARE_SLACK_PERCENT) / 100;
     ledger::Settings {
         dimensions: config.buckets.dimensions,
         lifetime_ms: config.admission.lifetime.as_millis() as u64,
@@ -52,7 +64,7 @@ pub(super) fn ledger(config: &Config, workers: usize) -> ledger::Settings {
         max_ahead_ms: config.admission.max_ahead.as_millis() as u64,
         capacity_impressions: share(config.dedupe.capacity),
         capacity_buckets: share(config.buckets.capacity),
-        ..ledger::Settings::new(SipKey { k0: word(0), k1: word(1) })
+        ..ledger::Settings::new(drawn_key())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::published::Published;
 use crate::rejects::Sampler;
 use crate::rx::udp::{SocketError, open_group};
 use crate::stats::{OwnStats, WorkerStats};
+use crate::traffic::Lists;
 use crate::worker::book::{BLOCK_BYTES, Book};
 use crate::worker::desk::Parts;
 use crate::worker::handoff::mesh;
@@ -56,6 +57,7 @@ pub(super) struct Start<'a> {
     pub(super) shards: &'a ShardMap,
     pub(super) folder: &'a Folder,
     pub(super) admission: &'a Arc<Published<Admission>>,
+    pub(super) lists: &'a Arc<Published<Lists>>,
     pub(super) ledgers: Vec<(Ledger, Unflushed)>,
     pub(super) budget: Arc<DiskBudget>,
     pub(super) sockets: Vec<SocketGroup>,
@@ -90,6 +92,7 @@ impl WorkerThreads {
                 worker,
                 shards: start.shards.clone(),
                 admission: start.admission.reader(),
+                judge: settings::judge(config, start.lists),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,

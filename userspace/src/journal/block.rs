@@ -1,6 +1,8 @@
 //! Builds blocks in place and checks them. The only room that writes a block header.
 
-use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BLOCK_VERSION, BlockHeader, HEADER_CRC_OFFSET};
+use weir_common::block::{
+    BLOCK_HEADER_LEN, BLOCK_MAGIC, BLOCK_VERSION, BlockHeader, HEADER_CRC_OFFSET, PLAIN_RULES,
+};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::reason::{OUTCOMES, Outcome, Reason};
 use weir_common::row::{MAX_LENGTH_PREFIX, ROW_LEN, Row, length_prefix};
@@ -69,6 +71,7 @@ pub struct BlockBuilder {
     capacity: usize,
     buffer: Vec<u8>,
     header: BlockHeader,
+    rules: u32,
     outcomes: [u32; OUTCOMES],
     rows: u32,
     received_at: UnixMs,
@@ -90,12 +93,21 @@ impl BlockBuilder {
             capacity,
             buffer: Vec::new(),
             header: BlockHeader::new_zeroed(),
+            rules: PLAIN_RULES,
             outcomes: [0; OUTCOMES],
             rows: 0,
             received_at: UnixMs(0),
             open: false,
             spares: Vec::with_capacity(SPARES_MAX),
         }
+    }
+
+    /// The blocks opened from now on, and the open one if it says nothing yet, name this version of the
+    /// traffic rules.
+    pub fn judge_by(&mut self, rules: u32) {
+        debug_assert!(!self.open || self.is_empty(), "what is in a block was judged by its rules");
+        self.rules = rules;
+        self.header.rules = U32::new(rules);
     }
 
     /// Opens a block. `received_at` is the least its receive time can be; it stands in the
@@ -114,6 +126,7 @@ impl BlockBuilder {
         self.header.epoch = U32::new(identity.epoch.0);
         self.header.incarnation = U64::new(identity.incarnation.0);
         self.header.sequence = U64::new(identity.sequence.0);
+        self.header.rules = U32::new(self.rules);
         self.outcomes = [0; OUTCOMES];
         self.rows = 0;
         self.received_at = received_at;
@@ -173,7 +186,7 @@ impl BlockBuilder {
             outcome: decision.outcome as u8,
             reason: if filtered { decision.reason as u8 } else { Reason::None as u8 },
             flags: admitted.row_flags,
-            reserved: 0,
+            traffic: admitted.traffic.bits(),
             click: *click,
         };
         self.buffer.extend_from_slice(row.as_bytes());
@@ -297,6 +310,7 @@ mod tests {
     use weir_common::time::Minute;
 
     use super::*;
+    use crate::traffic::Flags;
 
     fn identity(sequence: u64) -> BlockIdentity {
         BlockIdentity {
@@ -309,7 +323,7 @@ mod tests {
     }
 
     fn admitted() -> Admitted {
-        Admitted { minute: Minute(5), row_flags: 1, filter: Reason::None, late: false }
+        Admitted { minute: Minute(5), row_flags: 1, traffic: Flags::NONE, late: false }
     }
 
     fn decision(outcome: Outcome, reason: Reason) -> Decision {

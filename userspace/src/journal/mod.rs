@@ -33,7 +33,7 @@
 //! disk.drive(&mut journal, 0); // the first segment
 //!
 //! let now = UnixMs(1_700_000_000_000);
-//! let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+//! let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
 //! let decision = Decision { outcome: Outcome::Accepted, reason: Reason::None };
 //! if journal.has_room() { // else refuse with `journal_full`, before the ledger decides
 //!     builder.begin(journal.next_identity(), now);

@@ -204,9 +204,9 @@ fn count_at_hand(
     plan: &Plan,
     line: u32,
 ) -> Option<Outcome> {
-    let Admitted { minute, row_flags, filter, late } = entry.admitted;
+    let Admitted { minute, row_flags, traffic, late } = entry.admitted;
     let ordinal = Ordinal(entry.click.ordinal);
-    if filter != Reason::None || late || ordinal.0 >= ORDINALS {
+    if !traffic.is_empty() || late || ordinal.0 >= ORDINALS {
         return None;
     }
     let branch = if plan.branch.is_final() { plan.branch } else { hand.branch(&plan.name, plan.home) };

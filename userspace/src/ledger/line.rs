@@ -1,5 +1,6 @@
 //! A bucket as it stands in memory: one cache line.
 
+use weir_common::block::PLAIN_RULES;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::reason::Outcome;
 use weir_common::row::row_flags;
@@ -158,13 +159,18 @@ impl Line {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     mask: KeyWords,
-    rules_version: u32,
+    rules: u32,
 }
 
 impl Keys {
-    pub(super) fn new(dimensions: &Dimensions, rules_version: u32) -> Self {
+    /// Until it is told otherwise, of the plain rules.
+    pub(super) fn new(dimensions: &Dimensions) -> Self {
         let ones: Click = transmute!([u8::MAX; CLICK_LEN]);
-        Self { mask: words(&dimensions.key(u32::MAX, &ones, u32::MAX)), rules_version }
+        Self { mask: words(&dimensions.key(u32::MAX, &ones, u32::MAX)), rules: PLAIN_RULES }
+    }
+
+    pub(super) const fn judge_by(&mut self, rules: u32) {
+        self.rules = rules;
     }
 
     /// The key of the bucket that a click of `minute` belongs to, as [`Dimensions::key`] has it.
@@ -178,7 +184,7 @@ impl Keys {
             placement: true,
             creative: true,
         };
-        let [a, b, c, d] = words(&ALL.key(minute.0, click, self.rules_version));
+        let [a, b, c, d] = words(&ALL.key(minute.0, click, self.rules));
         [a & self.mask[0], b & self.mask[1], c & self.mask[2], d & self.mask[3]]
     }
 }
@@ -219,7 +225,9 @@ mod tests {
             let [country, device, os, publisher, placement, creative] = on;
             let dimensions = Dimensions { country, device, os, publisher, placement, creative };
             let click = Click::read_from_bytes(bytes.as_flattened()).unwrap();
-            let key = Keys::new(&dimensions, rules_version).of(Minute(minute), &click);
+            let mut keys = Keys::new(&dimensions);
+            keys.judge_by(rules_version);
+            let key = keys.of(Minute(minute), &click);
             prop_assert_eq!(key_of(&key), dimensions.key(minute, &click, rules_version));
             prop_assert_eq!(minute_of(&key), Minute(minute));
         }

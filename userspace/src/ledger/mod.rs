@@ -92,8 +92,6 @@ pub enum Agreement {
 pub struct Settings {
     /// What splits a bucket beside minute and ad.
     pub dimensions: Dimensions,
-    /// The version of the traffic rules, part of every bucket's key.
-    pub rules_version: u32,
     /// How long an impression is remembered, in ms; admission's own lifetime.
     pub lifetime_ms: u64,
     /// How long after its click a click may arrive and still be counted in its own minute, in ms;
@@ -121,7 +119,6 @@ impl Settings {
     pub const fn new(hash_key: SipKey) -> Self {
         Self {
             dimensions: Dimensions::DEFAULT,
-            rules_version: 1,
             lifetime_ms: 86_400_000,
             lateness_ms: 600_000,
             max_ahead_ms: 60_000,
@@ -155,12 +152,17 @@ impl Ledger {
             impressions::Limits { lifetime_ms, max_ahead_ms, capacity: settings.capacity_impressions };
         let buckets = buckets::Limits { lateness_ms, max_ahead_ms, capacity: settings.capacity_buckets };
         Self {
-            keys: Keys::new(&settings.dimensions, settings.rules_version),
+            keys: Keys::new(&settings.dimensions),
             impressions: Impressions::new(impressions, &settings.owned, &settings.hash_key),
             buckets: Buckets::new(buckets, &settings.hash_key),
             now: UnixMs(0),
             ahead: Ahead::default(),
         }
+    }
+
+    /// Counts what comes from now on under this version of the traffic rules.
+    pub const fn judge_by(&mut self, rules: u32) {
+        self.keys.judge_by(rules);
     }
 
     /// Decides the entries in order, appends one decision each to `decisions`, and counts them.
@@ -202,7 +204,8 @@ impl Ledger {
         self.advance(entry.received_at);
         match self.judge(entry) {
             Ok(outcome) => {
-                let reason = if outcome == Outcome::Filtered { entry.admitted.filter } else { Reason::None };
+                let reason =
+                    if outcome == Outcome::Filtered { entry.admitted.traffic.reason() } else { Reason::None };
                 Decision { outcome, reason }
             }
             Err(reason) => Decision { outcome: Outcome::Refused, reason },
@@ -214,7 +217,8 @@ impl Ledger {
         if ordinal.0 >= ORDINALS {
             return Err(Reason::OrdinalLimit);
         }
-        let Admitted { minute, filter, late, row_flags } = entry.admitted;
+        let Admitted { minute, traffic, late, row_flags } = entry.admitted;
+        let filter = traffic.reason();
         let known = self.impressions.find(click.impression, click.is_foreign());
         let outcome = known.state.judge(ordinal, filter, late);
         if outcome == Outcome::Duplicate {

@@ -39,6 +39,13 @@ pub struct Limits {
     pub per_second: u8,
 }
 
+impl Limits {
+    /// More than is ever remembered: nothing is too much.
+    pub const NONE: Self = Self { per_minute: u8::MAX, per_second: u8::MAX };
+}
+
+const _: () = assert!(REMEMBERED < u8::MAX as usize);
+
 impl Default for Limits {
     /// 100 a minute, 10 a second.
     fn default() -> Self {
@@ -61,7 +68,6 @@ struct Clicks {
 
 // A minute before the last click is still another number.
 const _: () = assert!(MS_PER_MINUTE < 1 << u16::BITS);
-const _: () = assert!(REMEMBERED <= u8::MAX as usize);
 
 impl Clicks {
     /// When the `back`th click before the next was, 1 being the last; in ms before the last.

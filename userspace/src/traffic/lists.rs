@@ -8,6 +8,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use weir_common::block::PLAIN_RULES;
 use weir_common::time::UnixMs;
 
 use super::activity::Limits;
@@ -20,6 +21,8 @@ use super::source::{ListError, ListVersion};
 /// Which files the lists are in. What is not named is not judged by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Prefixes whose addresses are those of forwarders, such as ad servers, and not of users.
+    pub forwarders: Option<PathBuf>,
     /// Prefixes of data centres.
     pub data_centres: Option<PathBuf>,
     /// Known-bad prefixes.
@@ -45,6 +48,8 @@ pub struct Settings {
 /// Everything a click is judged by, apart from other clicks.
 #[derive(Debug, Default)]
 pub struct Lists {
+    /// Prefixes of forwarders.
+    pub forwarders: Option<PrefixList>,
     /// Prefixes of data centres.
     pub data_centres: Option<PrefixList>,
     /// Known-bad prefixes.
@@ -84,6 +89,18 @@ impl fmt::Display for LoadErrors {
 impl std::error::Error for LoadErrors {}
 
 impl Lists {
+    /// No list and no limit: what a click says of itself is all that speaks against it.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { activity: Limits::NONE, ..Self::default() }
+    }
+
+    /// Whether there is no list and no limit.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.activity == Limits::NONE && self.versions().next().is_none()
+    }
+
     /// Reads and checks all files. Takes seconds and some hundred megabytes when the lists are
     /// large: never on a worker.
     ///
@@ -94,6 +111,7 @@ impl Lists {
         let mut prefixes = |name, path: &Option<PathBuf>| {
             noted(&mut wrong, path.as_ref().map(|path| PrefixList::load(name, path, now)))
         };
+        let forwarders = prefixes("forwarders", &settings.forwarders);
         let data_centres = prefixes("data_centres", &settings.data_centres);
         let bad_prefixes = prefixes("bad_prefixes", &settings.bad_prefixes);
         let addresses = prefixes("robot_addresses", &settings.robot_addresses);
@@ -111,15 +129,24 @@ impl Lists {
         let geography = noted(&mut wrong, countries);
         let actors = settings.bad_actors.as_ref().map(|path| ActorFilter::open("bad_actors", path, now));
         let bad_actors = noted(&mut wrong, actors);
-        let lists =
-            Self { data_centres, bad_prefixes, bad_actors, robots, geography, activity: settings.activity };
+        let lists = Self {
+            forwarders,
+            data_centres,
+            bad_prefixes,
+            bad_actors,
+            robots,
+            geography,
+            activity: settings.activity,
+        };
         if wrong.is_empty() { Ok(lists) } else { Err(LoadErrors(wrong)) }
     }
 
     /// Which lists these are, each with its octets and since when it is judged by.
     pub fn versions(&self) -> impl Iterator<Item = &ListVersion> {
-        let prefixes =
-            [&self.data_centres, &self.bad_prefixes].into_iter().flatten().map(PrefixList::version);
+        let prefixes = [&self.forwarders, &self.data_centres, &self.bad_prefixes]
+            .into_iter()
+            .flatten()
+            .map(PrefixList::version);
         let actors = self.bad_actors.as_ref().map(ActorFilter::version);
         let geography = self.geography.as_ref().map(Geography::version);
         prefixes.chain(actors).chain(self.robots.versions()).chain(geography)
@@ -129,12 +156,16 @@ impl Lists {
     /// with any octet of any list, and not with the time they were activated at.
     #[must_use]
     pub fn rules_version(&self) -> u32 {
+        if self.is_plain() {
+            return PLAIN_RULES;
+        }
         let mut crc = crc32c::crc32c(&[self.activity.per_minute, self.activity.per_second]);
         for version in self.versions() {
             crc = crc32c::crc32c_append(crc, version.name.as_bytes());
             crc = crc32c::crc32c_append(crc, &version.crc32c.to_le_bytes());
         }
-        crc
+        // 0 and 1 have a meaning of their own.
+        if crc <= PLAIN_RULES { crc + 2 } else { crc }
     }
 }
 

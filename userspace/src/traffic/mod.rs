@@ -21,6 +21,7 @@ pub mod source;
 
 mod agents;
 mod flags;
+mod judge;
 mod lists;
 
 use core::hint::black_box;
@@ -37,6 +38,7 @@ use prefixes::PrefixList;
 pub use activity::{Activity, Limits};
 pub use actors::ActorKey;
 pub use flags::Flags;
+pub use judge::Judge;
 pub use lists::{Lists, LoadError, LoadErrors, Settings};
 pub use robots::UserAgent;
 pub use source::ListVersion;

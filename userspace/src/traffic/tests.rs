@@ -27,6 +27,7 @@ impl Folder {
         let list = self.write("actors.list", "198.51.100.66\n0x66\n").unwrap();
         actors::build(&list, &actors, NOW, &mut |_| {}).unwrap();
         Settings {
+            forwarders: self.write("forwarders", "10.0.0.0/8\n"),
             data_centres: self.write("data_centres", "# version: 7\n192.0.2.0/24\n"),
             bad_prefixes: self.write("bad_prefixes", "203.0.113.0/24\n192.0.2.128/25\n"),
             bad_actors: Some(actors),
@@ -197,6 +198,7 @@ fn each_list_says_which_octets_it_is_and_the_rules_have_a_number() {
     let lists = Lists::load(&settings, NOW).unwrap();
     let names: Vec<_> = lists.versions().map(|version| version.name).collect();
     let all = [
+        "forwarders",
         "data_centres",
         "bad_prefixes",
         "bad_actors",
@@ -209,7 +211,7 @@ fn each_list_says_which_octets_it_is_and_the_rules_have_a_number() {
     ];
     assert_eq!(names, all);
     assert!(lists.versions().all(|version| version.activated_at == NOW && version.crc32c != 0));
-    assert_eq!(lists.versions().next().unwrap().version, "7");
+    assert_eq!(lists.versions().nth(1).unwrap().version, "7");
     let again = Lists::load(&settings, UnixMs(NOW.0 + 1)).unwrap();
     assert_eq!(again.rules_version(), lists.rules_version(), "the same octets are the same rules");
     let stricter = Limits { per_second: 9, ..Limits::default() };

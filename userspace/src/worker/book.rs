@@ -69,6 +69,18 @@ impl Book {
         &mut self.journal
     }
 
+    /// Whether what is decided next stands in a block of its own: closes the open one, if it can be.
+    pub fn begins_anew(&mut self) -> bool {
+        self.seal();
+        !self.builder.is_open() || self.builder.is_empty()
+    }
+
+    /// The blocks that begin from now on name this version of the traffic rules. Nothing was decided in the
+    /// open one: see [`Book::begins_anew`].
+    pub fn judge_by(&mut self, rules: u32) {
+        self.builder.judge_by(rules);
+    }
+
     /// Whether one more batch can be decided: its rows are sure to find room.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -6,6 +6,7 @@
 mod parts;
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use weir_common::id::{BlockSeq, WorkerId};
@@ -25,6 +26,7 @@ use crate::ledger::{Decision, Entry, Ledger};
 use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
+use crate::traffic::{Facts, Judge};
 use crate::uring::{self, ReceiverId};
 
 /// Where a click stands in its datagram.
@@ -39,6 +41,7 @@ pub struct Desk {
     worker: WorkerId,
     shards: ShardMap,
     admission: Shared<Admission>,
+    judge: Judge,
     /// The worker's share of the ledger.
     pub ledger: Ledger,
     /// The open block and the journal behind it.
@@ -64,6 +67,8 @@ struct Scratch {
     arrivals: Vec<Arrival<'static>>,
     entries: Vec<Entry<'static>>,
     extensions: Vec<&'static [u8]>,
+    facts: Vec<Facts<'static>>,
+    sources: Vec<IpAddr>,
     origins: Vec<Origin>,
     own_origins: Vec<Origin>,
     tickets: Vec<Ticket>,
@@ -105,6 +110,8 @@ pub struct Parts {
     pub shards: ShardMap,
     /// The rules of admission.
     pub admission: Shared<Admission>,
+    /// What flags invalid traffic.
+    pub judge: Judge,
     /// This worker's ledger, refolded from the journal.
     pub ledger: Ledger,
     /// This worker's journal.
@@ -125,10 +132,12 @@ impl Desk {
     /// A desk at which nothing has happened yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self {
+        let rules = parts.judge.rules();
+        let mut desk = Self {
             worker: parts.worker,
             shards: parts.shards,
             admission: parts.admission,
+            judge: parts.judge,
             ledger: parts.ledger,
             book: parts.book,
             port: parts.port,
@@ -140,7 +149,10 @@ impl Desk {
             clock: parts.clock,
             rejects: parts.rejects,
             scratch: Scratch::default(),
-        }
+        };
+        desk.book.judge_by(rules);
+        desk.ledger.judge_by(rules);
+        desk
     }
 
     /// Decides a batch of datagrams that arrived together.
@@ -160,8 +172,36 @@ impl Desk {
         self.finish(now, batch);
     }
 
+    /// Takes new lists of invalid traffic when there are any, and a block for them alone can begin.
+    fn follow_rules(&mut self) {
+        if self.judge.is_outdated() && self.book.begins_anew() {
+            self.judge.renew();
+            self.book.judge_by(self.judge.rules());
+            self.ledger.judge_by(self.judge.rules());
+        }
+    }
+
+    /// Flags what speaks against these clicks, each from its source.
+    fn flag<'a>(
+        &mut self,
+        entries: &mut [Entry<'a>],
+        extensions: &[&'a [u8]],
+        sources: impl Iterator<Item = IpAddr>,
+    ) {
+        let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
+        let clicks = entries.iter().zip(extensions).zip(sources);
+        facts.extend(clicks.map(|((entry, extension), source)| {
+            self.judge.facts(source, entry.received_at, entry.click, extension)
+        }));
+        for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
+            entry.admitted.traffic = *flags;
+        }
+        self.scratch.facts = reuse(facts);
+    }
+
     /// An empty batch, with the memory of the last.
     fn begin<'a>(&mut self) -> Batch<'a> {
+        self.follow_rules();
         Batch {
             arrivals: reuse(std::mem::take(&mut self.scratch.arrivals)),
             origins: std::mem::take(&mut self.scratch.origins),
@@ -300,9 +340,10 @@ impl Desk {
             }
             let Origin { ticket, index } = *origin;
             let (click, extension) = (arrival.click, arrival.extension);
+            let source = self.source_of(ticket);
             if self.port.hand_off(
                 owner,
-                &HandedOff { ticket, index, received_at: now.wall, admitted, click, extension },
+                &HandedOff { ticket, index, received_at: now.wall, admitted, source, click, extension },
             ) {
                 self.waiting.hold(ticket);
                 self.stats.clicks_handed_off.add(1);
@@ -313,7 +354,7 @@ impl Desk {
         if signed_in_time > 0 {
             self.clock.note_in_time(signed_in_time);
         }
-        self.settle_own(now, &entries, &extensions, &own_origins);
+        self.settle_own(now, &mut entries, &extensions, &own_origins);
         own_origins.clear();
         (self.scratch.judgements, self.scratch.own_origins) = (judgements, own_origins);
         self.scratch.entries = reuse(entries);
@@ -369,7 +410,20 @@ impl Desk {
     }
 
     /// Gives this worker's own clicks their outcomes and journals them.
-    fn settle_own(&mut self, now: Now, entries: &[Entry<'_>], extensions: &[&[u8]], origins: &[Origin]) {
+    fn settle_own<'a>(
+        &mut self,
+        now: Now,
+        entries: &mut [Entry<'a>],
+        extensions: &[&'a [u8]],
+        origins: &[Origin],
+    ) {
+        if self.judge.is_on() {
+            let mut sources = std::mem::take(&mut self.scratch.sources);
+            sources.clear();
+            sources.extend(origins.iter().map(|origin| self.source_of(origin.ticket)));
+            self.flag(entries, extensions, sources.iter().copied());
+            self.scratch.sources = sources;
+        }
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         self.ledger.apply(entries, &mut decisions);
@@ -381,6 +435,11 @@ impl Desk {
             self.waiting.set_status(origin.ticket, origin.index, status as u8);
         }
         self.scratch.decisions = decisions;
+    }
+
+    /// Where a click came from that waits here.
+    fn source_of(&self, ticket: Ticket) -> IpAddr {
+        self.waiting.sender(ticket).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |sender| sender.ip())
     }
 
     fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
@@ -416,12 +475,21 @@ impl Desk {
         let mut entries: Vec<Entry<'_>> = reuse(std::mem::take(&mut self.scratch.entries));
         let mut extensions: Vec<&[u8]> = reuse(std::mem::take(&mut self.scratch.extensions));
         let mut origins = std::mem::take(&mut self.scratch.own_origins);
-        for HandedOff { ticket, index, received_at, admitted, click, extension } in handed_off(bytes) {
+        self.follow_rules();
+        let mut sources = std::mem::take(&mut self.scratch.sources);
+        sources.clear();
+        for HandedOff { ticket, index, received_at, admitted, source, click, extension } in handed_off(bytes)
+        {
             entries.push(Entry { received_at, admitted, click });
             extensions.push(extension);
+            sources.push(source);
             origins.push(Origin { ticket, index });
         }
         self.stats.clicks_taken_over.add(entries.len() as u64);
+        if self.judge.is_on() {
+            self.flag(&mut entries, &extensions, sources.iter().copied());
+        }
+        self.scratch.sources = sources;
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         if self.book.has_room() {

@@ -4,13 +4,13 @@
 //! bytes, replies the other way. A worker may have at most [`CREDITS`] clicks out at each other
 //! worker; the reply ring holds as many, so a reply always finds room and no owner ever waits.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_common::id::WorkerId;
-use weir_common::reason::Reason;
 use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::{CLICK_LEN, Click, MAX_EXTENSION};
 use zerocopy::byteorder::native_endian::{U16, U32, U64};
@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::reply::Ticket;
 use crate::admission::Admitted;
+use crate::traffic::Flags;
 
 /// Clicks one worker may have out at another: a commit's time (5 ms) of 3 M clicks/s.
 pub const CREDITS: usize = 16_384;
@@ -35,7 +36,7 @@ struct Record {
     extension_len: U16,
     index: u8,
     row_flags: u8,
-    filter: u8,
+    traffic: u8,
     late: u8,
     reserved: [u8; 2],
     slot: U32,
@@ -43,10 +44,12 @@ struct Record {
     minute: U32,
     reserved_too: U32,
     received_at_ms: U64,
+    /// As IPv6, an IPv4 address mapped.
+    source: [u8; 16],
 }
 
 const RECORD_LEN: usize = size_of::<Record>();
-const _: () = assert!(RECORD_LEN == 32);
+const _: () = assert!(RECORD_LEN == 48);
 const _: () = assert!(TURN_BYTES > TURN_BYTES_MIN);
 
 /// A click on its way to its owner.
@@ -60,6 +63,8 @@ pub struct HandedOff<'a> {
     pub received_at: UnixMs,
     /// What admission found.
     pub admitted: Admitted,
+    /// Who sent it; kept in memory alone.
+    pub source: IpAddr,
     /// The click.
     pub click: &'a Click,
     /// Its extension.
@@ -266,7 +271,7 @@ impl<'a> HandedOff<'a> {
             extension_len: U16::new(self.extension.len() as u16),
             index: self.index,
             row_flags: self.admitted.row_flags,
-            filter: self.admitted.filter as u8,
+            traffic: self.admitted.traffic.bits(),
             late: u8::from(self.admitted.late),
             reserved: [0; 2],
             slot: U32::new(self.ticket.slot),
@@ -274,6 +279,10 @@ impl<'a> HandedOff<'a> {
             minute: U32::new(self.admitted.minute.0),
             reserved_too: U32::ZERO,
             received_at_ms: U64::new(self.received_at.0),
+            source: match self.source {
+                IpAddr::V4(source) => source.to_ipv6_mapped().octets(),
+                IpAddr::V6(source) => source.octets(),
+            },
         }
     }
 
@@ -285,12 +294,13 @@ impl<'a> HandedOff<'a> {
         let admitted = Admitted {
             minute: Minute(record.minute.get()),
             row_flags: record.row_flags,
-            filter: Reason::from_number(record.filter).unwrap_or(Reason::None),
+            traffic: Flags::from_bits(record.traffic),
             late: record.late != 0,
         };
         let ticket = Ticket { slot: record.slot.get(), generation: record.generation.get() };
         let received_at = UnixMs(record.received_at_ms.get());
-        Some((Self { ticket, index: record.index, received_at, admitted, click, extension }, rest))
+        let source = Ipv6Addr::from(record.source).to_canonical();
+        Some((Self { ticket, index: record.index, received_at, admitted, source, click, extension }, rest))
     }
 }
 
@@ -318,14 +328,30 @@ impl<'a> Iterator for HandedOffClicks<'a> {
 
 #[cfg(test)]
 mod tests {
+    use weir_common::reason::Reason;
+
     use super::*;
 
-    const ADMITTED: Admitted =
-        Admitted { minute: Minute(77), row_flags: 1, filter: Reason::Prefetch, late: true };
+    const ADMITTED: Admitted = Admitted {
+        minute: Minute(77),
+        row_flags: 1,
+        traffic: Flags::NONE.with(Reason::Prefetch, true),
+        late: true,
+    };
+
+    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn sample<'a>(index: u8, click: &'a Click, extension: &'a [u8]) -> HandedOff<'a> {
         let ticket = Ticket { slot: 9, generation: 4 };
-        HandedOff { ticket, index, received_at: UnixMs(1_234_567), admitted: ADMITTED, click, extension }
+        HandedOff {
+            ticket,
+            index,
+            received_at: UnixMs(1_234_567),
+            admitted: ADMITTED,
+            source: SOURCE,
+            click,
+            extension,
+        }
     }
 
     #[test]
@@ -342,6 +368,7 @@ mod tests {
         assert_eq!(arrived.len(), 1);
         assert_eq!((arrived[0].click, arrived[0].extension, arrived[0].index), (&click, &b"agent"[..], 3));
         assert_eq!((arrived[0].received_at, arrived[0].admitted), (UnixMs(1_234_567), ADMITTED));
+        assert_eq!(arrived[0].source, SOURCE);
         let reply = Reply { ticket: Ticket { slot: 9, generation: 4 }, index: 3, status: 1 };
         ports[2].reply(WorkerId(0), reply);
         let mut came_back = Vec::new();

@@ -103,7 +103,7 @@ impl Unflushed {
 #[cfg(test)]
 mod tests {
     use weir_common::id::ImpressionId;
-    use weir_common::reason::{Outcome, Reason};
+    use weir_common::reason::Outcome;
     use weir_common::siphash::SipKey;
     use weir_common::wire::{Click, click_flags};
     use zerocopy::byteorder::little_endian::{U32, U64};
@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use crate::admission::Admitted;
     use crate::ledger::{Entry, Settings};
+    use crate::traffic::Flags;
 
     const START_MS: u64 = 1_800_000_000_000;
 
@@ -125,7 +126,7 @@ mod tests {
             outcome: Outcome::Accepted as u8,
             reason: 0,
             flags: 0,
-            reserved: 0,
+            traffic: 0,
             click: Click {
                 impression: ImpressionId(n.to_le_bytes()),
                 ad: U64::new(7),
@@ -161,7 +162,7 @@ mod tests {
                 flags: click_flags::FOREIGN,
                 ..Click::zeroed()
             };
-            let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+            let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
             unflushed.take_each_minute(now, &mut ledger, |_| true);
             ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);
         }
@@ -177,7 +178,7 @@ mod tests {
         let mut ledger = Ledger::new(&Settings::new(SipKey { k0: 1, k1: 2 }));
         let mut unflushed = Unflushed::default();
         let admitted =
-            Admitted { minute: UnixMs(START_MS).minute(), row_flags: 0, filter: Reason::None, late: false };
+            Admitted { minute: UnixMs(START_MS).minute(), row_flags: 0, traffic: Flags::NONE, late: false };
         let click = Click { flags: click_flags::FOREIGN, ..Click::zeroed() };
         ledger.apply(&[Entry { received_at: UnixMs(START_MS), admitted, click: &click }], &mut Vec::new());
         unflushed.take_each_minute(UnixMs(START_MS), &mut ledger, |_| false);

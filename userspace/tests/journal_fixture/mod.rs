@@ -7,6 +7,7 @@ use std::sync::Arc;
 use weir::admission::Admitted;
 use weir::journal::{BlockBuilder, Disk, DiskBudget, Folder, Journal, JournalConfig, Recovery, recover};
 use weir::ledger::Decision;
+use weir::traffic::Flags;
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::row::Row;
@@ -38,7 +39,7 @@ pub(crate) fn number(click: &Click) -> u64 {
 }
 
 pub(crate) fn admitted(received_at: UnixMs) -> Admitted {
-    Admitted { minute: received_at.minute(), row_flags: 0, filter: Reason::None, late: false }
+    Admitted { minute: received_at.minute(), row_flags: 0, traffic: Flags::NONE, late: false }
 }
 
 /// Most clicks are accepted, some repeat, some filtered.
@@ -60,7 +61,7 @@ pub(crate) fn row(at: UnixMs, n: u64) -> Row {
         outcome: decision.outcome as u8,
         reason: if filtered { decision.reason as u8 } else { 0 },
         flags: 0,
-        reserved: 0,
+        traffic: 0,
         click: click(n, &[]),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use datasketches::theta::ThetaSketchBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use weir_common::block::PLAIN_RULES;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, Shard, WorkerId};
 use weir_common::reason::{Outcome, Reason};
@@ -25,6 +26,7 @@ use crate::journal::stream::Position;
 use crate::journal::trim::{trim, trimmable};
 use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
 use crate::ledger::Entry;
+use crate::traffic::Flags;
 
 const START_MS: u64 = 1_800_000_000_000;
 const FINAL_AFTER_MS: u64 = 5 * 60_000;
@@ -93,7 +95,7 @@ impl Oracle {
         let (seen, counted) = self.states.entry(impression).or_default();
         seen.insert(ordinal);
         *counted |= outcome == Outcome::Accepted;
-        let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, settings().rules_version);
+        let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, PLAIN_RULES);
         self.buckets.entry(key).or_default().count(row);
         if matches!(outcome, Outcome::Accepted | Outcome::Repeat) {
             let key = (row.minute.get(), row.click.ad.get());
@@ -194,7 +196,8 @@ impl Node {
     fn click(&mut self, oracle: &mut Oracle, now: UnixMs, impression: u64, ordinal: u8, filter: Reason) {
         let click = click(impression, ordinal);
         let owner = self.owner(click.shard());
-        let admitted = Admitted { minute: now.minute(), row_flags: 0, filter, late: false };
+        let traffic = Flags::NONE.with(filter, filter != Reason::None);
+        let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic, late: false };
         let mut decisions = Vec::new();
         let (ledger, unflushed) = &mut self.ledgers[owner];
         unflushed.take_each_minute(now, ledger, |_| true);
@@ -220,7 +223,7 @@ impl Node {
             outcome: outcome as u8,
             reason: if is_filtered { filter as u8 } else { 0 },
             flags: 0,
-            reserved: 0,
+            traffic: 0,
             click,
         };
         oracle.take(impression, ordinal, outcome, &row);

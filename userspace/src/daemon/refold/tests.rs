@@ -2,9 +2,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use weir_common::block::PLAIN_RULES;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{BlockSeq, ImpressionId, NodeId, WorkerId};
-use weir_common::reason::Reason;
 use weir_common::siphash::SipKey;
 use weir_common::wire::{Click, click_flags};
 use zerocopy::byteorder::little_endian::U64;
@@ -16,6 +16,7 @@ use crate::digest::header::digest_path;
 use crate::journal::stream::Position;
 use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
 use crate::ledger::Entry;
+use crate::traffic::Flags;
 
 const START_MS: u64 = 1_800_000_000_000;
 /// Far more than the ledger holds minutes open.
@@ -50,7 +51,7 @@ fn write_journal_of(folder: &Folder, wanted: impl Fn(u64, &Click) -> bool) {
                 flags: click_flags::FOREIGN,
                 ..Click::zeroed()
             };
-            let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+            let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
             let mut decisions = Vec::new();
             unflushed.take_each_minute(now, &mut ledger, |_| false);
             if !wanted(second / 60, &click) {
@@ -88,7 +89,7 @@ fn first_flush(workers: Vec<(Ledger, Unflushed)>) -> HashMap<BucketKey, BucketTo
 fn recount(folder: &Folder) -> HashMap<BucketKey, BucketTotals> {
     let mut buckets: HashMap<BucketKey, BucketTotals> = HashMap::new();
     recover(folder, |_, row, _| {
-        let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, settings().rules_version);
+        let key = Dimensions::DEFAULT.key(row.minute.get(), &row.click, PLAIN_RULES);
         buckets.entry(key).or_default().count(row);
     })
     .expect("journal");
@@ -144,7 +145,7 @@ fn known_again(shards: &ShardMap, ledgers: &mut [(Ledger, Unflushed)]) -> u64 {
             flags: click_flags::FOREIGN,
             ..Click::zeroed()
         };
-        let admitted = Admitted { minute: now.minute(), row_flags: 0, filter: Reason::None, late: false };
+        let admitted = Admitted { minute: now.minute(), row_flags: 0, traffic: Flags::NONE, late: false };
         let (ledger, _) = &mut ledgers[usize::from(shards.owner(click.shard()).0)];
         let mut decisions = Vec::new();
         ledger.apply(&[Entry { received_at: now, admitted, click: &click }], &mut decisions);

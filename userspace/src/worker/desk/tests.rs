@@ -19,6 +19,7 @@ use crate::ledger::Settings as LedgerSettings;
 use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
+use crate::traffic::Lists;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -55,6 +56,7 @@ impl Lab {
                     KeyRing::new(&[signing_key()]).expect("one key"),
                 ))
                 .reader(),
+                judge: Judge::new(Published::new(Lists::plain()).reader(), 0, SipKey { k0: 5, k1: 6 }),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

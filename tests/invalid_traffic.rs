@@ -1,0 +1,125 @@
+//! Invalid traffic at a whole node: flagged, counted under its reason and its rules, and never told to whoever
+//! sends it.
+
+use serde_json::Value;
+use weir_labs::Node;
+use weir_labs::door::{Door, click_json};
+
+/// The door of a node of two workers that judges by a list of data centres, empty yet, robots, and activity.
+fn door() -> Door {
+    let door = Door::folder(
+        "\n[workers]\ncores = [0, 1]\n[traffic]\ndata_centres_file = \"centres.list\"\n\
+         known_robots_file = \"robots.list\"\nactivity_keys = 1000\nclicks_per_second = 100\n",
+    )
+    .expect("folder");
+    door.folder.write_private("centres.list", "# version: 1\n").expect("list");
+    door.folder.write_private("robots.list", "# version: 1\nevilbot\n").expect("list");
+    door
+}
+
+fn reasons(node: &Node<'_>) -> Value {
+    node.status().expect("status")["clicks"]["reasons"].clone()
+}
+
+/// Clicks of one user, each with its number.
+fn of_user(user: u64, numbers: std::ops::Range<u64>) -> String {
+    let click = |n| format!("{{\"event_id\":\"{n:032x}\",\"ad_id\":1,\"user_id\":\"user-{user}\"}}");
+    numbers.map(click).collect::<Vec<_>>().join("\n")
+}
+
+/// The audit of the drained node; its buckets are a recount of its rows, under the same rules.
+fn audited(door: &Door) -> Value {
+    let found = door.folder.audit(None).expect("audit");
+    assert_eq!(
+        (&found["audit"]["sound"], &found["audit"]["clicks_twice"]),
+        (&true.into(), &0.into()),
+        "{found:#}"
+    );
+    found["audit"].clone()
+}
+
+#[test]
+fn a_flagged_click_is_acknowledged_like_any_other_and_counted_under_its_reason() {
+    let door = door();
+    let node = door.folder.start_ready().expect("ready");
+    let answer = |number, agent: &str| {
+        let reply = door.post_with(
+            "application/json",
+            click_json(number).as_bytes(),
+            &["--user-agent", agent, "--header", "Date:"],
+        );
+        let reply = reply.expect("curl");
+        // The date is that of the second.
+        let told: Vec<_> =
+            reply.head.lines().filter(|line| !line.to_lowercase().starts_with("date:")).collect();
+        (reply.status, told.join("\n"), reply.body.clone())
+    };
+    let valid = answer(1, "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+    let robot = answer(2, "Mozilla/5.0 (compatible; EvilBot/2.1)");
+    assert_eq!(valid, robot, "nobody can tell from outside");
+    assert_eq!(reasons(&node)["robot"], 1);
+    node.drain().expect("drain");
+    let audit = audited(&door);
+    // By number of the outcome: accepted and filtered.
+    assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&1.into(), &1.into()));
+    assert_eq!(audit["cost_micros"], 250_000, "the valid one is paid, and it alone");
+}
+
+#[test]
+fn new_lists_are_judged_by_from_the_next_block_on_and_a_restart_counts_the_same_again() {
+    let door = door();
+    let mut node = door.folder.start_ready().expect("ready");
+    let post = |numbers: std::ops::Range<u64>| {
+        let lines: Vec<_> = numbers.map(click_json).collect();
+        let reply = door.post("application/x-ndjson", lines.join("\n").as_bytes()).expect("curl");
+        assert!(reply.statuses().iter().all(|status| status == "created"), "{reply:?}");
+    };
+    let reload = |node: &mut Node<'_>, list: &str, told: &str| {
+        door.folder.write_private("centres.list", list).expect("list");
+        let before = door.folder.log_text().matches(told).count();
+        node.reload().expect("SIGHUP");
+        node.wait_until(told, |_| door.folder.log_text().matches(told).count() > before).expect("reload");
+    };
+    post(0..40);
+    assert_eq!(reasons(&node)["data_centre"], Value::Null);
+    reload(&mut node, "# version: 2\n127.0.0.0/8\n", "clicks are judged by these lists");
+    post(40..100);
+    assert_eq!(reasons(&node)["data_centre"], 60);
+    reload(&mut node, "no prefix\n", "the lists of invalid traffic are not replaced");
+    post(100..110);
+    assert_eq!(reasons(&node)["data_centre"], 70, "the last that could be read");
+    node.kill().expect("kill");
+    door.folder.write_private("centres.list", "# version: 1\n").expect("list");
+    let node = door.folder.start_ready().expect("ready");
+    post(110..120);
+    node.drain().expect("drain");
+    let audit = audited(&door);
+    assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&50.into(), &70.into()));
+    let by_rules = audit["gross_by_rules"].as_object().expect("a map");
+    let mut gross: Vec<_> = by_rules.values().filter_map(Value::as_u64).collect();
+    gross.sort_unstable();
+    assert_eq!(gross, [50, 70], "{by_rules:?}: of the first list and of the second");
+}
+
+#[test]
+fn who_clicks_more_than_a_person_does_is_flagged_and_the_others_are_not() {
+    let door = Door::folder(
+        "\n[traffic]\nforwarders_file = \"forwarders.list\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
+    )
+    .expect("folder");
+    door.folder.write_private("forwarders.list", "127.0.0.0/8\n").expect("list");
+    let node = door.folder.start_ready().expect("ready");
+    let post = |lines: String| {
+        let reply = door.post("application/x-ndjson", lines.as_bytes()).expect("curl");
+        assert!(reply.statuses().iter().all(|status| status == "created"), "{reply:?}");
+    };
+    // All of one request are of one moment.
+    post(of_user(1, 0..25));
+    assert_eq!(reasons(&node)["activity"], 15);
+    for user in 2..50 {
+        post(of_user(user, user * 100..user * 100 + 2));
+    }
+    assert_eq!(reasons(&node)["activity"], 15, "people behind one forwarder are not one");
+    node.drain().expect("drain");
+    audited(&door);
+}

@@ -1,0 +1,117 @@
+//! A worker's end: the lists as they were published last, and what this worker remembers.
+//!
+//! New lists are taken when the worker says so, between two blocks, so that a block names the one version of
+//! the rules that all its rows were judged by.
+
+use std::net::IpAddr;
+
+use weir_common::siphash::SipKey;
+use weir_common::time::UnixMs;
+use weir_common::wire::{Click, click_flags, extension};
+
+use super::{Facts, Flags, Lists, Memory, UserAgent, judge};
+use crate::published::Shared;
+
+/// Judges the clicks that a worker owns.
+#[derive(Debug)]
+pub struct Judge {
+    lists: Shared<Lists>,
+    memory: Memory,
+    found: Vec<Flags>,
+}
+
+impl Judge {
+    /// One that has judged nothing yet, with room for the activity of so many users and addresses.
+    #[must_use]
+    pub fn new(lists: Shared<Lists>, activity_keys: usize, secret: SipKey) -> Self {
+        Self { lists, memory: Memory::new(activity_keys, secret), found: Vec::new() }
+    }
+
+    /// Whether there is anything to judge by. Where there is not, what the click says of itself is all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.lists.current().is_plain()
+    }
+
+    /// Whether newer lists were published.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.lists.is_outdated()
+    }
+
+    /// Takes the newest lists.
+    pub fn renew(&mut self) {
+        self.lists.get();
+    }
+
+    /// The version of the rules it judges by.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        self.lists.current().rules_version()
+    }
+
+    /// What matters of a click that came from `source`.
+    #[must_use]
+    pub fn facts<'a>(
+        &self,
+        source: IpAddr,
+        received_at: UnixMs,
+        click: &Click,
+        extension: &'a [u8],
+    ) -> Facts<'a> {
+        let is_forwarder = self.lists.current().forwarders.as_ref().is_some_and(|list| list.contains(source));
+        Facts {
+            address: (!is_forwarder).then_some(source),
+            user_agent: user_agent(extension).map_or(UserAgent::Unasked, UserAgent::Sent),
+            country: click.country,
+            user_key: click.user_key.get(),
+            received_at,
+            is_test: click.flags & click_flags::TEST != 0,
+            is_prefetch: click.flags & click_flags::PREFETCH != 0,
+        }
+    }
+
+    /// Everything that speaks against each of these clicks, in their order.
+    pub fn judge(&mut self, facts: &[Facts<'_>]) -> &[Flags] {
+        self.found.clear();
+        judge(self.lists.current(), &mut self.memory, facts, &mut self.found);
+        &self.found
+    }
+}
+
+/// The user agent of a click. Its field has the least number, so it is the first one or none.
+fn user_agent(extension: &[u8]) -> Option<&[u8]> {
+    let (&[kind, len_low, len_high], rest) = extension.split_first_chunk()?;
+    let len = usize::from(u16::from_le_bytes([len_low, len_high]));
+    (kind == extension::USER_AGENT).then(|| rest.get(..len)).flatten()
+}
+
+const _: () = assert!(extension::USER_AGENT == 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::published::Published;
+
+    const SECRET: SipKey = SipKey { k0: 1, k1: 2 };
+
+    #[test]
+    fn the_user_agent_is_found_where_it_is_and_nowhere_else() {
+        assert_eq!(user_agent(&[1, 2, 0, b'm', b'z', 3, 1, 0, b's']), Some(&b"mz"[..]));
+        for none in [&[][..], &[2, 1, 0, b'r'], &[1, 9, 0, b'm'], &[1, 2]] {
+            assert_eq!(user_agent(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_lists_and_limits_judges_by_the_plain_rules() {
+        let published = Published::new(Lists::plain());
+        let mut judge = Judge::new(published.reader(), 0, SECRET);
+        assert_eq!((judge.is_on(), judge.rules()), (false, weir_common::block::PLAIN_RULES));
+        published.publish(Lists::default());
+        assert!(judge.is_outdated());
+        judge.renew();
+        assert!(judge.is_on() && !judge.is_outdated());
+        assert_ne!(judge.rules(), weir_common::block::PLAIN_RULES);
+    }
+}

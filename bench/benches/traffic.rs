@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p weir-bench --bench traffic`: checks over large lists, ns a click.
 //! `cargo bench -p weir-bench --bench traffic -- actors 100000000`: a filter of that many actors,
-//! from list to answers. Needs 1.3 GB of disk for the list and 0.8 GB for the spill.
+//! from list to answers. Needs 1.7 GB of disk for the list and 0.8 GB for the spill.
 //!
 //! Processor time of the thread, which is pinned nowhere: the median of rounds and the best.
 //! Addresses and keys are random and each is used once a round, so no cache knows them.

@@ -80,8 +80,10 @@ mod tests {
         // Many more than there are places, so each place has had several.
         for round in 0..3 {
             for n in 0..5_000 {
-                let kind = if n % 3 == 0 { "bot" } else { "person" };
-                let text = format!("{kind}{n:>width$}", width = n % 300);
+                let kind = if n % 3 == 0 { "robots" } else { "person" };
+                // Most of one length, some too long to be remembered.
+                let width = if n % 10 == 0 { n % 300 } else { 20 };
+                let text = format!("{kind}{n:>width$}");
                 let sent = UserAgent::Sent(text.as_bytes());
                 assert_eq!(agents.judge(&robots, sent), robots.judge_agent(sent), "{round} {text}");
                 assert_eq!(agents.judge(&robots, sent), robots.judge_agent(sent), "{round} {text}");

@@ -33,7 +33,8 @@ impl Geography {
 
     pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
         let mut prefixes = Prefixes::default();
-        for (line, entry) in source.entries() {
+        // One more than there may be is enough to say that there are too many.
+        for (line, entry) in source.entries().take(PREFIXES_MAX + 1) {
             let mut fields = entry.split([' ', '\t', ',', ';']).filter(|field| !field.is_empty());
             let (prefix, country) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
             match country.as_bytes() {

@@ -64,6 +64,12 @@ pub struct Lists {
     pub activity: Limits,
 }
 
+// All workers judge by the same value.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<Lists>();
+};
+
 /// Why one file cannot be used.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
 pub enum LoadError {

@@ -235,7 +235,7 @@ impl Prefixes {
     pub(super) fn into_table(mut self) -> (PrefixTable, ListProblems) {
         settle(&mut self.v4, &mut self.problems);
         settle(&mut self.v6, &mut self.problems);
-        self.problems.0.sort_by_key(|problem| problem.line);
+        self.problems.first.sort_by_key(|problem| problem.line);
         (PrefixTable { v4: Ranges::new(&self.v4), v6: Ranges::new(&self.v6) }, self.problems)
     }
 }
@@ -297,7 +297,8 @@ impl PrefixList {
 
     pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
         let mut prefixes = Prefixes::default();
-        for (line, entry) in source.entries() {
+        // One more than there may be is enough to say that there are too many.
+        for (line, entry) in source.entries().take(PREFIXES_MAX + 1) {
             let first = entry.split([' ', '\t', ',', ';']).next().unwrap_or(entry);
             match first.strip_prefix('!') {
                 Some(exception) => prefixes.add(line, exception, NONE),

@@ -193,7 +193,9 @@ impl PatternList {
     pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
         let mut problems = ListProblems::default();
         let (mut anywhere, mut at_start, mut qualified, mut conditions) = (vec![], vec![], vec![], vec![]);
-        for (line, entry) in source.lines().filter(|(_, line)| !line.starts_with('#')) {
+        let entries = source.lines().filter(|(_, line)| !line.starts_with('#'));
+        // One more than there may be is enough to say that there are too many.
+        for (line, entry) in entries.take(PATTERNS_MAX + 1) {
             match Pattern::read(entry) {
                 Ok(Pattern { text, is_at_start: false, exceptions }) if exceptions.is_empty() => {
                     anywhere.push(text)

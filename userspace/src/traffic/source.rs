@@ -20,6 +20,8 @@ pub const LINE_BYTES_MAX: usize = 1024;
 pub const VERSION_LEN_MAX: usize = 64;
 /// As many problems as a message lists; a generated file may have one in each line.
 const LISTED_MAX: usize = 20;
+/// As many problems as are kept, each some hundred octets; the rest are counted.
+const KEPT_MAX: usize = 1000;
 /// As much of a wrong entry as a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -65,7 +67,7 @@ pub enum ListError {
         /// The file.
         path: PathBuf,
     },
-    /// the list {path} has {entries} entries, more than {max}; merge neighbouring ones, or leave some out
+    /// the list {path} has at least {entries} entries, more than {max}; merge neighbouring ones, or leave some out
     TooMany {
         /// The file.
         path: PathBuf,
@@ -83,9 +85,14 @@ pub enum ListError {
     },
 }
 
-/// Every problem of one list, in the order of its lines.
+/// The problems of one list, in the order of its lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListProblems(pub Vec<ListProblem>);
+pub struct ListProblems {
+    /// The first thousand.
+    pub first: Vec<ListProblem>,
+    /// How many more there are.
+    pub more: usize,
+}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,10 +105,10 @@ pub struct ListProblem {
 
 impl fmt::Display for ListProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.0.iter().take(LISTED_MAX) {
+        for problem in self.first.iter().take(LISTED_MAX) {
             write!(f, "\n  line {}: {}", problem.line, problem.text)?;
         }
-        match self.0.len().saturating_sub(LISTED_MAX) {
+        match self.first.len().saturating_sub(LISTED_MAX) + self.more {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
         }
@@ -111,7 +118,16 @@ impl fmt::Display for ListProblems {
 impl ListProblems {
     /// Notes one more.
     pub(super) fn note(&mut self, line: usize, text: impl Into<String>) {
-        self.0.push(ListProblem { line, text: text.into() });
+        if self.first.len() < KEPT_MAX {
+            self.first.push(ListProblem { line, text: text.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.first.is_empty()
     }
 }
 
@@ -149,7 +165,7 @@ impl Source {
         }
         let path = path.to_owned();
         match String::from_utf8(bytes) {
-            Ok(text) if problems.0.is_empty() => Ok(Self { path, text, crc32c }),
+            Ok(text) if problems.is_empty() => Ok(Self { path, text, crc32c }),
             _ => Err(ListError::Invalid { path, problems }),
         }
     }
@@ -182,7 +198,7 @@ impl Source {
         problems: ListProblems,
         activated_at: UnixMs,
     ) -> Result<ListVersion, ListError> {
-        if !problems.0.is_empty() {
+        if !problems.is_empty() {
             return Err(ListError::Invalid { path: self.path.clone(), problems });
         }
         let (version, crc32c) = (self.version(), self.crc32c);
@@ -251,5 +267,7 @@ mod tests {
         (1..=23).for_each(|line| problems.note(line, "is wrong"));
         let text = problems.to_string();
         assert!(text.contains("line 20: is wrong\n  and 3 more") && !text.contains("line 21"), "{text}");
+        (24..=5_000).for_each(|line| problems.note(line, "is wrong"));
+        assert!(problems.to_string().ends_with("and 4980 more") && problems.first.len() == KEPT_MAX);
     }
 }

@@ -275,7 +275,7 @@ fn read_list(list: &Path, spill: &mut Spill, told: &mut dyn FnMut(Progress)) -> 
     let mut reader = BufReader::with_capacity(1 << 20, File::open(list).map_err(refused)?);
     let mut read = ReadList { crc32c: 0, version: String::new() };
     let (mut problems, mut bytes, mut at) = (ListProblems::default(), Vec::with_capacity(LINE_BYTES_MAX), 0);
-    while problems.0.len() < PROBLEMS_MAX {
+    while problems.first.len() < PROBLEMS_MAX {
         bytes.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
         if io::Read::take(&mut reader, limit).read_until(b'\n', &mut bytes).map_err(refused)? == 0 {
@@ -301,7 +301,7 @@ fn read_list(list: &Path, spill: &mut Spill, told: &mut dyn FnMut(Progress)) -> 
         }
     }
     told(Progress::Read { lines: at as u64 });
-    if problems.0.is_empty() {
+    if problems.is_empty() {
         Ok(read)
     } else {
         Err(ListError::Invalid { path: list.to_owned(), problems }.into())

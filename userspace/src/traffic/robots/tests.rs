@@ -149,5 +149,5 @@ fn a_list_of_patterns_past_its_bounds_is_refused_with_line_and_remedy() {
     assert!(error.contains("line 4: ") && error.contains("longer than 128 octets; a part of it"), "{error}");
     assert!(error.contains("line 5: \"y\" is too short"), "{error}");
     let many = "pattern\n".repeat(PATTERNS_MAX + 1);
-    assert!(patterns(&many).unwrap_err().to_string().contains("has 10001 entries, more than 10000"));
+    assert!(patterns(&many).unwrap_err().to_string().contains("has at least 10001 entries, more than 10000"));
 }

@@ -104,7 +104,7 @@ fn new_lists_are_judged_by_from_the_next_block_on_and_a_restart_counts_the_same_
 #[test]
 fn who_clicks_more_than_a_person_does_is_flagged_and_the_others_are_not() {
     let door = Door::folder(
-        "\n[traffic]\nforwarders_file = \"forwarders.list\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
+        "\n[workers]\ncores = [0, 1]\n[traffic]\nforwarders_file = \"forwarders.list\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
     )
     .expect("folder");
     door.folder.write_private("forwarders.list", "127.0.0.0/8\n").expect("list");

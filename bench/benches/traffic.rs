@@ -18,7 +18,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir::traffic::actors::{self, ActorFilter, Progress};
-use weir::traffic::{Activity, ActorKey, Facts, Limits, Lists, Memory, Settings, UserAgent, judge};
+use weir::traffic::{Activity, ActorKey, Crowd, Facts, Limits, Lists, Memory, Settings, UserAgent, judge};
 use weir_bench::thread_time::thread_time;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
@@ -180,7 +180,7 @@ fn checks() {
 
 /// Whole judgements, so many clicks at a time as a worker reads at once.
 fn all(lists: &Lists, together: usize) {
-    let mut memory = Memory::new(1 << 18, SipKey::from_bytes([1; 16]));
+    let mut memory = Memory::new(Crowd::new(1 << 18, SipKey::from_bytes([1; 16])));
     let mut found = Vec::new();
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|round| {

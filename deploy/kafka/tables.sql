@@ -10,7 +10,7 @@ CREATE TABLE weir_clicks
     outcome UInt8,
     reason UInt8,
     row_flags UInt8,
-    row_reserved UInt8,
+    traffic UInt8,
     impression FixedString(16),
     ad UInt64,
     price_micros UInt64,

@@ -187,7 +187,7 @@ impl MemoryEstimate {
             dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
             buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
             uniques_bytes: config.forward.uniques_bytes_max,
-            traffic_bytes: (workers * config.traffic.activity_keys) as u64 * Self::ACTIVITY_KEY_BYTES,
+            traffic_bytes: config.traffic.activity_keys as u64 * Self::ACTIVITY_KEY_BYTES,
             receive_bytes: (workers as u64).saturating_mul(sockets + ring + streams_bytes(&config.http)),
         }
     }

@@ -16,7 +16,7 @@ const CLICKS_MAX: u64 = crate::traffic::activity::REMEMBERED as u64;
 pub struct Traffic {
     /// Which lists there are, and how many clicks are too many.
     pub rules: Settings,
-    /// Users and addresses whose activity each worker keeps; 0 for none.
+    /// Users and addresses whose activity is kept; 0 for none.
     pub activity_keys: usize,
 }
 

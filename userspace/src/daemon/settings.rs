@@ -10,8 +10,7 @@ use crate::clock;
 use crate::config::{Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
-use crate::published::Published;
-use crate::traffic::{Judge, Lists};
+use crate::traffic::Crowd;
 use crate::uring;
 
 /// Datagrams of acks that may be on their way out at once: a commit's worth at full rate.
@@ -43,9 +42,9 @@ pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admiss
     Ok(Admission::new(settings, KeyRing::new(&keys)?))
 }
 
-/// What flags the invalid traffic of one worker.
-pub(super) fn judge(config: &Config, lists: &Arc<Published<Lists>>) -> Judge {
-    Judge::new(lists.reader(), config.traffic.activity_keys, drawn_key())
+/// What all workers know of who clicks how often.
+pub(super) fn crowd(config: &Config) -> Arc<Crowd> {
+    Crowd::new(config.traffic.activity_keys, drawn_key())
 }
 
 /// A key drawn anew, so that nobody can choose names that collide; nothing of it outlives the process.

@@ -23,7 +23,7 @@ use crate::published::Published;
 use crate::rejects::Sampler;
 use crate::rx::udp::{SocketError, open_group};
 use crate::stats::{OwnStats, WorkerStats};
-use crate::traffic::Lists;
+use crate::traffic::{Judge, Lists};
 use crate::worker::book::{BLOCK_BYTES, Book};
 use crate::worker::desk::Parts;
 use crate::worker::handoff::mesh;
@@ -83,6 +83,7 @@ impl WorkerThreads {
         let mut listeners = start.doors.listeners(cores.len());
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
+        let crowd = settings::crowd(config);
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
         for (number, (((((ledger, unflushed), mailbox), port), rejects), &core)) in
             each.zip(cores).enumerate()
@@ -92,7 +93,7 @@ impl WorkerThreads {
                 worker,
                 shards: start.shards.clone(),
                 admission: start.admission.reader(),
-                judge: settings::judge(config, start.lists),
+                judge: Judge::new(start.lists.reader(), Arc::clone(&crowd)),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,

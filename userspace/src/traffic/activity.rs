@@ -138,11 +138,6 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Table<T> {
     }
 
     #[inline(always)]
-    fn items(&self) -> &[T] {
-        <[T]>::ref_from_bytes(&self.bytes).expect(WHOLE)
-    }
-
-    #[inline(always)]
     fn items_mut(&mut self) -> &mut [T] {
         <[T]>::mut_from_bytes(&mut self.bytes).expect(WHOLE)
     }
@@ -180,24 +175,6 @@ impl Activity {
     #[inline]
     pub(super) const fn name(&self, actor: &ActorKey) -> u64 {
         actor.hash(&self.key)
-    }
-
-    /// Looks ahead at where a name is, so that its memory is on its way when it is counted. Gives
-    /// what nobody needs: without it the compiler would leave the look out.
-    #[inline]
-    pub(super) fn look_at_set(&self, name: u64) -> u64 {
-        let sets = self.sets.items();
-        let set = &sets[name as usize & (sets.len() - 1)];
-        set.hashes[0] ^ set.last_ms[0]
-    }
-
-    /// The same of its clicks, once its set is here.
-    #[inline]
-    pub(super) fn look_at_clicks(&self, name: u64) -> u8 {
-        let sets = self.sets.items();
-        let number = name as usize & (sets.len() - 1);
-        let way = sets[number].hashes.iter().position(|&other| other == name);
-        self.clicks.items()[number * WAYS + way.unwrap_or_else(|| oldest(&sets[number].last_ms))].len
     }
 
     /// [`Self::is_too_much`] of a name.

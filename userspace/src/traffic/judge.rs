@@ -4,12 +4,12 @@
 //! the rules that all its rows were judged by.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, click_flags, extension};
 
-use super::{Facts, Flags, Lists, Memory, UserAgent, judge};
+use super::{Crowd, Facts, Flags, Lists, Memory, UserAgent, judge};
 use crate::published::Shared;
 
 /// Judges the clicks that a worker owns.
@@ -21,10 +21,10 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// One that has judged nothing yet, with room for the activity of so many users and addresses.
+    /// One that has judged nothing yet, beside others that count with it.
     #[must_use]
-    pub fn new(lists: Shared<Lists>, activity_keys: usize, secret: SipKey) -> Self {
-        Self { lists, memory: Memory::new(activity_keys, secret), found: Vec::new() }
+    pub fn new(lists: Shared<Lists>, crowd: Arc<Crowd>) -> Self {
+        Self { lists, memory: Memory::new(crowd), found: Vec::new() }
     }
 
     /// Whether there is anything to judge by. Where there is not, what the click says of itself is all.
@@ -90,6 +90,8 @@ const _: () = assert!(extension::USER_AGENT == 1);
 
 #[cfg(test)]
 mod tests {
+    use weir_common::siphash::SipKey;
+
     use super::*;
     use crate::published::Published;
 
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn a_node_without_lists_and_limits_judges_by_the_plain_rules() {
         let published = Published::new(Lists::plain());
-        let mut judge = Judge::new(published.reader(), 0, SECRET);
+        let mut judge = Judge::new(published.reader(), Crowd::new(0, SECRET));
         assert_eq!((judge.is_on(), judge.rules()), (false, weir_common::block::PLAIN_RULES));
         published.publish(Lists::default());
         assert!(judge.is_outdated());

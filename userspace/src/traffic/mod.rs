@@ -20,15 +20,15 @@ pub mod robots;
 pub mod source;
 
 mod agents;
+mod crowd;
 mod flags;
 mod judge;
 mod lists;
 
-use core::hint::black_box;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weir_common::reason::Reason;
-use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 
 use actors::ActorFilter;
@@ -37,6 +37,7 @@ use prefixes::PrefixList;
 
 pub use activity::{Activity, Limits};
 pub use actors::ActorKey;
+pub use crowd::Crowd;
 pub use flags::Flags;
 pub use judge::Judge;
 pub use lists::{Lists, LoadError, LoadErrors, Settings};
@@ -63,27 +64,20 @@ pub struct Facts<'a> {
     pub is_prefetch: bool,
 }
 
-/// What one owner remembers between clicks. Of fixed size.
+/// What a worker remembers between clicks, and what all of them remember together. Of fixed size.
 #[derive(Debug)]
 pub struct Memory {
-    activity: Activity,
+    crowd: Arc<Crowd>,
     agents: Agents,
     /// The rules that `agents` is of.
     rules: u32,
 }
 
 impl Memory {
-    /// With room for the activity of this many users and addresses, some 220 octets each; `secret`
-    /// should be another at every start.
+    /// A worker's, beside what it shares with the others.
     #[must_use]
-    pub fn new(keys: usize, secret: SipKey) -> Self {
-        Self { activity: Activity::new(keys, secret), agents: Agents::new(), rules: 0 }
-    }
-
-    /// The activity, for who reports on it.
-    #[must_use]
-    pub const fn activity(&self) -> &Activity {
-        &self.activity
+    pub fn new(crowd: Arc<Crowd>) -> Self {
+        Self { crowd, agents: Agents::new(), rules: 0 }
     }
 }
 
@@ -111,7 +105,7 @@ pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut 
         if let Some(filter) = &lists.bad_actors {
             judge_actors(filter, group, &mut found);
         }
-        judge_activity(lists.activity, &mut memory.activity, group, &mut found);
+        judge_activity(lists.activity, &memory.crowd, group, &mut found);
         out.extend_from_slice(&found[..group.len()]);
     }
 }
@@ -147,22 +141,13 @@ fn judge_actors(filter: &ActorFilter, group: &[Facts<'_>], found: &mut [Flags; L
     }
 }
 
-fn judge_activity(limits: Limits, activity: &mut Activity, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
-    let mut names = [[None; 2]; LANES];
-    for (names, facts) in names.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
-        *names = facts.actors().map(|actor| actor.map(|actor| activity.name(&actor)));
+fn judge_activity(limits: Limits, crowd: &Crowd, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+    if limits == Limits::NONE {
+        return;
     }
-    let mut looked = 0;
-    for &name in names.iter().flatten().flatten() {
-        looked ^= activity.look_at_set(name);
-    }
-    for &name in names.iter().flatten().flatten() {
-        looked ^= u64::from(activity.look_at_clicks(name));
-    }
-    black_box(looked);
-    for ((flags, names), facts) in found.iter_mut().zip(&names).zip(group) {
-        for &name in names.iter().flatten() {
-            let is_too_much = activity.count(name, facts.received_at, limits);
+    for (flags, facts) in found.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
+        for actor in facts.actors().iter().flatten() {
+            let is_too_much = crowd.count(crowd.name(actor), facts.received_at, limits);
             *flags = flags.with(Reason::Activity, is_too_much);
         }
     }

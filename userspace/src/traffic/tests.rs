@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use weir_common::siphash::SipKey;
+
 use super::*;
 
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
@@ -47,7 +49,7 @@ impl Folder {
 }
 
 fn memory() -> Memory {
-    Memory::new(1_024, SipKey::from_bytes([5; 16]))
+    Memory::new(Crowd::new(1_024, SipKey::from_bytes([5; 16])))
 }
 
 fn judge_one(lists: &Lists, memory: &mut Memory, facts: &Facts<'_>) -> Flags {

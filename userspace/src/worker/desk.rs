@@ -3,15 +3,16 @@
 //! No sockets, no descriptors, no clock: the loop passes in what arrived and the time, and takes
 //! out what is ready. So everything between the wire and the disk can be tested without either.
 
+mod doubt;
 mod parts;
+mod rules;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_common::id::{BlockSeq, WorkerId};
 use weir_common::reason::{Outcome, Reason};
-use weir_common::time::UnixMs;
 use weir_common::wire::{AckStatus, Datagram, HeaderFacts};
 use zerocopy::IntoBytes;
 
@@ -21,7 +22,7 @@ use super::handoff::{HandedOff, Port, Reply, handed_off};
 use super::reply::{ReplyTo, Ticket, Waiting, WaitingTable, status_of};
 use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
-use crate::clock::{Doubt, NodeClock};
+use crate::clock::NodeClock;
 use crate::ledger::{Decision, Entry, Ledger};
 use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
@@ -170,33 +171,6 @@ impl Desk {
             }
         }
         self.finish(now, batch);
-    }
-
-    /// Takes new lists of invalid traffic when there are any, and a block for them alone can begin.
-    fn follow_rules(&mut self) {
-        if self.judge.is_outdated() && self.book.begins_anew() {
-            self.judge.renew();
-            self.book.judge_by(self.judge.rules());
-            self.ledger.judge_by(self.judge.rules());
-        }
-    }
-
-    /// Flags what speaks against these clicks, each from its source.
-    fn flag<'a>(
-        &mut self,
-        entries: &mut [Entry<'a>],
-        extensions: &[&'a [u8]],
-        sources: impl Iterator<Item = IpAddr>,
-    ) {
-        let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
-        let clicks = entries.iter().zip(extensions).zip(sources);
-        facts.extend(clicks.map(|((entry, extension), source)| {
-            self.judge.facts(source, entry.received_at, entry.click, extension)
-        }));
-        for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
-            entry.admitted.traffic = *flags;
-        }
-        self.scratch.facts = reuse(facts);
     }
 
     /// An empty batch, with the memory of the last.
@@ -361,48 +335,6 @@ impl Desk {
         self.scratch.extensions = reuse(extensions);
     }
 
-    /// What is left of a judgement that rests on a time nobody can rely on: nothing is refused for
-    /// good for its age. Signed impressions from the future are a witness of how late it is.
-    #[cold]
-    fn judge_in_doubt(
-        &self,
-        doubt: Doubt,
-        arrival: &Arrival<'_>,
-        judgement: Judgement,
-        is_hearing: bool,
-    ) -> Judgement {
-        let uncertain = Judgement::Reject(Outcome::Refused, Reason::TimeUncertain);
-        match judgement {
-            Judgement::Admit(_) if doubt == Doubt::NoTime => uncertain,
-            Judgement::Reject(_, reason @ (Reason::Expired | Reason::NotYetIssued)) => {
-                match self.witness(arrival, reason, is_hearing) {
-                    Ok(()) => uncertain,
-                    Err(reason) => Judgement::Reject(Outcome::Refused, reason),
-                }
-            }
-            certain => certain,
-        }
-    }
-
-    /// Checks the signature of a click that is not in time, and heeds it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    #[cold]
-    fn witness(&self, arrival: &Arrival<'_>, reason: Reason, is_hearing: bool) -> Result<(), Reason> {
-        self.admission.current().check_tag(arrival.click)?;
-        if reason != Reason::NotYetIssued {
-            return Ok(());
-        }
-        if is_hearing {
-            let issued_at_ms = u64::from(arrival.click.impression.issued_at_s()) * 1000;
-            self.clock.note_future(UnixMs(issued_at_ms));
-        } else {
-            self.clock.alert();
-        }
-        Ok(())
-    }
-
     fn reject(&mut self, now: Now, origin: Origin, outcome: Outcome, reason: Reason) {
         self.stats.count(outcome, reason, 1);
         self.book.count(now, outcome, 1);
@@ -435,11 +367,6 @@ impl Desk {
             self.waiting.set_status(origin.ticket, origin.index, status as u8);
         }
         self.scratch.decisions = decisions;
-    }
-
-    /// Where a click came from that waits here.
-    fn source_of(&self, ticket: Ticket) -> IpAddr {
-        self.waiting.sender(ticket).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |sender| sender.ip())
     }
 
     fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {

@@ -14,12 +14,13 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use super::super::handoff;
 use super::*;
 use crate::admission::{KeyRing, Settings as AdmissionSettings, SigningKey};
+use crate::clock::Doubt;
 use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Settings as LedgerSettings;
 use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
-use crate::traffic::Lists;
+use crate::traffic::{Crowd, Lists};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -56,7 +57,10 @@ impl Lab {
                     KeyRing::new(&[signing_key()]).expect("one key"),
                 ))
                 .reader(),
-                judge: Judge::new(Published::new(Lists::plain()).reader(), 0, SipKey { k0: 5, k1: 6 }),
+                judge: Judge::new(
+                    Published::new(Lists::plain()).reader(),
+                    Crowd::new(0, SipKey { k0: 5, k1: 6 }),
+                ),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

@@ -1,0 +1,136 @@
+//! The activity of everybody at a node, counted by all its workers together.
+//!
+//! A user's clicks come to all workers, for it is the impression that says who owns a click; so what is too
+//! much can be told only by all of them. The table is cut into stripes, and a worker has a stripe to itself
+//! for the time of one count. It never waits for one: should the worker that has it be stopped just then, the
+//! click is not counted as activity, and that is counted.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use weir_common::siphash::SipKey;
+use weir_common::time::UnixMs;
+
+use super::activity::{Activity, Limits};
+use super::actors::ActorKey;
+
+/// Stripes: so many that two of a hundred workers rarely want the same.
+const STRIPES: usize = 1 << STRIPE_BITS;
+/// The upper bits of a name say which; the lower ones say where in it.
+const STRIPE_BITS: u32 = 8;
+/// Looks at a stripe that another worker has: some times as long as a count takes.
+const SPINS_MAX: u32 = 200;
+
+/// What all workers of a node know of the last minute. Of fixed size.
+#[derive(Debug)]
+pub struct Crowd {
+    key: SipKey,
+    stripes: Box<[Mutex<Activity>]>,
+    missed: AtomicU64,
+}
+
+impl Crowd {
+    /// Room for at least so many users and addresses; the key should be another at every start: who knows it
+    /// can push others out.
+    #[must_use]
+    pub fn new(keys: usize, key: SipKey) -> Arc<Self> {
+        let each = keys.div_ceil(STRIPES);
+        let stripes = (0..STRIPES).map(|_| Mutex::new(Activity::new(each, key))).collect();
+        Arc::new(Self { key, stripes, missed: AtomicU64::new(0) })
+    }
+
+    /// The name of an actor here.
+    #[inline]
+    pub(super) const fn name(&self, actor: &ActorKey) -> u64 {
+        actor.hash(&self.key)
+    }
+
+    /// Counts a click of this name at this time, and says whether it is one too many.
+    #[inline]
+    pub(super) fn count(&self, name: u64, at: UnixMs, limits: Limits) -> bool {
+        let stripe = &self.stripes[(name >> (u64::BITS - STRIPE_BITS)) as usize];
+        for _ in 0..SPINS_MAX {
+            match stripe.try_lock() {
+                Ok(mut activity) => return activity.count(name, at, limits),
+                // Whatever ended a worker in here left numbers, and any numbers are an activity.
+                Err(TryLockError::Poisoned(broken)) => return broken.into_inner().count(name, at, limits),
+                Err(TryLockError::WouldBlock) => spin_loop(),
+            }
+        }
+        self.missed.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Clicks that were not counted because the stripe of their user or address was not to be had.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Keys that lost clicks of the last minute to others since the start. When this grows quickly
+    /// the table is too small for its traffic.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.each(Activity::evicted)
+    }
+
+    /// Octets of memory it takes, now and ever.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.each(|activity| activity.memory_bytes() as u64)
+    }
+
+    fn each(&self, of: impl Fn(&Activity) -> u64) -> u64 {
+        let known = self.stripes.iter().filter_map(|stripe| stripe.try_lock().ok());
+        known.map(|activity| of(&activity)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: SipKey = SipKey { k0: 7, k1: 8 };
+    const AT: UnixMs = UnixMs(1_800_000_000_000);
+
+    #[test]
+    fn what_several_workers_count_of_one_user_is_counted_together() {
+        let (crowd, limits) = (Crowd::new(1 << 16, KEY), Limits::default());
+        let flagged = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (crowd, flagged) = (&crowd, &flagged);
+                scope.spawn(move || {
+                    for number in 0..1000 {
+                        // Each fourth is of the one user, the others are of as many.
+                        let user = if number % 4 == 0 { 1 } else { 1_000 + worker * 10_000 + number };
+                        let name = crowd.name(&ActorKey::user(user).expect("a user"));
+                        flagged.fetch_add(u64::from(crowd.count(name, AT, limits)), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        // More threads than cores: one that is stopped in a stripe makes the others miss some.
+        let (flagged, too_many) = (flagged.into_inner(), 4 * 250 - u64::from(limits.per_second));
+        assert!(flagged <= too_many && flagged + crowd.missed() >= too_many, "{flagged} of {too_many}");
+    }
+
+    #[test]
+    fn a_stripe_that_is_not_to_be_had_holds_nobody_up() {
+        let crowd = Crowd::new(1000, KEY);
+        let name = crowd.name(&ActorKey::user(1).expect("a user"));
+        let held = crowd.stripes[(name >> 56) as usize].lock();
+        assert!(!crowd.count(name, AT, Limits::default()));
+        assert_eq!(crowd.missed(), 1);
+        drop(held);
+        crowd.count(name, AT, Limits::default());
+        assert_eq!(crowd.missed(), 1);
+    }
+
+    #[test]
+    fn its_memory_is_that_of_its_keys() {
+        let crowd = Crowd::new(1 << 16, KEY);
+        assert!((200..400).contains(&(crowd.memory_bytes() >> 16)), "{}", crowd.memory_bytes());
+    }
+}

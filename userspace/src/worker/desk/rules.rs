@@ -1,0 +1,42 @@
+//! The rules of invalid traffic at the desk: taken between two blocks, asked about clicks of this worker's own.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::super::reply::Ticket;
+use super::{Desk, reuse};
+use crate::ledger::Entry;
+use crate::traffic::Facts;
+
+impl Desk {
+    /// Takes new lists of invalid traffic when there are any, and a block for them alone can begin.
+    pub(super) fn follow_rules(&mut self) {
+        if self.judge.is_outdated() && self.book.begins_anew() {
+            self.judge.renew();
+            self.book.judge_by(self.judge.rules());
+            self.ledger.judge_by(self.judge.rules());
+        }
+    }
+
+    /// Flags what speaks against these clicks, each from its source.
+    pub(super) fn flag<'a>(
+        &mut self,
+        entries: &mut [Entry<'a>],
+        extensions: &[&'a [u8]],
+        sources: impl Iterator<Item = IpAddr>,
+    ) {
+        let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
+        let clicks = entries.iter().zip(extensions).zip(sources);
+        facts.extend(clicks.map(|((entry, extension), source)| {
+            self.judge.facts(source, entry.received_at, entry.click, extension)
+        }));
+        for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
+            entry.admitted.traffic = *flags;
+        }
+        self.scratch.facts = reuse(facts);
+    }
+
+    /// Where a click came from that waits here.
+    pub(super) fn source_of(&self, ticket: Ticket) -> IpAddr {
+        self.waiting.sender(ticket).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |sender| sender.ip())
+    }
+}

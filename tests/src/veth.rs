@@ -14,7 +14,8 @@ pub const NODE: &str = "192.0.2.10";
 pub const NODE_INTERFACE: &str = "w0";
 /// The addresses of senders.
 pub const SENDERS: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
-const SENDER_INTERFACE: &str = "w1";
+/// The senders' interface.
+pub const SENDER_INTERFACE: &str = "w1";
 
 /// A network namespace; gone when dropped.
 #[derive(Debug)]

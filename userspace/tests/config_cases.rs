@@ -260,3 +260,11 @@ fn a_long_value_is_cut_in_the_message() {
     let Err(problems) = Config::parse(&format!("node.pop = \"{}\"", "x".repeat(500))) else { panic!() };
     assert!(problems.to_string().len() < 250, "{problems}");
 }
+
+#[test]
+fn a_first_check_without_a_key_is_a_mistake() {
+    invalid(
+        "[steer]\nverify_first = true",
+        &["line 1: steer: verify_first has no key to check tags by; add [[keys]], or leave it out"],
+    );
+}

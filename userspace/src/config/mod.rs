@@ -135,6 +135,8 @@ pub struct Steer {
     pub fragments: Fragments,
     /// Remove VLAN tags before the packet goes to the kernel.
     pub strip_vlan: bool,
+    /// Whether the XDP program checks the tag of each datagram's first click.
+    pub verify_first: bool,
     /// Sources that are dropped.
     pub deny: Vec<IpNet>,
     /// Sources the rate limit does not apply to.

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use tracing::Level;
 use weir_common::bucket::Dimensions;
 use weir_common::id::SHARDS;
+use weir_common::maps::MAX_KEYS;
 
 use super::http::{self, Http};
 use super::kafka;
@@ -60,6 +61,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
     };
     check_keys(&root, &config);
     check_syn_rate(&root, &config);
+    check_verify_first(&root, &config);
     kafka::check(&root, &config);
     root.finish();
     config
@@ -163,6 +165,7 @@ fn steer(mut section: Section<'_, '_>) -> Steer {
             &[("drop", Fragments::Drop), ("pass", Fragments::Pass)],
         ),
         strip_vlan: section.boolean("strip_vlan", true),
+        verify_first: section.boolean("verify_first", false),
         deny: prefixes(&mut section, "deny"),
         allow: prefixes(&mut section, "allow"),
         rate: rate(section.section("rate")),
@@ -272,6 +275,21 @@ fn check_syn_rate(root: &Section<'_, '_>, config: &Config) {
         let message =
             format!("syn_rate does not hold for {address} of rx.http.addresses; add it to steer.addresses");
         root.note("steer", &message);
+    }
+}
+
+fn check_verify_first(root: &Section<'_, '_>, config: &Config) {
+    if !config.steer.verify_first {
+        return;
+    }
+    if config.keys.is_empty() {
+        root.note("steer", "verify_first has no key to check tags by; add [[keys]], or leave it out");
+    } else if config.keys.len() > MAX_KEYS {
+        let keys = config.keys.len();
+        root.note(
+            "steer",
+            &format!("verify_first: the kernel holds {MAX_KEYS} keys, not {keys}; leave it out"),
+        );
     }
 }
 

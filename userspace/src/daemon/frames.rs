@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use weir_common::id::SHARDS;
 
+use super::settings;
 use super::threads::SocketGroup;
 use crate::config::{self, Config};
 use crate::control::{FrameSource, FrameTotals, Steering as SteeringStatus};
@@ -29,6 +30,7 @@ impl SharedSteering {
         groups: &[SocketGroup],
     ) -> Result<(), SteerError> {
         let mut steering = Steering::attach(&settings(config, cores, shards)?)?;
+        give_keys(&mut steering, config)?;
         let mut shard_worker = [0_u16; SHARDS];
         shard_worker.iter_mut().zip(shards.iter()).for_each(|(slot, owner)| *slot = owner.0);
         for group in groups {
@@ -38,6 +40,23 @@ impl SharedSteering {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(steering);
         Ok(())
     }
+}
+
+impl SharedSteering {
+    /// Lets the XDP program check tags by the config's keys, where it checks any.
+    pub(super) fn replace_keys(&self, config: &Config) -> Result<(), SteerError> {
+        let mut steering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        steering.as_mut().map_or(Ok(()), |steering| give_keys(steering, config))
+    }
+}
+
+fn give_keys(steering: &mut Steering, config: &Config) -> Result<(), SteerError> {
+    if !config.steer.verify_first {
+        return Ok(());
+    }
+    let keys = settings::keys(config);
+    let keys: Vec<_> = keys.iter().map(|key| (key.issuer, key.id, key.secret)).collect();
+    steering.set_keys(&keys)
 }
 
 impl FrameSource for SharedSteering {
@@ -104,6 +123,6 @@ fn settings(config: &Config, cores: &[usize], shards: &ShardMap) -> Result<Setti
         new_sources_per_s: rate.new_sources_per_s,
     });
     policy.syn_ports = config.http.port.into_iter().chain(config.http.tls_port).collect();
-    let switches = Switches { strip_vlan: steer.strip_vlan, ..Switches::default() };
+    let switches = Switches { strip_vlan: steer.strip_vlan, verify_first: steer.verify_first };
     Ok(Settings { mode, interface: steer.interface.clone().unwrap_or_default(), policy, switches })
 }

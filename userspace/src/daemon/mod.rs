@@ -288,7 +288,15 @@ impl Node {
         })?;
         let forwarder = ForwarderThread::start(forwarder)?;
         let (file, config) = (file.to_owned(), config.clone());
-        let replaceable = Replaceable { file, config, closed_before, admission, lists, doors };
+        let replaceable = Replaceable {
+            file,
+            config,
+            closed_before,
+            admission,
+            steering: Arc::clone(&self.steering),
+            lists,
+            doors,
+        };
         Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, replaceable })
     }
 }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use weir_common::time::{Minute, UnixMs};
 
 use super::doors::Doors;
+use super::frames::SharedSteering;
 use super::settings;
 use crate::admission::Admission;
 use crate::config::{self, Config, Host};
@@ -26,6 +27,8 @@ pub(super) struct Replaceable {
     pub(super) closed_before: Minute,
     /// The rules of admission, with the keys.
     pub(super) admission: Arc<Published<Admission>>,
+    /// The XDP program, which may check tags too.
+    pub(super) steering: Arc<SharedSteering>,
     /// The lists of invalid traffic.
     pub(super) lists: Arc<Published<Lists>>,
     /// Certificate and catalog.
@@ -57,6 +60,9 @@ impl Replaceable {
                 let keys: Vec<_> = renewed.keys.iter().map(|key| (key.issuer, key.key)).collect();
                 tracing::info!(issuers_and_keys = ?keys, "the keys are read again");
                 self.admission.publish(admission);
+                if let Err(error) = self.steering.replace_keys(&renewed) {
+                    tracing::error!(%error, "the XDP program goes on with the old keys; restart the node");
+                }
                 self.config = renewed;
             }
             Err(error) => tracing::error!(%error, "the keys are not replaced"),

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute};
 
 use crate::admission::{self, Admission, KeyRing, KeyRingError, SigningKey};
 use crate::clock;
-use crate::config::{Config, Sink};
+use crate::config::{self, Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
 use crate::traffic::Crowd;
@@ -22,16 +23,17 @@ pub(super) const WAITING_MAX: u32 = 65_536;
 /// varies by far less.
 const SHARE_SLACK_PERCENT: usize = 10;
 
+/// The keys ad servers sign with.
+pub(super) fn keys(config: &Config) -> Vec<SigningKey> {
+    let key = |key: &config::Key| SigningKey {
+        issuer: Issuer(key.issuer),
+        id: KeyId(key.key),
+        secret: SipKey::from_bytes(key.secret.0),
+    };
+    config.keys.iter().map(key).collect()
+}
+
 pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admission, KeyRingError> {
-    let keys: Vec<_> = config
-        .keys
-        .iter()
-        .map(|key| SigningKey {
-            issuer: weir_common::id::Issuer(key.issuer),
-            id: weir_common::id::KeyId(key.key),
-            secret: SipKey::from_bytes(key.secret.0),
-        })
-        .collect();
     let settings = admission::Settings {
         lifetime_ms: config.admission.lifetime.as_millis() as u64,
         max_ahead_ms: config.admission.max_ahead.as_millis() as u64,
@@ -39,7 +41,7 @@ pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admiss
         closed_before,
         allow_unsigned: config.admission.allow_unsigned,
     };
-    Ok(Admission::new(settings, KeyRing::new(&keys)?))
+    Ok(Admission::new(settings, KeyRing::new(&keys(config))?))
 }
 
 /// What all workers know of who clicks how often.

@@ -34,6 +34,8 @@ pub mod published;
 pub mod rejects;
 /// How clicks come in; the only room that knows sockets.
 pub mod rx;
+/// How likely a click is invalid, by a model loaded from a file: marks, never blocks.
+pub mod score;
 /// Counters and histograms that workers write and the control side reads.
 pub mod stats;
 /// Loads the XDP program and owns the BPF maps.

@@ -1,0 +1,80 @@
+//! How likely a click is invalid, as a trained model sees it: a score from 0 to 1, and a mark where
+//! it reaches the campaign's threshold.
+//!
+//! It marks and never drops, and it never stands in a click's way: a node without a model, or whose
+//! model was refused, marks clicks [`Mark::Unscored`]. [`Model::load`] reads one file, on the
+//! control side; everything a worker calls is a function over values, which does not allocate, wait,
+//! fail or read a clock.
+//!
+//! Start reading at [`Scorer::mark`]. [`Features`] says what a model sees of a click, `onnx` reads
+//! the exchange format out of `protobuf`, `forest` checks the trees once and evaluates them.
+//! `docs/scoring.md` says how to train a model.
+
+mod features;
+mod forest;
+mod model;
+mod onnx;
+mod protobuf;
+mod thresholds;
+
+use std::sync::Arc;
+
+pub use features::{Activity, Facts, Features, FeaturesVersion};
+pub use forest::TreeFault;
+pub use model::{MAX_FILE_BYTES, Model, ModelError, ModelFault};
+pub use onnx::FormatFault;
+pub use protobuf::Damage;
+pub use thresholds::{Campaign, NotAShare, Score, Threshold, Thresholds};
+
+/// What scoring says of one click.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mark {
+    /// There is no model: nothing is known.
+    Unscored,
+    /// Below the campaign's threshold.
+    Below(Score),
+    /// At the campaign's threshold or above it.
+    Reached(Score),
+}
+
+/// What a worker scores with: a model, or none. Cheap to clone; the model is shared.
+#[derive(Clone, Debug, Default)]
+pub struct Scorer {
+    /// The model; without one, clicks are marked as unscored.
+    pub model: Option<Arc<Model>>,
+    /// From which score on a click is marked.
+    pub thresholds: Arc<Thresholds>,
+}
+
+impl Scorer {
+    /// Scores clicks and appends one mark for each to `marks`, in order. `scratch` is memory that
+    /// the caller keeps from batch to batch; what is in it does not matter.
+    ///
+    /// Batches of some dozens are the fastest: the trees are walked once for several clicks. Without
+    /// memory to grow, nothing is allocated.
+    pub fn mark(&self, rows: &[(Campaign, Features)], scratch: &mut Scratch, marks: &mut Vec<Mark>) {
+        let Some(model) = &self.model else {
+            marks.extend(rows.iter().map(|_| Mark::Unscored));
+            return;
+        };
+        scratch.rows.clear();
+        scratch.rows.extend(rows.iter().map(|(_, features)| *features));
+        scratch.scores.clear();
+        model.score(&scratch.rows, &mut scratch.scores);
+        marks.extend(rows.iter().zip(&scratch.scores).map(|(&(campaign, _), &score)| {
+            let score = Score::clamped(score);
+            if self.thresholds.of(campaign).is_reached_by(score) {
+                Mark::Reached(score)
+            } else {
+                Mark::Below(score)
+            }
+        }));
+    }
+}
+
+/// Memory of [`Scorer::mark`] between batches.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    rows: Vec<Features>,
+    scores: Vec<f32>,
+}

@@ -52,9 +52,10 @@ def bare(model, note):
     onnx.helper.set_model_props(
         cut,
         {
-            "weir.features_version": str(features.VERSION),
-            "weir.features": ",".join(features.NAMES),
             "weir.note": note,
+            "weir.features_version": str(features.VERSION),
+            # Last in the file, and the node insists on it: a file cut anywhere is refused.
+            "weir.features": ",".join(features.NAMES),
         },
     )
     onnx.checker.check_model(cut)

@@ -71,7 +71,7 @@ pub(crate) struct Draft {
     pub(crate) metadata: Vec<(String, String)>,
     /// Attributes to leave out.
     pub(crate) without: Vec<&'static str>,
-    /// Attributes of integers to add.
+    /// Attributes of integers to add, in place of those left out or beside the same.
     pub(crate) with: Vec<(&'static str, Vec<i64>)>,
     /// How often the graph has the node.
     pub(crate) copies: usize,
@@ -127,9 +127,7 @@ impl Draft {
         let mut node = text(4, self.operator.as_bytes());
         node.extend(text(7, self.domain.as_bytes()));
         for (name, attribute) in self.attributes() {
-            if !self.without.contains(&name) {
-                node.extend(text(5, &[text(1, name.as_bytes()), attribute].concat()));
-            }
+            node.extend(text(5, &[text(1, name.as_bytes()), attribute].concat()));
         }
         let graph: Vec<u8> = (0..self.copies).flat_map(|_| text(1, &node)).collect();
         let mut file = text(7, &graph);
@@ -169,6 +167,7 @@ impl Draft {
             ("n_targets", labels(3))
         });
         attributes.extend(self.aggregate.map(|name| ("aggregate_function", text(4, name.as_bytes()))));
+        attributes.retain(|(name, _)| !self.without.contains(name));
         let added = |values: &[i64]| values.iter().flat_map(|&value| int(8, value)).collect();
         attributes.extend(self.with.iter().map(|(name, values)| (*name, added(values))));
         attributes

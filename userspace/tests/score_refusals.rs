@@ -212,9 +212,9 @@ fn many(draft: &Draft, count: i64) -> Draft {
 fn a_model_that_would_take_too_long_is_refused() {
     assert_eq!(score(&deep(32), -1.0), 0.5);
     is_refused(&deep(33), &["tree 0", "32 levels", "max_depth"]);
-    assert_eq!(score(&many(&deep(3), 1_024), 1.0), 0.0);
+    assert_eq!(score(&many(&deep(2), 1_024), 1.0), 0.0);
     is_refused(&many(&deep(1), 1_025), &["1025 trees", "1024"]);
-    is_refused(&many(&deep(4), 1_024), &["4096 steps", "3072"]);
+    is_refused(&many(&deep(3), 1_024), &["3072 steps", "2048"]);
     assert!(matches!(Model::parse(&many(&deep(3), 20_000).bytes()), Err(ModelFault::Format(_))));
 }
 

@@ -16,6 +16,9 @@ pub use fault::TreeFault;
 pub(super) const ROW: usize = 32;
 /// Clicks that walk a tree together. Eight hide the latency of a look-up and fit the registers.
 const LANES: usize = 8;
+/// Clicks from which on a group walks together, empty lanes with it: eight lanes cost about what
+/// three clicks cost one after the other.
+const TOGETHER_MIN: usize = 3;
 
 /// A node of 12 octets: a split, or a leaf, whose step leads to itself.
 #[derive(Clone, Copy, Debug)]
@@ -111,16 +114,21 @@ impl Forest {
             for (lane, row) in lanes.iter_mut().zip(group) {
                 lane[..N].copy_from_slice(row.as_ref());
             }
-            let sums = self.sums(&lanes);
-            out.extend(sums[..group.len()].iter().map(|&sum| self.finish.score(sum)));
+            if group.len() < TOGETHER_MIN {
+                let alone = lanes[..group.len()].chunks_exact(1).filter_map(<[_]>::first_chunk);
+                out.extend(alone.map(|lane| self.finish.score(self.sums::<1>(lane)[0])));
+            } else {
+                let sums = self.sums(&lanes);
+                out.extend(sums[..group.len()].iter().map(|&sum| self.finish.score(sum)));
+            }
         }
     }
 
     /// The sum of the leaves each lane comes to, tree by tree: the order is part of the result.
-    fn sums(&self, lanes: &[[f32; ROW]; LANES]) -> [f32; LANES] {
-        let mut sums = [0.0; LANES];
+    fn sums<const L: usize>(&self, lanes: &[[f32; ROW]; L]) -> [f32; L] {
+        let mut sums = [0.0; L];
         for tree in &self.trees {
-            let mut at = [tree.root; LANES];
+            let mut at = [tree.root; L];
             for _ in 0..tree.depth {
                 for (at, row) in at.iter_mut().zip(lanes) {
                     *at = self.nodes[*at].next(row);

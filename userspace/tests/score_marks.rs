@@ -102,7 +102,13 @@ fn a_pipe_in_a_models_place_is_refused_and_not_waited_for() {
     let pipe = folder.path().join("pipe.onnx");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
-    is_not_loaded(&pipe, &["is no file"]);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        is_not_loaded(&pipe, &["is no file"]);
+        done.send(()).expect("somebody waits");
+    });
+    // Opening a pipe that nobody writes to has no end; a refusal takes microseconds.
+    is_done.recv_timeout(std::time::Duration::from_secs(30)).expect("a refusal");
 }
 
 #[test]

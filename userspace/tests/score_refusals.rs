@@ -202,8 +202,7 @@ fn many(draft: &Draft, count: i64) -> Draft {
     let mut many = Draft { nodes: vec![], weights: vec![], ..draft.clone() };
     for tree in 0..count {
         many.nodes.extend(draft.nodes.iter().cloned().map(|node| score_fixture::Node { tree, ..node }));
-        many.weights
-            .extend(draft.weights.iter().cloned().map(|weight| score_fixture::Weight { tree, ..weight }));
+        many.weights.extend(draft.weights.iter().map(|weight| score_fixture::Weight { tree, ..*weight }));
     }
     many
 }

@@ -16,9 +16,9 @@ pub use fault::TreeFault;
 pub(super) const ROW: usize = 32;
 /// Clicks that walk a tree together. Eight hide the latency of a look-up and fit the registers.
 const LANES: usize = 8;
-/// Clicks from which on a group walks together, empty lanes with it: eight lanes cost about what
-/// three clicks cost one after the other.
-const TOGETHER_MIN: usize = 3;
+/// Clicks from which on a group walks together, empty lanes with it: eight lanes cost less than two
+/// clicks one after the other.
+const TOGETHER_MIN: usize = 2;
 
 /// A node of 12 octets: a split, or a leaf, whose step leads to itself.
 #[derive(Clone, Copy, Debug)]

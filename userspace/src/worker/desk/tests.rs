@@ -30,6 +30,7 @@ struct Lab {
     disks: Vec<Disk>,
     now: Now,
     samples: Samples,
+    lists: Arc<Published<Lists>>,
     _folder: tempfile::TempDir,
 }
 
@@ -44,6 +45,7 @@ impl Lab {
         let budget = Arc::new(DiskBudget::new(bytes_max, 0));
         let clock = Arc::<NodeClock>::default();
         let (mut samplers, samples) = samplers(workers as u16, 10, Epoch(1), &Gate::default());
+        let lists = Published::new(Lists::plain());
         let desk = |(number, port)| {
             let worker = WorkerId(number as u16);
             // As small as a journal can be: what is tested here is not the disk.
@@ -57,10 +59,7 @@ impl Lab {
                     KeyRing::new(&[signing_key()]).expect("one key"),
                 ))
                 .reader(),
-                judge: Judge::new(
-                    Published::new(Lists::plain()).reader(),
-                    Crowd::new(0, SipKey { k0: 5, k1: 6 }),
-                ),
+                judge: Judge::new(lists.reader(), Crowd::new(0, SipKey { k0: 5, k1: 6 })),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,
@@ -77,6 +76,7 @@ impl Lab {
             desks,
             now,
             samples,
+            lists,
             _folder: temporary,
         };
         lab.drive();
@@ -275,6 +275,20 @@ fn more_datagrams_than_may_wait_are_told_to_retry() {
     assert!(refused.iter().all(|(_, statuses)| statuses == &[RETRY]));
     lab.commit();
     assert_eq!(lab.acks(0).len(), 64);
+}
+
+#[test]
+fn what_new_lists_judge_stands_in_a_block_of_its_own() {
+    let mut lab = Lab::new(1);
+    lab.arrive(0, &datagram(1, &[click(1, 0)]));
+    let before = lab.desks[0].book.sealed();
+    lab.lists.publish(Lists::default());
+    lab.arrive(0, &datagram(2, &[click(2, 0)]));
+    assert_eq!(lab.desks[0].book.sealed().0, before.0 + 1, "what the old ones judged is closed");
+    lab.arrive(0, &datagram(3, &[click(3, 0)]));
+    assert_eq!(lab.desks[0].book.sealed().0, before.0 + 1, "once");
+    lab.commit();
+    assert_eq!(lab.acks(0).len(), 3);
 }
 
 #[test]

@@ -176,6 +176,32 @@ fn a_catalog_that_is_replaced_is_used_and_one_that_is_broken_is_not() {
 }
 
 #[test]
+fn beyond_a_budget_clicks_are_told_when_to_come_back_and_then_counted_once() {
+    let door = Door::folder("[limits.user]\nclicks_per_s = 1\nburst = 3\n").expect("folder");
+    let node = started(&door);
+    let click =
+        |n: u64, user: &str| format!("{{\"event_id\":\"{n:032x}\",\"ad_id\":1,\"user_id\":\"{user}\"}}");
+    let lines: Vec<_> = (0..5).map(|n| click(n, "eager")).collect();
+    let reply = post(&door, "application/x-ndjson", &lines.join("\n"));
+    let statuses = ["created", "created", "created", "retry", "retry"];
+    assert_eq!((reply.status, reply.statuses()), (202, statuses.map(str::to_owned).to_vec()));
+    let reply = post(&door, "application/json", &lines[4]);
+    assert_eq!((reply.status, reply.statuses()), (429, vec!["retry".to_owned()]), "{reply:?}");
+    let wait_s: u64 = reply.field("Retry-After").and_then(|text| text.parse().ok()).expect("seconds");
+    assert_eq!(wait_s, 1, "{reply:?}");
+    assert_eq!(
+        post(&door, "application/json", &click(9, "calm")).statuses(),
+        ["created"],
+        "another's budget"
+    );
+    std::thread::sleep(Duration::from_secs(wait_s));
+    assert_eq!(post(&door, "application/json", &lines[4]).statuses(), ["created"]);
+    assert_eq!(node.status().expect("status")["clicks"]["reasons"]["over_budget"], 3);
+    drain(&door, node, 5);
+    assert_eq!(outcome(&door.folder, "refused"), 3);
+}
+
+#[test]
 fn a_page_of_another_site_may_send_clicks() {
     let door = Door::folder("").expect("folder");
     let node = started(&door);

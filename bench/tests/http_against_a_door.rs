@@ -88,7 +88,7 @@ impl Seen {
                 statuses.push(Status::Exists);
             }
         }
-        response::accepted(statuses.into_iter(), &KEEPS, out);
+        response::accepted(statuses.into_iter(), Problem::Unavailable, &KEEPS, out);
     }
 }
 
@@ -170,13 +170,13 @@ fn clicks_answered_with_503_or_retry_are_sent_again_until_they_are_taken() {
     options.plan.drain_max = Duration::from_secs(60);
     let (report, seen) = run(options, |seen, number, body, out| {
         match number {
-            3 => response::problem(&Problem::TooMany, &KEEPS, out),
+            3 => response::problem(&Problem::TooMany { retry_after_s: 1 }, &KEEPS, out),
             5 => {
                 // Half of them: the others are taken, by the same books.
                 let mut whole = Vec::new();
                 seen.answer(body, &mut whole);
                 let taken = [Status::Created, Status::Retry];
-                response::accepted(taken.into_iter().cycle().take(10), &KEEPS, out);
+                response::accepted(taken.into_iter().cycle().take(10), Problem::Unavailable, &KEEPS, out);
             }
             _ => seen.answer(body, out),
         }
@@ -223,10 +223,11 @@ fn a_wrong_status_a_missing_one_and_a_refusal_make_the_run_invalid() {
     };
     let malformed = wrong(|out| {
         let all = [Status::Malformed { reason: "refused", field: "", why: "" }; 10];
-        response::accepted(all.into_iter(), &KEEPS, out);
+        response::accepted(all.into_iter(), Problem::Unavailable, &KEEPS, out);
     });
     assert!(!malformed.valid && malformed.clicks.wrong == 10 && malformed.clicks.closes, "{malformed:?}");
-    let short = wrong(|out| response::accepted([Status::Created; 9].into_iter(), &KEEPS, out));
+    let short =
+        wrong(|out| response::accepted([Status::Created; 9].into_iter(), Problem::Unavailable, &KEEPS, out));
     assert!(!short.valid && short.requests.unreadable == 1 && short.requests.closes, "{short:?}");
     let refused = wrong(|out| response::problem(&Problem::UnsupportedType, &KEEPS, out));
     assert!(!refused.valid && refused.requests.other.get(&415) == Some(&1), "{refused:?}");

@@ -283,6 +283,9 @@ reasons! {
     111 SynRateLimited "syn_rate_limited" Refused
         { "The source asked the HTTP door for more connections than `steer.syn_rate` allows; the packet was dropped." }
         { "If this is an ad server or a proxy, add its prefix to `steer.allow`, or let it keep connections open." }
+    112 OverBudget "over_budget" Refused
+        { "The network, user, ad or publisher of the click brought more a second than its budget; the sender was told to retry." }
+        { "If this is fair traffic, raise the budget in `[limits]`." }
 
     128 TestTraffic "test_traffic" Filtered
         { "The sender marked the click as a test." } { "Nothing to do." }

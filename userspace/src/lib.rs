@@ -28,6 +28,8 @@ pub mod forward;
 pub mod journal;
 /// Dedupe, outcomes, buckets: a deterministic fold, without clock or I/O.
 pub mod ledger;
+/// Budgets of clicks a second, by network, user, ad and publisher.
+pub mod limits;
 /// What a reload replaces under running workers.
 pub mod published;
 /// Malformed input: counted always, kept as samples.

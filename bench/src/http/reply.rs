@@ -124,7 +124,12 @@ mod tests {
             response::Status::Retry,
         ];
         let mut bytes = Vec::new();
-        response::accepted(said.into_iter(), &To { keep_alive: true, ..To::default() }, &mut bytes);
+        response::accepted(
+            said.into_iter(),
+            weir::rx::http::problem::Problem::Unavailable,
+            &To { keep_alive: true, ..To::default() },
+            &mut bytes,
+        );
         for cut in 0..bytes.len() {
             assert_eq!(read(&bytes[..cut]), Ok(None), "{cut}");
         }

@@ -157,6 +157,7 @@ impl Node {
                     Published::new(Lists::plain()).reader(),
                     Crowd::new(0, SipKey { k0: 13, k1: 14 }),
                 ),
+                limits: None,
                 ledger,
                 book: book(plan, &node.folder, worker, latest, &budget),
                 port,

@@ -12,6 +12,7 @@
 mod host;
 mod http;
 mod kafka;
+mod limits;
 mod problem;
 pub mod quantity;
 mod reader;
@@ -52,6 +53,8 @@ pub struct Config {
     pub http: Http,
     /// What flags invalid traffic.
     pub traffic: Traffic,
+    /// Budgets of clicks a second.
+    pub limits: crate::limits::Settings,
     /// The XDP program.
     pub steer: Steer,
     /// Which clicks may be counted.

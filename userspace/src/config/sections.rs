@@ -12,13 +12,13 @@ use weir_common::id::SHARDS;
 use weir_common::maps::MAX_KEYS;
 
 use super::http::{self, Http};
-use super::kafka;
 use super::reader::{Notes, Section, integer_in};
 use super::traffic;
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
     Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
 };
+use super::{kafka, limits};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -47,6 +47,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         udp,
         http,
         traffic: traffic::read(root.section("traffic")),
+        limits: limits::read(root.section("limits")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
         keys: root.sections("keys").into_iter().filter_map(key).collect(),

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{self, Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
+use crate::limits::Limits;
 use crate::traffic::Crowd;
 use crate::uring;
 
@@ -42,6 +43,11 @@ pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admiss
         allow_unsigned: config.admission.allow_unsigned,
     };
     Ok(Admission::new(settings, KeyRing::new(&keys(config))?))
+}
+
+/// The budgets of the node, if there are any.
+pub(super) fn limits(config: &Config) -> Option<Arc<Limits>> {
+    config.limits.is_on().then(|| Limits::new(&config.limits, drawn_key()))
 }
 
 /// What all workers know of who clicks how often.

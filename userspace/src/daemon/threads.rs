@@ -83,7 +83,7 @@ impl WorkerThreads {
         let mut listeners = start.doors.listeners(cores.len());
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
-        let crowd = settings::crowd(config);
+        let (crowd, limits) = (settings::crowd(config), settings::limits(config));
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
         for (number, (((((ledger, unflushed), mailbox), port), rejects), &core)) in
             each.zip(cores).enumerate()
@@ -94,6 +94,7 @@ impl WorkerThreads {
                 shards: start.shards.clone(),
                 admission: start.admission.reader(),
                 judge: Judge::new(start.lists.reader(), Arc::clone(&crowd)),
+                limits: limits.clone(),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,

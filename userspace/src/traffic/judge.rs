@@ -50,6 +50,13 @@ impl Judge {
         self.lists.current().rules_version()
     }
 
+    /// The address of a user; none where it is a forwarder's.
+    #[must_use]
+    pub fn user_address(&self, source: IpAddr) -> Option<IpAddr> {
+        let forwarders = self.lists.current().forwarders.as_ref();
+        forwarders.is_none_or(|list| !list.contains(source)).then_some(source)
+    }
+
     /// What matters of a click that came from `source`.
     #[must_use]
     pub fn facts<'a>(
@@ -59,9 +66,8 @@ impl Judge {
         click: &Click,
         extension: &'a [u8],
     ) -> Facts<'a> {
-        let is_forwarder = self.lists.current().forwarders.as_ref().is_some_and(|list| list.contains(source));
         Facts {
-            address: (!is_forwarder).then_some(source),
+            address: self.user_address(source),
             user_agent: user_agent(extension).map_or(UserAgent::Unasked, UserAgent::Sent),
             country: click.country,
             user_key: click.user_key.get(),

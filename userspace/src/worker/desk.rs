@@ -24,6 +24,7 @@ use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::NodeClock;
 use crate::ledger::{Decision, Entry, Ledger};
+use crate::limits::Limits;
 use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
@@ -43,6 +44,7 @@ pub struct Desk {
     shards: ShardMap,
     admission: Shared<Admission>,
     judge: Judge,
+    limits: Option<Arc<Limits>>,
     /// The worker's share of the ledger.
     pub ledger: Ledger,
     /// The open block and the journal behind it.
@@ -113,6 +115,8 @@ pub struct Parts {
     pub admission: Shared<Admission>,
     /// What flags invalid traffic.
     pub judge: Judge,
+    /// The budgets of the node, if there are any.
+    pub limits: Option<Arc<Limits>>,
     /// This worker's ledger, refolded from the journal.
     pub ledger: Ledger,
     /// This worker's journal.
@@ -139,6 +143,7 @@ impl Desk {
             shards: parts.shards,
             admission: parts.admission,
             judge: parts.judge,
+            limits: parts.limits,
             ledger: parts.ledger,
             book: parts.book,
             port: parts.port,
@@ -305,6 +310,9 @@ impl Desk {
                     continue;
                 }
             };
+            if self.is_over_budget(now, *origin, arrival.click) {
+                continue;
+            }
             let owner = self.shards.owner(arrival.click.shard());
             if owner == self.worker {
                 entries.push(Entry { received_at: now.wall, admitted, click: arrival.click });

@@ -341,7 +341,7 @@ impl<H: Host> Worker<H> {
                     }
                     ReplyTo::Request { request, first, .. } => {
                         if let Some(door) = &mut self.door {
-                            door.settled(now, request, first, waiting.statuses());
+                            door.settled(now, request, first, &waiting);
                         }
                     }
                 }

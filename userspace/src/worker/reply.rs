@@ -26,7 +26,8 @@ pub const fn status_of(outcome: Outcome, reason: Reason) -> AckStatus {
             | Reason::JournalFull
             | Reason::HandoffFull
             | Reason::Draining
-            | Reason::TimeUncertain,
+            | Reason::TimeUncertain
+            | Reason::OverBudget,
         ) => AckStatus::Retry,
         (Outcome::Refused | Outcome::Malformed, _) => AckStatus::Malformed,
     }
@@ -92,6 +93,10 @@ pub struct Waiting {
     /// Status bytes by click.
     statuses: [u8; MAX_CLICKS],
     count: u8,
+    /// Clicks that somebody's budget had no room for.
+    over_budget: u8,
+    /// Until there is room for all of them.
+    wait_ns: u64,
     /// What it still waits for: its clicks at other workers, and once for its own journal.
     pending: u8,
     generation: u32,
@@ -102,7 +107,14 @@ impl Waiting {
     #[must_use]
     pub fn answered(to: ReplyTo, received_ns: u64, count: u8, status: AckStatus) -> Self {
         let count = count.min(MAX_CLICKS as u8);
-        Self { to, received_ns, statuses: [status as u8; MAX_CLICKS], count, pending: 0, generation: 0 }
+        let statuses = [status as u8; MAX_CLICKS];
+        Self { to, received_ns, statuses, count, over_budget: 0, wait_ns: 0, pending: 0, generation: 0 }
+    }
+
+    /// How many of its clicks a budget had no room for, and until when there will be some.
+    #[must_use]
+    pub const fn over_budget(&self) -> (u8, u64) {
+        (self.over_budget, self.wait_ns)
     }
 
     /// The status bytes of its clicks.
@@ -147,8 +159,10 @@ impl WaitingTable {
         let generation = self.generation;
         let statuses = [AckStatus::Retry as u8; MAX_CLICKS];
         let count = count.min(MAX_CLICKS as u8);
-        self.slots[slot as usize] =
-            Some(Waiting { to, received_ns, statuses, count, pending: 1, generation });
+        let (over_budget, wait_ns) = (0, 0);
+        let waiting =
+            Waiting { to, received_ns, statuses, count, over_budget, wait_ns, pending: 1, generation };
+        self.slots[slot as usize] = Some(waiting);
         Some(Ticket { slot, generation })
     }
 
@@ -171,6 +185,14 @@ impl WaitingTable {
         if let Some(cell) = self.get(ticket).and_then(|waiting| waiting.statuses.get_mut(usize::from(index)))
         {
             *cell = status;
+        }
+    }
+
+    /// A budget has no room for one of its clicks before this time has passed.
+    pub fn limit(&mut self, ticket: Ticket, wait_ns: u64) {
+        if let Some(waiting) = self.get(ticket) {
+            waiting.over_budget += 1;
+            waiting.wait_ns = waiting.wait_ns.max(wait_ns);
         }
     }
 

@@ -6,8 +6,6 @@
 
 use std::fmt;
 
-/// Seconds after which a sender of too much may try again: its budget is counted by the second.
-pub const RETRY_AFTER_TOO_MANY_S: u32 = 1;
 /// Seconds after which a sender may try a node again that cannot take clicks now. Long enough that waiting
 /// senders do not become the load, short enough that a restart (seconds) is not felt as an outage.
 pub const RETRY_AFTER_UNAVAILABLE_S: u32 = 5;
@@ -58,8 +56,11 @@ pub enum Problem {
     UnsupportedEncoding,
     /// An `Expect` other than `100-continue`.
     Expectation,
-    /// The sender is over its budget.
-    TooMany,
+    /// Somebody's budget of clicks a second is spent.
+    TooMany {
+        /// When there is room again.
+        retry_after_s: u32,
+    },
     /// The head has more bytes or fields than the node takes.
     HeadTooLarge,
     /// A transfer coding before `chunked`.
@@ -111,7 +112,7 @@ impl Problem {
         Self::UnsupportedType,
         Self::UnsupportedEncoding,
         Self::Expectation,
-        Self::TooMany,
+        Self::TooMany { retry_after_s: 1 },
         Self::HeadTooLarge,
         Self::UnsupportedTransfer,
         Self::Unavailable,
@@ -211,9 +212,13 @@ impl Problem {
                 "expectation",
                 "Expect 100-continue is understood, nothing else. Send it without.",
             ),
-            Self::TooMany => Row {
-                retry_after_s: Some(RETRY_AFTER_TOO_MANY_S),
-                ..keeps(429, "too_many", "This sender is over its budget. Send it again later, and less.")
+            Self::TooMany { retry_after_s } => Row {
+                retry_after_s: Some(*retry_after_s),
+                ..keeps(
+                    429,
+                    "too_many",
+                    "More clicks than the budget has room for. Send them again later, and less.",
+                )
             },
             Self::HeadTooLarge => closes(
                 431,

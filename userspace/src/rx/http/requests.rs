@@ -6,8 +6,12 @@ use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::{AckStatus, CLICK_LEN, HEADER_LEN, MAX_PAYLOAD};
 
 use super::clicks::{CLICKS_MAX, Clicks, Item};
+use super::problem::Problem;
 use crate::uring::StreamId;
 use crate::worker::reply::{MAX_CLICKS, ReplyTo, RequestId};
+
+/// The longest that a sender is told to wait for its budget: a minute is answered by a minute's.
+const RETRY_AFTER_S_MAX: u64 = 60;
 
 /// What a request is answered with once its clicks are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub enum Answer {
 /// A request that waits for its clicks.
 #[derive(Debug)]
 pub struct Request {
+    /// Clicks that somebody's budget had no room for, and how long until it has.
+    pub over_budget: usize,
+    /// In nanoseconds.
+    pub wait_ns: u64,
     /// Where it came in.
     pub stream: StreamId,
     /// Which connection that was.
@@ -56,6 +64,8 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Self {
         Self {
+            over_budget: 0,
+            wait_ns: 0,
             stream: StreamId(0),
             connection: 0,
             from: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
@@ -83,6 +93,17 @@ impl Request {
     #[must_use]
     pub fn is_to_retry(&self) -> bool {
         !self.statuses.is_empty() && self.statuses.iter().all(|&status| status == AckStatus::Retry as u8)
+    }
+
+    /// Why no click of it is taken, where that is so: a budget alone, or the node.
+    #[must_use]
+    pub fn refusal(&self) -> Problem {
+        if self.over_budget < self.clicks.len() {
+            return Problem::Unavailable;
+        }
+        Problem::TooMany {
+            retry_after_s: self.wait_ns.div_ceil(1_000_000_000).clamp(1, RETRY_AFTER_S_MAX) as u32,
+        }
     }
 
     /// Whether nobody pays for any click of it: all are unsigned, or say themselves that they are repeats.
@@ -187,6 +208,7 @@ impl Requests {
         request.statuses.clear();
         request.origin.clear();
         (request.next, request.parts) = (0, 0);
+        (request.over_budget, request.wait_ns) = (0, 0);
         request
     }
 

@@ -83,17 +83,25 @@ impl Counts {
     }
 }
 
-/// 202 with a status a click, in the order of the request. When every click is to be sent again, it is a 503
-/// with `Retry-After` and the same body: then also a sender that reads no bodies knows it.
+/// 202 with a status a click, in the order of the request. When every click is to be sent again, it has the status
+/// of `refusal`, 503 or 429, with `Retry-After` and the same body: then also a sender that reads no bodies knows it.
 ///
 /// The statuses are gone through twice: once for how long the body will be, once to write it.
-pub fn accepted<'a>(statuses: impl Iterator<Item = Status<'a>> + Clone, to: &To<'_>, out: &mut Vec<u8>) {
+pub fn accepted<'a>(
+    statuses: impl Iterator<Item = Status<'a>> + Clone,
+    refusal: Problem,
+    to: &To<'_>,
+    out: &mut Vec<u8>,
+) {
     let counts = Counts::of(statuses.clone());
     let mut length = Length(0);
     write_statuses(statuses.clone(), &counts, &mut length);
     if counts.are_all_retry() {
-        start("503 Service Unavailable", to, to.keep_alive, out);
-        retry_after(RETRY_AFTER_UNAVAILABLE_S, to, out);
+        let row = refusal.row();
+        let mut status = itoa::Buffer::new();
+        let status = status.format(row.status).as_bytes();
+        start_with(&[status, b" ", row.title.as_bytes()], to, to.keep_alive, out);
+        retry_after(row.retry_after_s.unwrap_or(RETRY_AFTER_UNAVAILABLE_S), to, out);
     } else {
         start("202 Accepted", to, to.keep_alive, out);
     }

@@ -1,10 +1,16 @@
-//! The rules of invalid traffic at the desk: taken between two blocks, asked about clicks of this worker's own.
+//! Rules at the desk: those of invalid traffic, taken between two blocks and asked about clicks of this worker's
+//! own, and budgets, asked about every click that admission passed.
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use weir_common::reason::{Outcome, Reason};
+use weir_common::wire::Click;
+
+use super::super::clock::Now;
 use super::super::reply::Ticket;
-use super::{Desk, reuse};
+use super::{Desk, Origin, reuse};
 use crate::ledger::Entry;
+use crate::limits::Payers;
 use crate::traffic::Facts;
 
 impl Desk {
@@ -33,6 +39,22 @@ impl Desk {
             entry.admitted.traffic = *flags;
         }
         self.scratch.facts = reuse(facts);
+    }
+
+    /// Refuses a click for now that somebody's budget has no room for; else charges it.
+    pub(super) fn is_over_budget(&mut self, now: Now, origin: Origin, click: &Click) -> bool {
+        let Some(limits) = &self.limits else { return false };
+        let source = self.judge.user_address(self.source_of(origin.ticket));
+        let payers = Payers {
+            source,
+            user_key: click.user_key.get(),
+            ad: click.ad.get(),
+            publisher: click.publisher.get(),
+        };
+        let Err(spent) = limits.charge(now.monotonic_ns, &payers) else { return false };
+        self.waiting.limit(origin.ticket, spent.wait_ns);
+        self.reject(now, origin, Outcome::Refused, Reason::OverBudget);
+        true
     }
 
     /// Where a click came from that waits here.

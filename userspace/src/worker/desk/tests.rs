@@ -60,6 +60,7 @@ impl Lab {
                 ))
                 .reader(),
                 judge: Judge::new(lists.reader(), Crowd::new(0, SipKey { k0: 5, k1: 6 })),
+                limits: None,
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

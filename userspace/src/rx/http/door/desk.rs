@@ -16,7 +16,7 @@ use crate::rejects::SAMPLE_BYTES_MAX;
 use crate::uring::StreamId;
 use crate::worker::clock::Now;
 use crate::worker::desk::Desk;
-use crate::worker::reply::RequestId;
+use crate::worker::reply::{RequestId, Waiting};
 
 impl Door {
     /// Takes the request that a connection has.
@@ -181,10 +181,13 @@ impl Door {
     }
 
     /// Some clicks of a request have their statuses, and these are durable.
-    pub fn settled(&mut self, now: Now, id: RequestId, first: u16, statuses: &[u8]) {
+    pub fn settled(&mut self, now: Now, id: RequestId, first: u16, part: &Waiting) {
         let Some(request) = self.requests.get(id) else { return };
         let cells = request.statuses.iter_mut().skip(usize::from(first));
-        cells.zip(statuses).for_each(|(cell, status)| *cell = *status);
+        cells.zip(part.statuses()).for_each(|(cell, status)| *cell = *status);
+        let (over_budget, wait_ns) = part.over_budget();
+        request.over_budget += usize::from(over_budget);
+        request.wait_ns = request.wait_ns.max(wait_ns);
         request.parts = request.parts.saturating_sub(1);
         if request.is_decided() {
             self.answer(now, id);
@@ -196,8 +199,8 @@ impl Door {
         let Some(request) = self.requests.leave(id) else { return };
         self.stats.request_latency.record(now.monotonic_ns.saturating_sub(request.received_ns), 1);
         self.respond(now, &request, |catalog, to, out| match request.answer {
-            Answer::Statuses => response::accepted(statuses_of(&request), to, out),
-            _ if request.is_to_retry() => response::problem(&Problem::Unavailable, to, out),
+            Answer::Statuses => response::accepted(statuses_of(&request), request.refusal(), to, out),
+            _ if request.is_to_retry() => response::problem(&request.refusal(), to, out),
             shown => show(shown, catalog, to, out),
         });
         self.answered.push(request.stream);

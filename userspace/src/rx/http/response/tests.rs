@@ -38,7 +38,7 @@ fn json(body: &[u8]) -> Value {
 fn a_202_has_a_status_a_click_in_order_and_their_counts() {
     let malformed = Status::Malformed { reason: "bad_field", field: "l\"a\\t", why: "a\nb\u{1}\u{e4}\u{7f}" };
     let statuses = [Status::Created, malformed, Status::Retry, Status::Exists, Status::Created];
-    let (status, fields, body) = made(|out| accepted(statuses.into_iter(), &ALL, out));
+    let (status, fields, body) = made(|out| accepted(statuses.into_iter(), Problem::Unavailable, &ALL, out));
     assert_eq!(status, 202);
     assert_eq!(value(&fields, "content-length"), Some(body.len().to_string().as_str()));
     assert_eq!(value(&fields, "content-type"), Some("application/json"));
@@ -57,13 +57,25 @@ fn a_202_has_a_status_a_click_in_order_and_their_counts() {
 
 #[test]
 fn when_every_click_is_to_be_sent_again_it_is_a_503_with_retry_after_and_the_same_body() {
-    let (status, fields, body) = made(|out| accepted([Status::Retry; 2].into_iter(), &ALL, out));
+    let (status, fields, body) =
+        made(|out| accepted([Status::Retry; 2].into_iter(), Problem::Unavailable, &ALL, out));
     assert_eq!((status, value(&fields, "retry-after")), (503, Some("5")));
     assert_eq!(value(&fields, "access-control-expose-headers"), Some("Retry-After"), "a page may see it");
     assert_eq!(json(&body)["retry"], 2);
-    let (status, fields, _) = made(|out| accepted([Status::Retry, Status::Exists].into_iter(), &ALL, out));
+    let spent = Problem::TooMany { retry_after_s: 7 };
+    let (status, fields, body) = made(|out| accepted([Status::Retry; 2].into_iter(), spent, &ALL, out));
+    assert_eq!(
+        (status, value(&fields, "retry-after"), json(&body)["retry"].as_u64()),
+        (429, Some("7"), Some(2))
+    );
+    let (status, fields, _) =
+        made(|out| accepted([Status::Retry, Status::Exists].into_iter(), Problem::Unavailable, &ALL, out));
     assert_eq!((status, value(&fields, "retry-after")), (202, None));
-    assert_eq!(made(|out| accepted(std::iter::empty(), &ALL, out)).0, 202, "none is not all");
+    assert_eq!(
+        made(|out| accepted(std::iter::empty(), Problem::Unavailable, &ALL, out)).0,
+        202,
+        "none is not all"
+    );
 }
 
 #[test]
@@ -101,7 +113,7 @@ fn a_pixel_is_a_transparent_gif_of_43_bytes_that_is_never_cached() {
 fn to_head_goes_everything_but_the_body() {
     let to = To { is_head: true, ..ALL };
     let makers: [fn(&To<'_>, &mut Vec<u8>); 5] = [
-        |to, out| accepted([Status::Created].into_iter(), to, out),
+        |to, out| accepted([Status::Created].into_iter(), Problem::Unavailable, to, out),
         pixel,
         |to, out| health(true, to, out),
         |to, out| redirect("https://a/", to, out),
@@ -180,7 +192,7 @@ fn a_refusal_says_what_would_have_been_taken() {
 #[test]
 fn a_connection_that_ends_is_told_so() {
     let to = To { keep_alive: false, ..ALL };
-    let (_, fields, _) = made(|out| accepted([Status::Created].into_iter(), &to, out));
+    let (_, fields, _) = made(|out| accepted([Status::Created].into_iter(), Problem::Unavailable, &to, out));
     assert_eq!(value(&fields, "connection"), Some("close"));
     let (_, fields, _) = made(|out| problem(&Problem::NotFound, &to, out));
     assert_eq!(value(&fields, "connection"), Some("close"));

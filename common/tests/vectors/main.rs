@@ -72,7 +72,10 @@ fn replay_file(file: &str, about: &str, cases: Vec<Case>, replay: fn(&Value)) {
 fn no_vector_file_goes_unread() {
     let mut found: Vec<String> = fs::read_dir(folder())
         .expect("the vector folder exists")
-        .map(|entry| entry.expect("an entry can be read").file_name().into_string().expect("UTF-8"))
+        .map(|entry| entry.expect("an entry can be read"))
+        // A folder has vectors of one part of the daemon, which reads them itself.
+        .filter(|entry| !entry.file_type().expect("a type").is_dir())
+        .map(|entry| entry.file_name().into_string().expect("UTF-8"))
         .filter(|name| name != "README.md")
         .collect();
     found.sort();

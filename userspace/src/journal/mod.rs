@@ -18,6 +18,7 @@
 //! use weir::admission::Admitted;
 //! use weir::journal::{BlockBuilder, Disk, DiskBudget, Folder, Journal, JournalConfig};
 //! use weir::ledger::Decision;
+//! use weir::traffic::Flags;
 //! use weir_common::id::{NodeId, WorkerId};
 //! use weir_common::reason::{Outcome, Reason};
 //! use weir_common::time::UnixMs;

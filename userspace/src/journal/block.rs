@@ -326,6 +326,21 @@ mod tests {
         Admitted { minute: Minute(5), row_flags: 1, traffic: Flags::NONE, late: false }
     }
 
+    #[test]
+    fn a_row_has_all_that_speaks_against_its_click_and_the_block_the_rules_that_say_so() {
+        let mut builder = BlockBuilder::new(4096);
+        builder.judge_by(7);
+        builder.begin(identity(1), UnixMs(10));
+        let traffic = Flags::NONE.with(Reason::Robot, true).with(Reason::DataCentre, true);
+        let filtered = decision(Outcome::Filtered, traffic.reason());
+        builder.push(UnixMs(12), &Admitted { traffic, ..admitted() }, &filtered, &click(&[]), &[]).unwrap();
+        let sealed = builder.seal(0).unwrap();
+        let (header, body) = check_block(&sealed.bytes).unwrap();
+        assert_eq!(header.rules(), 7);
+        let (row, _) = Rows::new(body).next().unwrap();
+        assert_eq!((row.traffic, row.reason), (traffic.bits(), Reason::DataCentre as u8));
+    }
+
     fn decision(outcome: Outcome, reason: Reason) -> Decision {
         Decision { outcome, reason }
     }

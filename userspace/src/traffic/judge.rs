@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::published::Published;
+    use crate::traffic::Limits;
 
     const SECRET: SipKey = SipKey { k0: 1, k1: 2 };
 
@@ -116,7 +117,7 @@ mod tests {
         let published = Published::new(Lists::plain());
         let mut judge = Judge::new(published.reader(), Crowd::new(0, SECRET));
         assert_eq!((judge.is_on(), judge.rules()), (false, weir_common::block::PLAIN_RULES));
-        published.publish(Lists::default());
+        published.publish(Lists::of(Limits::default()));
         assert!(judge.is_outdated());
         judge.renew();
         assert!(judge.is_on() && !judge.is_outdated());

@@ -46,7 +46,7 @@ pub struct Settings {
 }
 
 /// Everything a click is judged by, apart from other clicks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lists {
     /// Prefixes of forwarders.
     pub forwarders: Option<PrefixList>,
@@ -62,6 +62,8 @@ pub struct Lists {
     pub geography: Option<Geography>,
     /// How many clicks of a user or address are not too many.
     pub activity: Limits,
+    /// The number of all of it: worked out once, for it is asked of each batch of clicks.
+    rules: u32,
 }
 
 // All workers judge by the same value.
@@ -98,13 +100,29 @@ impl Lists {
     /// No list and no limit: what a click says of itself is all that speaks against it.
     #[must_use]
     pub fn plain() -> Self {
-        Self { activity: Limits::NONE, ..Self::default() }
+        Self::of(Limits::NONE)
+    }
+
+    /// Limits alone, without a list.
+    #[must_use]
+    pub fn of(activity: Limits) -> Self {
+        let lists = Self {
+            forwarders: None,
+            data_centres: None,
+            bad_prefixes: None,
+            bad_actors: None,
+            robots: Robots::default(),
+            geography: None,
+            activity,
+            rules: 0,
+        };
+        lists.numbered()
     }
 
     /// Whether there is no list and no limit.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.activity == Limits::NONE && self.versions().next().is_none()
+        self.rules == PLAIN_RULES
     }
 
     /// Reads and checks all files. Takes seconds and some hundred megabytes when the lists are
@@ -143,8 +161,9 @@ impl Lists {
             robots,
             geography,
             activity: settings.activity,
+            rules: 0,
         };
-        if wrong.is_empty() { Ok(lists) } else { Err(LoadErrors(wrong)) }
+        if wrong.is_empty() { Ok(lists.numbered()) } else { Err(LoadErrors(wrong)) }
     }
 
     /// Which lists these are, each with its octets and since when it is judged by.
@@ -161,8 +180,16 @@ impl Lists {
     /// One number for all of them and the limits: that of the rules a click was judged by. It changes
     /// with any octet of any list, and not with the time they were activated at.
     #[must_use]
-    pub fn rules_version(&self) -> u32 {
-        if self.is_plain() {
+    pub const fn rules_version(&self) -> u32 {
+        self.rules
+    }
+
+    fn numbered(self) -> Self {
+        Self { rules: self.number(), ..self }
+    }
+
+    fn number(&self) -> u32 {
+        if self.activity == Limits::NONE && self.versions().next().is_none() {
             return PLAIN_RULES;
         }
         let mut crc = crc32c::crc32c(&[self.activity.per_minute, self.activity.per_second]);

@@ -20,7 +20,7 @@ use crate::ledger::Settings as LedgerSettings;
 use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
-use crate::traffic::{Crowd, Lists};
+use crate::traffic::{Crowd, Limits, Lists};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -283,7 +283,7 @@ fn what_new_lists_judge_stands_in_a_block_of_its_own() {
     let mut lab = Lab::new(1);
     lab.arrive(0, &datagram(1, &[click(1, 0)]));
     let before = lab.desks[0].book.sealed();
-    lab.lists.publish(Lists::default());
+    lab.lists.publish(Lists::of(Limits::default()));
     lab.arrive(0, &datagram(2, &[click(2, 0)]));
     assert_eq!(lab.desks[0].book.sealed().0, before.0 + 1, "what the old ones judged is closed");
     lab.arrive(0, &datagram(3, &[click(3, 0)]));

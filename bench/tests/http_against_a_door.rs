@@ -170,7 +170,7 @@ fn clicks_answered_with_503_or_retry_are_sent_again_until_they_are_taken() {
     options.plan.drain_max = Duration::from_secs(60);
     let (report, seen) = run(options, |seen, number, body, out| {
         match number {
-            3 => response::problem(&Problem::TooMany { retry_after_s: 1 }, &KEEPS, out),
+            3 => response::problem(&Problem::TooMany, &KEEPS, out),
             5 => {
                 // Half of them: the others are taken, by the same books.
                 let mut whole = Vec::new();

@@ -1,7 +1,7 @@
 //! Budgets: how many clicks a second a network, a user, an ad and a publisher may bring to this node.
 //!
 //! A click is taken when all four have room for it, and then it is charged to all four; else to none. What is
-//! refused is counted, and its sender told when to come back. Only clicks that admission has passed are
+//! refused is counted, and its sender told to come back. Only clicks that admission has passed are
 //! charged, so nobody can spend another's budget with forged ones.
 //!
 //! All workers share one table, without locks: see [`pace`]. It never waits and never reads a clock. Start
@@ -65,15 +65,6 @@ pub struct Payers {
     pub publisher: u32,
 }
 
-/// A budget is spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
-    /// Whose.
-    pub level: Level,
-    /// When there is room for one more.
-    pub wait_ns: u64,
-}
-
 /// The budgets, and what was spent of them.
 #[derive(Debug)]
 pub struct Limits {
@@ -94,17 +85,16 @@ impl Limits {
     /// Charges a click to all who have a budget.
     ///
     /// # Errors
-    /// One of them has spent his; nobody is charged then.
-    pub fn charge(&self, now_ns: u64, payers: &Payers) -> Result<(), Spent> {
+    /// Who has spent his, the first of them; nobody is charged then.
+    pub fn charge(&self, now_ns: u64, payers: &Payers) -> Result<(), Level> {
         let names = Level::ALL.map(|level| payers.value(level).map(|value| self.name(level, value)));
         let charged = || {
             let each = Level::ALL.into_iter().zip(self.paces).zip(names);
             each.filter_map(|((level, pace), name)| Some((level, pace?, name?)))
         };
         for (level, pace, name) in charged() {
-            let wait_ns = self.table.wait_ns(name, pace, now_ns);
-            if wait_ns > 0 {
-                return Err(Spent { level, wait_ns });
+            if self.table.wait_ns(name, pace, now_ns) > 0 {
+                return Err(level);
             }
         }
         charged().for_each(|(_, pace, name)| self.table.spend(name, pace, now_ns));
@@ -167,8 +157,8 @@ mod tests {
         let other = Payers { user_key: 9, ..PAYERS };
         let now = 7 * SECOND;
         assert_eq!((taken(&limits, now, &PAYERS), taken(&limits, now, &other)), (5, 5));
-        let spent = limits.charge(now, &PAYERS).expect_err("spent");
-        assert_eq!(spent, Spent { level: Level::User, wait_ns: SECOND / 2 });
+        assert_eq!(limits.charge(now, &PAYERS), Err(Level::User));
+        assert_eq!(taken(&limits, now + SECOND / 2 - 1, &PAYERS), 0);
         assert_eq!(taken(&limits, now + SECOND, &PAYERS), 2);
         assert_eq!(taken(&limits, now + 100 * SECOND, &PAYERS), 5, "no more than the burst is saved");
     }
@@ -182,8 +172,7 @@ mod tests {
         for user_key in [5, 6] {
             assert_eq!(taken(&limits, SECOND, &Payers { user_key, ..PAYERS }), 1);
         }
-        let spent = limits.charge(SECOND, &Payers { user_key: 7, ..PAYERS }).expect_err("spent");
-        assert_eq!(spent.level, Level::Ad);
+        assert_eq!(limits.charge(SECOND, &Payers { user_key: 7, ..PAYERS }), Err(Level::Ad));
     }
 
     #[test]

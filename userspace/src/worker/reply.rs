@@ -95,8 +95,6 @@ pub struct Waiting {
     count: u8,
     /// Clicks that somebody's budget had no room for.
     over_budget: u8,
-    /// Until there is room for all of them.
-    wait_ns: u64,
     /// What it still waits for: its clicks at other workers, and once for its own journal.
     pending: u8,
     generation: u32,
@@ -108,13 +106,13 @@ impl Waiting {
     pub fn answered(to: ReplyTo, received_ns: u64, count: u8, status: AckStatus) -> Self {
         let count = count.min(MAX_CLICKS as u8);
         let statuses = [status as u8; MAX_CLICKS];
-        Self { to, received_ns, statuses, count, over_budget: 0, wait_ns: 0, pending: 0, generation: 0 }
+        Self { to, received_ns, statuses, count, over_budget: 0, pending: 0, generation: 0 }
     }
 
-    /// How many of its clicks a budget had no room for, and until when there will be some.
+    /// How many of its clicks a budget had no room for.
     #[must_use]
-    pub const fn over_budget(&self) -> (u8, u64) {
-        (self.over_budget, self.wait_ns)
+    pub const fn over_budget(&self) -> u8 {
+        self.over_budget
     }
 
     /// The status bytes of its clicks.
@@ -159,10 +157,8 @@ impl WaitingTable {
         let generation = self.generation;
         let statuses = [AckStatus::Retry as u8; MAX_CLICKS];
         let count = count.min(MAX_CLICKS as u8);
-        let (over_budget, wait_ns) = (0, 0);
-        let waiting =
-            Waiting { to, received_ns, statuses, count, over_budget, wait_ns, pending: 1, generation };
-        self.slots[slot as usize] = Some(waiting);
+        self.slots[slot as usize] =
+            Some(Waiting { to, received_ns, statuses, count, over_budget: 0, pending: 1, generation });
         Some(Ticket { slot, generation })
     }
 
@@ -188,11 +184,10 @@ impl WaitingTable {
         }
     }
 
-    /// A budget has no room for one of its clicks before this time has passed.
-    pub fn limit(&mut self, ticket: Ticket, wait_ns: u64) {
+    /// A budget has no room for one of its clicks.
+    pub fn limit(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.get(ticket) {
             waiting.over_budget += 1;
-            waiting.wait_ns = waiting.wait_ns.max(wait_ns);
         }
     }
 

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+/// Seconds after which a sender may try again whose budget is spent: none is less than a click a second.
+pub const RETRY_AFTER_TOO_MANY_S: u32 = 1;
 /// Seconds after which a sender may try a node again that cannot take clicks now. Long enough that waiting
 /// senders do not become the load, short enough that a restart (seconds) is not felt as an outage.
 pub const RETRY_AFTER_UNAVAILABLE_S: u32 = 5;
@@ -57,10 +59,7 @@ pub enum Problem {
     /// An `Expect` other than `100-continue`.
     Expectation,
     /// Somebody's budget of clicks a second is spent.
-    TooMany {
-        /// When there is room again.
-        retry_after_s: u32,
-    },
+    TooMany,
     /// The head has more bytes or fields than the node takes.
     HeadTooLarge,
     /// A transfer coding before `chunked`.
@@ -112,7 +111,7 @@ impl Problem {
         Self::UnsupportedType,
         Self::UnsupportedEncoding,
         Self::Expectation,
-        Self::TooMany { retry_after_s: 1 },
+        Self::TooMany,
         Self::HeadTooLarge,
         Self::UnsupportedTransfer,
         Self::Unavailable,
@@ -212,8 +211,8 @@ impl Problem {
                 "expectation",
                 "Expect 100-continue is understood, nothing else. Send it without.",
             ),
-            Self::TooMany { retry_after_s } => Row {
-                retry_after_s: Some(*retry_after_s),
+            Self::TooMany => Row {
+                retry_after_s: Some(RETRY_AFTER_TOO_MANY_S),
                 ..keeps(
                     429,
                     "too_many",

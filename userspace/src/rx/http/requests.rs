@@ -10,9 +10,6 @@ use super::problem::Problem;
 use crate::uring::StreamId;
 use crate::worker::reply::{MAX_CLICKS, ReplyTo, RequestId};
 
-/// The longest that a sender is told to wait for its budget: a minute is answered by a minute's.
-const RETRY_AFTER_S_MAX: u64 = 60;
-
 /// What a request is answered with once its clicks are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
@@ -31,10 +28,8 @@ pub enum Answer {
 /// A request that waits for its clicks.
 #[derive(Debug)]
 pub struct Request {
-    /// Clicks that somebody's budget had no room for, and how long until it has.
+    /// Clicks that somebody's budget had no room for.
     pub over_budget: usize,
-    /// In nanoseconds.
-    pub wait_ns: u64,
     /// Where it came in.
     pub stream: StreamId,
     /// Which connection that was.
@@ -65,7 +60,6 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             over_budget: 0,
-            wait_ns: 0,
             stream: StreamId(0),
             connection: 0,
             from: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
@@ -97,13 +91,8 @@ impl Request {
 
     /// Why no click of it is taken, where that is so: a budget alone, or the node.
     #[must_use]
-    pub fn refusal(&self) -> Problem {
-        if self.over_budget < self.clicks.len() {
-            return Problem::Unavailable;
-        }
-        Problem::TooMany {
-            retry_after_s: self.wait_ns.div_ceil(1_000_000_000).clamp(1, RETRY_AFTER_S_MAX) as u32,
-        }
+    pub const fn refusal(&self) -> Problem {
+        if self.over_budget < self.clicks.len() { Problem::Unavailable } else { Problem::TooMany }
     }
 
     /// Whether nobody pays for any click of it: all are unsigned, or say themselves that they are repeats.
@@ -207,8 +196,7 @@ impl Requests {
         request.clicks.clear();
         request.statuses.clear();
         request.origin.clear();
-        (request.next, request.parts) = (0, 0);
-        (request.over_budget, request.wait_ns) = (0, 0);
+        (request.next, request.parts, request.over_budget) = (0, 0, 0);
         request
     }
 

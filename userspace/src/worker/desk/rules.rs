@@ -51,8 +51,10 @@ impl Desk {
             ad: click.ad.get(),
             publisher: click.publisher.get(),
         };
-        let Err(spent) = limits.charge(now.monotonic_ns, &payers) else { return false };
-        self.waiting.limit(origin.ticket, spent.wait_ns);
+        if limits.charge(now.monotonic_ns, &payers).is_ok() {
+            return false;
+        }
+        self.waiting.limit(origin.ticket);
         self.reject(now, origin, Outcome::Refused, Reason::OverBudget);
         true
     }

@@ -185,9 +185,7 @@ impl Door {
         let Some(request) = self.requests.get(id) else { return };
         let cells = request.statuses.iter_mut().skip(usize::from(first));
         cells.zip(part.statuses()).for_each(|(cell, status)| *cell = *status);
-        let (over_budget, wait_ns) = part.over_budget();
-        request.over_budget += usize::from(over_budget);
-        request.wait_ns = request.wait_ns.max(wait_ns);
+        request.over_budget += usize::from(part.over_budget());
         request.parts = request.parts.saturating_sub(1);
         if request.is_decided() {
             self.answer(now, id);

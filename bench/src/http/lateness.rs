@@ -26,14 +26,13 @@ impl Lateness {
         Self { bound_ns, held_up_since_ns: None, late: 0, held_up: 0, first_sends: 0 }
     }
 
-    /// A request is due, and no connection idle.
-    pub fn hold_up(&mut self, now_ns: u64) {
-        self.held_up_since_ns.get_or_insert(now_ns);
-    }
-
-    /// All that was due is sent.
-    pub const fn catch_up(&mut self) {
-        self.held_up_since_ns = None;
+    /// Notes, after what could be sent was sent, whether a request is due and no connection idle.
+    pub const fn look(&mut self, now_ns: u64, is_held_up: bool) {
+        self.held_up_since_ns = match self.held_up_since_ns {
+            Some(since_ns) if is_held_up => Some(since_ns),
+            _ if is_held_up => Some(now_ns),
+            _ => None,
+        };
     }
 
     /// Notes a first send.
@@ -60,15 +59,21 @@ mod tests {
         assert_eq!((lateness.late, lateness.held_up), (0, 0), "on plan");
         lateness.sent(100, 111);
         assert_eq!((lateness.late, lateness.held_up), (1, 0), "connections were idle");
-        lateness.hold_up(120);
-        lateness.hold_up(140);
+        lateness.look(120, true);
+        lateness.look(140, true);
         lateness.sent(110, 150);
         lateness.sent(130, 150);
         assert_eq!((lateness.late, lateness.held_up), (1, 2), "seen in time, and no connection idle");
         lateness.sent(109, 150);
         assert_eq!((lateness.late, lateness.held_up), (2, 2), "seen too late");
-        lateness.catch_up();
+        lateness.look(150, false);
         lateness.sent(130, 150);
         assert_eq!((lateness.late, lateness.held_up, lateness.first_sends), (3, 2, 6));
+        // Held up once, then sent; what falls due after that is late again.
+        lateness.look(160, true);
+        lateness.sent(155, 165);
+        lateness.look(165, false);
+        lateness.sent(170, 190);
+        assert_eq!((lateness.late, lateness.held_up), (4, 2), "an old wait excuses nothing");
     }
 }

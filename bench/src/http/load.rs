@@ -280,7 +280,7 @@ impl<'a> Load<'a> {
                     let planned_ns = self.planned_ns(self.next).unwrap_or(now_ns);
                     let may_make = self.next < self.planned_total && self.retries.len() < RETRIES_MAX;
                     if !is_sending || !may_make || planned_ns > now_ns {
-                        self.counts.lateness.catch_up();
+                        self.counts.lateness.look(now_ns, false);
                         return;
                     }
                     self.next += 1;
@@ -290,9 +290,9 @@ impl<'a> Load<'a> {
             self.idle.pop_front();
             self.send(place, request);
         }
-        if self.planned_ns(self.next).is_some_and(|planned_ns| planned_ns <= now_ns) {
-            self.counts.lateness.hold_up(now_ns);
-        }
+        // No connection is idle any more; what is due from here on waits for the door.
+        let is_due = self.planned_ns(self.next).is_some_and(|planned_ns| planned_ns <= now_ns);
+        self.counts.lateness.look(now_ns, is_due);
     }
 
     /// A new request of the plan.

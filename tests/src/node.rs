@@ -173,12 +173,7 @@ impl NodeFolder {
     /// # Errors
     /// When it cannot be started.
     pub fn start_with(&self, arguments: &[&str]) -> Result<Node<'_>> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(binary(self.program));
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg("run").arg("--config").arg(self.config()).args(arguments);
-        command.stdout(log.try_clone()?).stderr(log);
-        Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
+        self.spawn(Command::new(binary(self.program)), arguments)
     }
 
     /// Starts a node under a program that sets its limits and becomes it; it may not be ready yet.
@@ -186,12 +181,18 @@ impl NodeFolder {
     /// # Errors
     /// When it cannot be started.
     pub fn start_under(&self, wrapper: &[&str]) -> Result<Node<'_>> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let (program, arguments) = wrapper.split_first().context("no program")?;
         let mut command = Command::new(program);
-        command.args(arguments).arg(binary(self.program)).arg("run").arg("--config").arg(self.config());
+        command.args(arguments).arg(binary(self.program));
+        self.spawn(command, &[])
+    }
+
+    fn spawn(&self, mut command: Command, arguments: &[&str]) -> Result<Node<'_>> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg("run").arg("--config").arg(self.config()).args(arguments);
         command.stdout(log.try_clone()?).stderr(log);
-        Ok(Node { folder: self, process: Process::start("the limited node", &mut command)? })
+        Ok(Node { folder: self, process: Process::start("the node", &mut command)? })
     }
 
     /// Starts a node and waits until it takes clicks.
@@ -209,13 +210,9 @@ impl NodeFolder {
     /// # Errors
     /// When it cannot be started.
     pub fn start_traced(&self, calls: &str, trace: &Path) -> Result<Node<'_>> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = Command::new("strace");
+        let (calls, trace) = (format!("trace={calls}"), trace.to_str().context("a path that is no text")?);
         // With -D the process started here is the node itself, and strace ends with it.
-        command.args(["-D", "-f", "-y", "-s", "256", "-e", &format!("trace={calls}"), "-o"]).arg(trace);
-        command.arg(binary(self.program)).arg("run").arg("--config").arg(self.config());
-        command.stdout(log.try_clone()?).stderr(log);
-        Ok(Node { folder: self, process: Process::start("the traced node", &mut command)? })
+        self.start_under(&["strace", "-D", "-f", "-y", "-s", "256", "-e", &calls, "-o", trace])
     }
 
     /// Runs `weir audit` on the stopped node and gives its JSON.

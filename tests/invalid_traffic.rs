@@ -123,3 +123,24 @@ fn who_clicks_more_than_a_person_does_is_flagged_and_the_others_are_not() {
     node.drain().expect("drain");
     audited(&door);
 }
+
+#[test]
+fn a_sender_that_posts_its_clicks_again_is_no_more_active_for_it() {
+    let door = Door::folder(
+        "\n[workers]\ncores = [0, 1]\n[traffic]\nactivity_keys = 1000\nclicks_per_second = 10\n",
+    )
+    .expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    let post = |numbers: std::ops::Range<u64>, told: &str| {
+        let reply = door.post("application/x-ndjson", of_user(1, numbers).as_bytes()).expect("curl");
+        assert!(reply.statuses().iter().all(|status| status == told), "{told}: {reply:?}");
+    };
+    post(0..9, "created");
+    for _retry in 0..3 {
+        post(0..9, "exists");
+    }
+    post(9..10, "created");
+    assert_eq!(reasons(&node)["activity"], Value::Null, "ten clicks, however often they were sent");
+    node.drain().expect("drain");
+    audited(&door);
+}

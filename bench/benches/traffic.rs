@@ -18,7 +18,9 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir::traffic::actors::{self, ActorFilter, Progress};
-use weir::traffic::{Activity, ActorKey, Crowd, Facts, Limits, Lists, Memory, Settings, UserAgent, judge};
+use weir::traffic::{
+    Activity, ActorKey, Crowd, Facts, Flags, Limits, Lists, Memory, Settings, UserAgent, judge,
+};
 use weir_bench::thread_time::thread_time;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
@@ -227,8 +229,8 @@ fn clicks<'a>(round: usize, agents: &[&'a str]) -> Vec<Facts<'a>> {
         country: *b"DE",
         user_key: random.random_range(ACTORS + 1..u64::MAX),
         received_at: UnixMs(START + ((round * CLICKS + n) / 100) as u64),
-        is_test: false,
-        is_prefetch: false,
+        said: Flags::NONE,
+        is_new: true,
     };
     (0..CLICKS).map(&mut click).collect()
 }

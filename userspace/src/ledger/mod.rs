@@ -165,6 +165,11 @@ impl Ledger {
         self.keys.judge_by(rules);
     }
 
+    /// Whether this very click was decided before: what comes of it now is a duplicate, and no traffic.
+    pub fn has(&mut self, click: &Click) -> bool {
+        self.impressions.find(click.impression, click.is_foreign()).state.has_seen(Ordinal(click.ordinal))
+    }
+
     /// Decides the entries in order, appends one decision each to `decisions`, and counts them.
     ///
     /// A refused entry changes nothing: `table_full` when memory is at its bound or the click's

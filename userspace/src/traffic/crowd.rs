@@ -22,11 +22,16 @@ const STRIPE_BITS: u32 = 8;
 /// Looks at a stripe that another worker has: some times as long as a count takes.
 const SPINS_MAX: u32 = 200;
 
+/// Two lines of memory, which processors fetch together: neighbours do not disturb each other.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Stripe(Mutex<Activity>);
+
 /// What all workers of a node know of the last minute. Of fixed size.
 #[derive(Debug)]
 pub struct Crowd {
     key: SipKey,
-    stripes: Box<[Mutex<Activity>]>,
+    stripes: Box<[Stripe]>,
     missed: AtomicU64,
 }
 
@@ -36,7 +41,7 @@ impl Crowd {
     #[must_use]
     pub fn new(keys: usize, key: SipKey) -> Arc<Self> {
         let each = keys.div_ceil(STRIPES);
-        let stripes = (0..STRIPES).map(|_| Mutex::new(Activity::new(each, key))).collect();
+        let stripes = (0..STRIPES).map(|_| Stripe(Mutex::new(Activity::new(each, key)))).collect();
         Arc::new(Self { key, stripes, missed: AtomicU64::new(0) })
     }
 
@@ -51,7 +56,7 @@ impl Crowd {
     pub(super) fn count(&self, name: u64, at: UnixMs, limits: Limits) -> bool {
         let stripe = &self.stripes[(name >> (u64::BITS - STRIPE_BITS)) as usize];
         for _ in 0..SPINS_MAX {
-            match stripe.try_lock() {
+            match stripe.0.try_lock() {
                 Ok(mut activity) => return activity.count(name, at, limits),
                 // Whatever ended a worker in here left numbers, and any numbers are an activity.
                 Err(TryLockError::Poisoned(broken)) => return broken.into_inner().count(name, at, limits),
@@ -82,7 +87,7 @@ impl Crowd {
     }
 
     fn each(&self, of: impl Fn(&Activity) -> u64) -> u64 {
-        let known = self.stripes.iter().filter_map(|stripe| stripe.try_lock().ok());
+        let known = self.stripes.iter().filter_map(|stripe| stripe.0.try_lock().ok());
         known.map(|activity| of(&activity)).sum()
     }
 }
@@ -120,7 +125,7 @@ mod tests {
     fn a_stripe_that_is_not_to_be_had_holds_nobody_up() {
         let crowd = Crowd::new(1000, KEY);
         let name = crowd.name(&ActorKey::user(1).expect("a user"));
-        let held = crowd.stripes[(name >> 56) as usize].lock();
+        let held = crowd.stripes[(name >> 56) as usize].0.lock();
         assert!(!crowd.count(name, AT, Limits::default()));
         assert_eq!(crowd.missed(), 1);
         drop(held);

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_common::time::UnixMs;
-use weir_common::wire::{Click, click_flags, extension};
+use weir_common::wire::{Click, extension};
 
-use super::{Crowd, Facts, Flags, Lists, Memory, UserAgent, judge};
+use super::{Crowd, Facts, Flags, Limits, Lists, Memory, UserAgent, judge};
 use crate::published::Shared;
 
 /// Judges the clicks that a worker owns.
@@ -52,17 +52,23 @@ impl Judge {
 
     /// The address of a user; none where it is a forwarder's.
     #[must_use]
-    pub fn user_address(&self, source: IpAddr) -> Option<IpAddr> {
+    pub fn user_address(&self, source: Option<IpAddr>) -> Option<IpAddr> {
         let forwarders = self.lists.current().forwarders.as_ref();
-        forwarders.is_none_or(|list| !list.contains(source)).then_some(source)
+        source.filter(|&source| forwarders.is_none_or(|list| !list.contains(source)))
     }
 
-    /// What matters of a click that came from `source`.
+    /// Whether it counts who clicks how often.
+    #[must_use]
+    pub fn counts_activity(&self) -> bool {
+        self.lists.current().activity != Limits::NONE
+    }
+
+    /// What matters of a click that came from `source`, as far as the click alone says it.
     #[must_use]
     pub fn facts<'a>(
         &self,
-        source: IpAddr,
-        received_at: UnixMs,
+        source: Option<IpAddr>,
+        (received_at, said): (UnixMs, Flags),
         click: &Click,
         extension: &'a [u8],
     ) -> Facts<'a> {
@@ -72,8 +78,8 @@ impl Judge {
             country: click.country,
             user_key: click.user_key.get(),
             received_at,
-            is_test: click.flags & click_flags::TEST != 0,
-            is_prefetch: click.flags & click_flags::PREFETCH != 0,
+            said,
+            is_new: true,
         }
     }
 
@@ -100,7 +106,6 @@ mod tests {
 
     use super::*;
     use crate::published::Published;
-    use crate::traffic::Limits;
 
     const SECRET: SipKey = SipKey { k0: 1, k1: 2 };
 

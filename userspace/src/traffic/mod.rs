@@ -58,10 +58,10 @@ pub struct Facts<'a> {
     pub user_key: u64,
     /// When this node received the click.
     pub received_at: UnixMs,
-    /// Whether the sender marks a test.
-    pub is_test: bool,
-    /// Whether the page was prefetched or prerendered.
-    pub is_prefetch: bool,
+    /// What the click says of itself: that it is a test, or a prefetch.
+    pub said: Flags,
+    /// Whether this very click has not come before; a transport retry is no traffic.
+    pub is_new: bool,
 }
 
 /// What a worker remembers between clicks, and what all of them remember together. Of fixed size.
@@ -89,7 +89,7 @@ const LANES: usize = 32;
 /// All checks are made, whatever the first ones find, so the flags of a row are complete;
 /// [`Flags::reason`] is the one to count it under.
 ///
-/// Tests and prefetches do not count as activity: nobody clicked.
+/// Tests, prefetches and transport retries do not count as activity: nobody clicked.
 pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut Vec<Flags>) {
     let rules = lists.rules_version();
     if rules != memory.rules {
@@ -115,10 +115,7 @@ pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut 
 fn judge_alone(lists: &Lists, agents: &mut Agents, facts: &Facts<'_>) -> Flags {
     let by_agent = agents.judge(&lists.robots, facts.user_agent);
     let is_robot = lists.robots.with_address(by_agent, facts.address).is_robot();
-    let flags = Flags::NONE
-        .with(Reason::TestTraffic, facts.is_test)
-        .with(Reason::Prefetch, facts.is_prefetch)
-        .with(Reason::Robot, is_robot);
+    let flags = facts.said.with(Reason::Robot, is_robot);
     let Some(address) = facts.address else { return flags };
     let is_in = |list: &Option<PrefixList>| list.as_ref().is_some_and(|list| list.contains(address));
     let is_elsewhere =
@@ -163,7 +160,7 @@ impl Facts<'_> {
     /// Whether somebody clicked.
     #[inline]
     const fn is_activity(&self) -> bool {
-        !self.is_test && !self.is_prefetch
+        self.is_new && self.said.is_empty()
     }
 }
 

@@ -67,9 +67,21 @@ fn clean() -> Facts<'static> {
         country: *b"DE",
         user_key: 7,
         received_at: NOW,
-        is_test: false,
-        is_prefetch: false,
+        said: Flags::NONE,
+        is_new: true,
     }
+}
+
+fn said(is_test: bool, is_prefetch: bool) -> Flags {
+    Flags::NONE.with(Reason::TestTraffic, is_test).with(Reason::Prefetch, is_prefetch)
+}
+
+fn test() -> Flags {
+    said(true, false)
+}
+
+fn prefetch() -> Flags {
+    said(false, true)
 }
 
 #[track_caller]
@@ -82,8 +94,8 @@ fn finds(facts: Facts<'_>, expected: &[Reason]) {
 #[test]
 fn each_thing_that_speaks_against_a_click_sets_its_own_flag() {
     finds(clean(), &[]);
-    finds(Facts { is_test: true, ..clean() }, &[Reason::TestTraffic]);
-    finds(Facts { is_prefetch: true, ..clean() }, &[Reason::Prefetch]);
+    finds(Facts { said: test(), ..clean() }, &[Reason::TestTraffic]);
+    finds(Facts { said: prefetch(), ..clean() }, &[Reason::Prefetch]);
     finds(Facts { address: Some([192, 0, 2, 7].into()), ..clean() }, &[Reason::DataCentre]);
     finds(Facts { address: Some([203, 0, 113, 7].into()), ..clean() }, &[Reason::BadPrefix]);
     finds(Facts { address: Some([198, 51, 100, 77].into()), ..clean() }, &[Reason::Robot]);
@@ -99,7 +111,7 @@ fn all_flags_of_a_click_are_set_and_the_first_in_order_is_counted() {
     let address = Some([192, 0, 2, 200].into());
     let user_agent = UserAgent::Sent(b"evil");
     finds(
-        Facts { address, user_agent, user_key: 0x66, is_prefetch: true, ..clean() },
+        Facts { address, user_agent, user_key: 0x66, said: prefetch(), ..clean() },
         &[Reason::Prefetch, Reason::DataCentre, Reason::BadPrefix, Reason::Robot, Reason::BadActor],
     );
 }
@@ -147,8 +159,8 @@ fn clicks_judged_together_are_judged_as_one_by_one() {
             country: [*b"DE", *b"FR", [0, 0]][(n % 3) as usize],
             user_key: u64::from(n % 5),
             received_at: UnixMs(NOW.0 + u64::from(n) * 5),
-            is_test: n % 17 == 0,
-            is_prefetch: n % 19 == 0,
+            said: said(n % 17 == 0, n % 19 == 0),
+            is_new: n % 23 != 0,
         })
         .collect();
     let mut found = Vec::new();
@@ -172,10 +184,10 @@ fn a_user_agent_is_judged_anew_under_other_lists() {
 }
 
 #[test]
-fn tests_and_prefetches_are_no_activity() {
+fn tests_prefetches_and_copies_are_no_activity() {
     let (lists, mut activity) = (Folder::new().lists(), memory());
     for n in 0..100 {
-        let facts = Facts { is_test: n % 2 == 0, is_prefetch: n % 2 == 1, ..clean() };
+        let facts = Facts { said: said(n % 3 == 0, n % 3 == 1), is_new: n % 3 != 2, ..clean() };
         assert!(!judge_one(&lists, &mut activity, &facts).contains(Reason::Activity));
     }
     assert!(judge_one(&lists, &mut activity, &clean()).is_empty());
@@ -187,7 +199,7 @@ fn without_lists_only_activity_and_what_the_sender_says_are_judged() {
     let robot = Facts { user_agent: UserAgent::Absent, country: *b"FR", ..clean() };
     assert!(judge_one(&lists, &mut activity, &robot).is_empty());
     assert_eq!(
-        judge_one(&lists, &mut activity, &Facts { is_test: true, ..robot }).reason(),
+        judge_one(&lists, &mut activity, &Facts { said: test(), ..robot }).reason(),
         Reason::TestTraffic
     );
     assert_eq!(lists.versions().count(), 0);

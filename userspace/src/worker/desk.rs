@@ -71,7 +71,7 @@ struct Scratch {
     entries: Vec<Entry<'static>>,
     extensions: Vec<&'static [u8]>,
     facts: Vec<Facts<'static>>,
-    sources: Vec<IpAddr>,
+    sources: Vec<Option<IpAddr>>,
     origins: Vec<Origin>,
     own_origins: Vec<Origin>,
     tickets: Vec<Ticket>,
@@ -357,13 +357,11 @@ impl Desk {
         extensions: &[&'a [u8]],
         origins: &[Origin],
     ) {
-        if self.judge.is_on() {
-            let mut sources = std::mem::take(&mut self.scratch.sources);
-            sources.clear();
-            sources.extend(origins.iter().map(|origin| self.source_of(origin.ticket)));
-            self.flag(entries, extensions, sources.iter().copied());
-            self.scratch.sources = sources;
-        }
+        let mut sources = std::mem::take(&mut self.scratch.sources);
+        sources.clear();
+        sources.extend(origins.iter().map(|origin| self.source_of(origin.ticket)));
+        self.flag(entries, extensions, &sources);
+        self.scratch.sources = sources;
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         self.ledger.apply(entries, &mut decisions);
@@ -421,13 +419,10 @@ impl Desk {
             origins.push(Origin { ticket, index });
         }
         self.stats.clicks_taken_over.add(entries.len() as u64);
-        if self.judge.is_on() {
-            self.flag(&mut entries, &extensions, sources.iter().copied());
-        }
-        self.scratch.sources = sources;
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         if self.book.has_room() {
+            self.flag(&mut entries, &extensions, &sources);
             self.ledger.apply(&entries, &mut decisions);
         } else {
             let full = Decision { outcome: Outcome::Refused, reason: Reason::JournalFull };
@@ -447,6 +442,7 @@ impl Desk {
         }
         origins.clear();
         (self.scratch.own_origins, self.scratch.decisions) = (origins, decisions);
+        self.scratch.sources = sources;
         self.scratch.entries = reuse(entries);
         self.scratch.extensions = reuse(extensions);
     }

@@ -44,7 +44,7 @@ struct Record {
     minute: U32,
     reserved_too: U32,
     received_at_ms: U64,
-    /// As IPv6, an IPv4 address mapped.
+    /// As IPv6, an IPv4 address mapped; unspecified for none.
     source: [u8; 16],
 }
 
@@ -63,8 +63,8 @@ pub struct HandedOff<'a> {
     pub received_at: UnixMs,
     /// What admission found.
     pub admitted: Admitted,
-    /// Who sent it; kept in memory alone.
-    pub source: IpAddr,
+    /// Who sent it, if that is known; kept in memory alone.
+    pub source: Option<IpAddr>,
     /// The click.
     pub click: &'a Click,
     /// Its extension.
@@ -280,8 +280,9 @@ impl<'a> HandedOff<'a> {
             reserved_too: U32::ZERO,
             received_at_ms: U64::new(self.received_at.0),
             source: match self.source {
-                IpAddr::V4(source) => source.to_ipv6_mapped().octets(),
-                IpAddr::V6(source) => source.octets(),
+                Some(IpAddr::V4(source)) => source.to_ipv6_mapped().octets(),
+                Some(IpAddr::V6(source)) => source.octets(),
+                None => Ipv6Addr::UNSPECIFIED.octets(),
             },
         }
     }
@@ -299,7 +300,8 @@ impl<'a> HandedOff<'a> {
         };
         let ticket = Ticket { slot: record.slot.get(), generation: record.generation.get() };
         let received_at = UnixMs(record.received_at_ms.get());
-        let source = Ipv6Addr::from(record.source).to_canonical();
+        let source = Ipv6Addr::from(record.source);
+        let source = (!source.is_unspecified()).then(|| source.to_canonical());
         Some((Self { ticket, index: record.index, received_at, admitted, source, click, extension }, rest))
     }
 }
@@ -339,7 +341,7 @@ mod tests {
         late: true,
     };
 
-    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+    const SOURCE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)));
 
     fn sample<'a>(index: u8, click: &'a Click, extension: &'a [u8]) -> HandedOff<'a> {
         let ticket = Ticket { slot: 9, generation: 4 };

@@ -1,7 +1,7 @@
 //! Rules at the desk: those of invalid traffic, taken between two blocks and asked about clicks of this worker's
 //! own, and budgets, asked about every click that admission passed.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::Click;
@@ -28,13 +28,20 @@ impl Desk {
         &mut self,
         entries: &mut [Entry<'a>],
         extensions: &[&'a [u8]],
-        sources: impl Iterator<Item = IpAddr>,
+        sources: &[Option<IpAddr>],
     ) {
+        if !self.judge.is_on() {
+            return;
+        }
         let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
-        let clicks = entries.iter().zip(extensions).zip(sources);
-        facts.extend(clicks.map(|((entry, extension), source)| {
-            self.judge.facts(source, entry.received_at, entry.click, extension)
-        }));
+        let counts_activity = self.judge.counts_activity();
+        for ((entry, extension), &source) in entries.iter().zip(extensions).zip(sources) {
+            let said = (entry.received_at, entry.admitted.traffic);
+            let of_click = self.judge.facts(source, said, entry.click, extension);
+            // A copy in this same batch is not known yet, and counts.
+            let is_new = !counts_activity || !self.ledger.has(entry.click);
+            facts.push(Facts { is_new, ..of_click });
+        }
         for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
             entry.admitted.traffic = *flags;
         }
@@ -60,7 +67,7 @@ impl Desk {
     }
 
     /// Where a click came from that waits here.
-    pub(super) fn source_of(&self, ticket: Ticket) -> IpAddr {
-        self.waiting.sender(ticket).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |sender| sender.ip())
+    pub(super) fn source_of(&self, ticket: Ticket) -> Option<IpAddr> {
+        self.waiting.sender(ticket).map(|sender| sender.ip())
     }
 }

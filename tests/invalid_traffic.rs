@@ -144,3 +144,23 @@ fn a_sender_that_posts_its_clicks_again_is_no_more_active_for_it() {
     node.drain().expect("drain");
     audited(&door);
 }
+
+#[test]
+fn a_table_of_activity_that_is_too_small_is_told() {
+    let door = Door::folder("\n[workers]\ncores = [0]\n[traffic]\nactivity_keys = 1\n").expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    let pushed_out = || {
+        let status = node.status().expect("status");
+        status["workers"][0]["activity_pushed_out"].as_u64().expect("a number")
+    };
+    assert_eq!(pushed_out(), 0);
+    // The least there is: 256 sets of eight.
+    for hundred in 0..30_u64 {
+        let users = (hundred * 100..(hundred + 1) * 100).map(|user| of_user(user, user..user + 1));
+        let reply = door.post("application/x-ndjson", users.collect::<Vec<_>>().join("\n").as_bytes());
+        assert_eq!(reply.expect("curl").status, 202);
+    }
+    let pushed_out = pushed_out();
+    assert!((900..3_000).contains(&pushed_out), "{pushed_out} of 3,000 had no place of 2,048");
+    node.drain().expect("drain");
+}

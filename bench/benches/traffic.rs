@@ -18,9 +18,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir::traffic::actors::{self, ActorFilter, Progress};
-use weir::traffic::{
-    Activity, ActorKey, Crowd, Facts, Flags, Limits, Lists, Memory, Settings, UserAgent, judge,
-};
+use weir::traffic::{ActorKey, Crowd, Facts, Flags, Limits, Lists, Memory, Settings, UserAgent, judge};
 use weir_bench::thread_time::thread_time;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
@@ -182,7 +180,7 @@ fn checks() {
 
 /// Whole judgements, so many clicks at a time as a worker reads at once.
 fn all(lists: &Lists, together: usize) {
-    let mut memory = Memory::new(Crowd::new(1 << 18, SipKey::from_bytes([1; 16])));
+    let mut memory = Memory::new(Some(Crowd::new(1 << 18, SipKey::from_bytes([1; 16]))));
     let mut found = Vec::new();
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|round| {
@@ -207,8 +205,8 @@ fn agents(round: usize) -> Vec<&'static str> {
 }
 
 fn activity(name: &str, users: u64, keys: usize) {
-    let mut activity = Activity::new(keys, SipKey::from_bytes([1; 16]));
-    let mut clicks = 0;
+    let crowd = Crowd::new(keys, SipKey::from_bytes([1; 16]));
+    let (mut clicks, mut pushed_out) = (0, 0);
     let draw = |round: usize| -> Vec<ActorKey> {
         let mut random = StdRng::seed_from_u64(round as u64);
         (0..CLICKS).map(|_| ActorKey::user(random.random_range(1..=users)).expect("not 0")).collect()
@@ -216,9 +214,12 @@ fn activity(name: &str, users: u64, keys: usize) {
     // 100,000 clicks a second.
     measure(name, draw, |user| {
         clicks += 1;
-        activity.is_too_much(user, UnixMs(START + clicks / 100), Limits::default())
+        let at = UnixMs(START + clicks / 100);
+        let counted = crowd.count(crowd.name(user), at, Limits::default()).expect("one thread");
+        pushed_out += u64::from(counted.has_pushed_out);
+        counted.is_too_much
     });
-    println!("  ({} octets, {} pushed out)", activity.memory_bytes(), activity.evicted());
+    println!("  ({pushed_out} pushed out)");
 }
 
 fn clicks<'a>(round: usize, agents: &[&'a str]) -> Vec<Facts<'a>> {

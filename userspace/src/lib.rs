@@ -50,3 +50,5 @@ pub mod traffic;
 pub mod uring;
 /// The pinned loop that ties the rooms together, and the rings between workers.
 pub mod worker;
+/// Memory of one size that is zero until it is used.
+pub mod zeroed;

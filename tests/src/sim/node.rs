@@ -19,7 +19,7 @@ use weir::ledger;
 use weir::published::Published;
 use weir::rejects::{Gate, samplers};
 use weir::stats::{ForwardStats, OwnStats, WorkerStats};
-use weir::traffic::{Crowd, Judge, Lists};
+use weir::traffic::{Judge, Lists};
 use weir::worker::book::Book;
 use weir::worker::desk::Parts;
 use weir::worker::handoff::mesh;
@@ -153,10 +153,7 @@ impl Node {
                 worker,
                 shards: node.shards.clone(),
                 admission: Published::new(admission(plan, checkpoint.final_before)?).reader(),
-                judge: Judge::new(
-                    Published::new(Lists::plain()).reader(),
-                    Crowd::new(0, SipKey { k0: 13, k1: 14 }),
-                ),
+                judge: Judge::new(Published::new(Lists::plain()).reader(), None),
                 limits: None,
                 ledger,
                 book: book(plan, &node.folder, worker, latest, &budget),

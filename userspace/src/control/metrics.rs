@@ -164,12 +164,15 @@ impl Scrape {
 
     fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
         type Read = fn(&WorkerStatus) -> u64;
-        const COUNTERS: [(&str, &str, Read); 11] = [
+        const COUNTERS: [(&str, &str, Read); 14] = [
             ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
             ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
             ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
             ("handed_off_clicks", "Clicks given to other workers", |w| w.handed_off),
             ("taken_over_clicks", "Clicks taken from other workers", |w| w.taken_over),
+            ("activity_missed", "Users and addresses whose click was no activity", |w| w.activity_missed),
+            ("activity_pushed_out", "Users and addresses that lost their minute", |w| w.activity_pushed_out),
+            ("budgets_uncharged", "Budgets a click could not be charged to", |w| w.budgets_uncharged),
             ("acks", "Acks sent", |w| w.acks),
             ("ack_datagrams", "Datagrams those acks went out in", |w| w.ack_datagrams),
             ("ack_send_failures", "Ack datagrams the kernel did not take", |w| w.ack_send_failures),

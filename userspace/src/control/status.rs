@@ -236,6 +236,15 @@ pub struct WorkerStatus {
     pub handed_off: u64,
     /// Clicks taken from other workers.
     pub taken_over: u64,
+    /// Users and addresses whose click was not counted as activity.
+    #[serde(default)]
+    pub activity_missed: u64,
+    /// Users and addresses that lost their last minute's clicks to others.
+    #[serde(default)]
+    pub activity_pushed_out: u64,
+    /// Budgets that a click could not be charged to.
+    #[serde(default)]
+    pub budgets_uncharged: u64,
     /// Datagrams that wait for durability or for another worker.
     pub waiting: u64,
     /// Acks sent.
@@ -427,6 +436,9 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
         clicks: stats.clicks_received.get(),
         handed_off: stats.clicks_handed_off.get(),
         taken_over: stats.clicks_taken_over.get(),
+        activity_missed: stats.activity_missed.get(),
+        activity_pushed_out: stats.activity_pushed_out.get(),
+        budgets_uncharged: stats.budgets_uncharged.get(),
         waiting: stats.datagrams_waiting.get(),
         acks: stats.acks_sent.get(),
         ack_datagrams: stats.ack_datagrams_sent.get(),

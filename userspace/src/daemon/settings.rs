@@ -50,9 +50,10 @@ pub(super) fn limits(config: &Config) -> Option<Arc<Limits>> {
     config.limits.is_on().then(|| Limits::new(&config.limits, drawn_key()))
 }
 
-/// What all workers know of who clicks how often.
-pub(super) fn crowd(config: &Config) -> Arc<Crowd> {
-    Crowd::new(config.traffic.activity_keys, drawn_key())
+/// What all workers know of who clicks how often, where that is counted.
+pub(super) fn crowd(config: &Config) -> Option<Arc<Crowd>> {
+    let keys = config.traffic.activity_keys;
+    (keys > 0).then(|| Crowd::new(keys, drawn_key()))
 }
 
 /// A key drawn anew, so that nobody can choose names that collide; nothing of it outlives the process.

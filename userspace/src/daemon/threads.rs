@@ -93,7 +93,7 @@ impl WorkerThreads {
                 worker,
                 shards: start.shards.clone(),
                 admission: start.admission.reader(),
-                judge: Judge::new(start.lists.reader(), Arc::clone(&crowd)),
+                judge: Judge::new(start.lists.reader(), crowd.clone()),
                 limits: limits.clone(),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),

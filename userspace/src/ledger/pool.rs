@@ -2,32 +2,25 @@
 //!
 //! It knows no meaning and no hash: [`super::pages`] makes tables of it.
 
-use core::marker::PhantomData;
-
-use memmap2::MmapMut;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::zeroed::Zeroed;
 
 /// Groups are cache lines, so pages are of 4 KiB: small enough that a hundred little segments waste
 /// little, large enough that page lists stay in the nearest caches.
 pub(super) const PAGE_GROUPS: usize = 64;
 pub(super) const PAGE_SHIFT: u32 = PAGE_GROUPS.ilog2();
 
-/// Why bytes of a pool are always groups.
-const WHOLE: &str = "the kernel aligns to pages, and the length is whole groups";
-
 /// All pages of one kind: taken and given back one by one, never more than the budget.
 #[derive(Debug)]
 pub(super) struct Pool<G> {
-    /// All groups as bytes, zero until first used. On huge pages where the kernel has them: a
-    /// table of 400 MB is 100,000 pages of 4 KiB, fifty times what the address cache of a core holds.
-    bytes: MmapMut,
+    groups: Zeroed<G>,
     free: Vec<u32>,
     /// Pages of a segment while it grows, kept for the next that does.
     pub(super) scratch: Vec<u32>,
     /// Pages taken at least once.
     touched: usize,
     pages_max: usize,
-    groups: PhantomData<G>,
 }
 
 impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
@@ -37,15 +30,13 @@ impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
     /// When the kernel refuses the address space.
     pub(super) fn new(pages_max: usize) -> Self {
         let pages_max = pages_max.min(u32::MAX as usize >> PAGE_SHIFT);
-        let len = pages_max * PAGE_GROUPS * size_of::<G>();
-        let bytes = MmapMut::map_anon(len).unwrap_or_else(|error| {
-            panic!("no address space for a table of {len} bytes ({error}): lower the ledger's capacities")
+        let len = pages_max * PAGE_GROUPS;
+        let groups = Zeroed::new(len).unwrap_or_else(|error| {
+            let bytes = len * size_of::<G>();
+            panic!("no address space for a table of {bytes} bytes ({error}): lower the ledger's capacities")
         });
-        #[cfg(target_os = "linux")]
-        // A kernel without huge pages says so; small ones are slower, not wrong.
-        let _ = bytes.advise(memmap2::Advice::HugePage);
         let (free, scratch) = (Vec::with_capacity(pages_max), Vec::new());
-        Self { bytes, free, scratch, touched: 0, pages_max, groups: PhantomData }
+        Self { groups, free, scratch, touched: 0, pages_max }
     }
 
     /// Pages that can still be taken.
@@ -80,13 +71,13 @@ impl<G: FromBytes + IntoBytes + Immutable + KnownLayout> Pool<G> {
     /// Every group there can be, those of pages not taken included.
     #[inline(always)]
     pub(super) fn groups(&self) -> &[G] {
-        <[G]>::ref_from_bytes(&self.bytes).expect(WHOLE)
+        self.groups.items()
     }
 
     /// The same, to be changed.
     #[inline(always)]
     pub(super) fn groups_mut(&mut self) -> &mut [G] {
-        <[G]>::mut_from_bytes(&mut self.bytes).expect(WHOLE)
+        self.groups.items_mut()
     }
 
     /// Gives a page back.

@@ -82,11 +82,12 @@ impl Limits {
         Arc::new(Self { paces, table: Table::new(settings.keys), key })
     }
 
-    /// Charges a click to all who have a budget.
+    /// Charges a click to all who have a budget, and says how many of them it could not be charged to because
+    /// their place was not to be had: others are spending at this moment in every place it could be.
     ///
     /// # Errors
     /// Who has spent his, the first of them; nobody is charged then.
-    pub fn charge(&self, now_ns: u64, payers: &Payers) -> Result<(), Level> {
+    pub fn charge(&self, now_ns: u64, payers: &Payers) -> Result<u64, Level> {
         let names = Level::ALL.map(|level| payers.value(level).map(|value| self.name(level, value)));
         let charged = || {
             let each = Level::ALL.into_iter().zip(self.paces).zip(names);
@@ -97,19 +98,13 @@ impl Limits {
                 return Err(level);
             }
         }
-        charged().for_each(|(_, pace, name)| self.table.spend(name, pace, now_ns));
-        Ok(())
+        let uncharged = charged().filter(|&(_, pace, name)| !self.table.spend(name, pace, now_ns));
+        Ok(uncharged.count() as u64)
     }
 
     fn name(&self, level: Level, value: u64) -> u64 {
         // 0 is the name of an empty place.
         siphash24(&self.key, &[level as u64, value]).max(1)
-    }
-
-    /// Clicks that were charged to nobody because every place of a payer's set was taken by others.
-    #[must_use]
-    pub fn unplaced(&self) -> u64 {
-        self.table.unplaced()
     }
 }
 
@@ -173,6 +168,15 @@ mod tests {
             assert_eq!(taken(&limits, SECOND, &Payers { user_key, ..PAYERS }), 1);
         }
         assert_eq!(limits.charge(SECOND, &Payers { user_key: 7, ..PAYERS }), Err(Level::Ad));
+    }
+
+    #[test]
+    fn what_could_not_be_charged_for_want_of_a_place_is_told() {
+        let slow = Budget { clicks_per_s: 1, burst: 1 };
+        let limits = Limits::new(&Settings { budgets: [None, Some(slow), None, None], keys: 1 }, KEY);
+        let charged = (1..100).map(|user_key| limits.charge(SECOND, &Payers { user_key, ..PAYERS }));
+        let uncharged: u64 = charged.map(|charged| charged.expect("each is new")).sum();
+        assert_eq!(uncharged, 99 - 8, "there is one set of places");
     }
 
     #[test]

@@ -178,6 +178,12 @@ pub struct WorkerStats {
     pub clicks_handed_off: Counter,
     /// Clicks taken from other workers.
     pub clicks_taken_over: Counter,
+    /// Users and addresses whose click was not counted as activity: another worker had their stripe.
+    pub activity_missed: Counter,
+    /// Users and addresses that lost their last minute's clicks to others.
+    pub activity_pushed_out: Counter,
+    /// Budgets that a click could not be charged to, for want of a place to note it.
+    pub budgets_uncharged: Counter,
     /// Acks sent (one a datagram of clicks).
     pub acks_sent: Counter,
     /// Datagrams those acks went out in.
@@ -236,6 +242,9 @@ impl Default for WorkerStats {
             rejects_unsampled: Counter::default(),
             clicks_handed_off: Counter::default(),
             clicks_taken_over: Counter::default(),
+            activity_missed: Counter::default(),
+            activity_pushed_out: Counter::default(),
+            budgets_uncharged: Counter::default(),
             acks_sent: Counter::default(),
             ack_datagrams_sent: Counter::default(),
             ack_send_failures: Counter::default(),

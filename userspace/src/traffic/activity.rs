@@ -12,17 +12,12 @@
 //! innocent are not touched: a place belongs to one hash of 64 bits, and two keys with the same
 //! one are counted together, which among a million keys happens once in 37 million tables.
 //!
-//! Time comes with each click. Nothing here allocates after [`Activity::new`].
+//! Time comes with each click. Nothing here allocates after it is made.
 
-use core::marker::PhantomData;
-
-use memmap2::MmapMut;
-use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, UnixMs};
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::actors::ActorKey;
+use crate::zeroed::Zeroed;
 
 /// The most clicks of a key that are remembered; no limit can be higher.
 pub const REMEMBERED: usize = 100;
@@ -108,116 +103,70 @@ struct Set {
     last_ms: [u64; WAYS],
 }
 
-/// Why bytes of a table are always items.
-const WHOLE: &str = "the kernel aligns to pages, and the length is whole items";
-
-/// Items in memory that is zero until it is used, on huge pages where the kernel has them: a click
-/// touches places that nothing before it was near to, and small pages would cost it as many
-/// address look-ups.
-#[derive(Debug)]
-struct Table<T> {
-    bytes: MmapMut,
-    len: usize,
-    items: PhantomData<T>,
+/// What one more click of a key comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Whether it is one too many.
+    pub is_too_much: bool,
+    /// Whether another key lost clicks of its last minute to it. Where this is often so, the table is
+    /// too small for its traffic.
+    pub has_pushed_out: bool,
 }
 
-impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Table<T> {
-    /// # Panics
-    /// When the kernel refuses the address space.
-    fn new(len: usize) -> Self {
-        let octets = len * size_of::<T>();
-        let bytes = MmapMut::map_anon(octets).unwrap_or_else(|error| {
-            panic!(
-                "no address space for a table of {octets} octets ({error}): count the activity of fewer keys"
-            )
-        });
-        #[cfg(target_os = "linux")]
-        // A kernel without huge pages says so; small ones are slower, not wrong.
-        let _ = bytes.advise(memmap2::Advice::HugePage);
-        Self { bytes, len, items: PhantomData }
-    }
-
-    #[inline(always)]
-    fn items_mut(&mut self) -> &mut [T] {
-        <[T]>::mut_from_bytes(&mut self.bytes).expect(WHOLE)
-    }
-}
-
-/// The clicks of the last minute, by user and by address.
-///
-/// Each owner judges by the clicks that it was shown, and by no others.
+/// The clicks of the last minute, by key.
 #[derive(Debug)]
-pub struct Activity {
-    key: SipKey,
-    sets: Table<Set>,
-    clicks: Table<Clicks>,
+pub(super) struct Activity {
+    sets: Zeroed<Set>,
+    clicks: Zeroed<Clicks>,
     now: UnixMs,
-    evicted: u64,
 }
 
 impl Activity {
-    /// Room for at least `keys` keys, hashed under a key that should be another at every start: who
-    /// knows it can push others out.
-    #[must_use]
-    pub fn new(keys: usize, key: SipKey) -> Self {
-        let sets = keys.div_ceil(WAYS).max(1).next_power_of_two();
-        Self { key, sets: Table::new(sets), clicks: Table::new(sets * WAYS), now: UnixMs(0), evicted: 0 }
+    /// Room for at least `keys` keys.
+    ///
+    /// # Panics
+    /// When the kernel refuses the address space.
+    pub(super) fn new(keys: usize) -> Self {
+        let sets = keys.div_ceil(WAYS).clamp(1, u32::MAX as usize);
+        Self { sets: table(sets), clicks: table(sets * WAYS), now: UnixMs(0) }
     }
 
-    /// Counts a click of this actor at this time, and says whether it is one too many. Time does
-    /// not run backwards here: an earlier one counts as the latest seen.
+    /// Counts a click of the key with this hash at this time. Time does not run backwards here: an earlier
+    /// one counts as the latest seen.
     #[inline]
-    pub fn is_too_much(&mut self, actor: &ActorKey, at: UnixMs, limits: Limits) -> bool {
-        self.count(self.name(actor), at, limits)
-    }
-
-    /// The name of an actor in this table.
-    #[inline]
-    pub(super) const fn name(&self, actor: &ActorKey) -> u64 {
-        actor.hash(&self.key)
-    }
-
-    /// [`Self::is_too_much`] of a name.
-    #[inline]
-    pub(super) fn count(&mut self, hash: u64, at: UnixMs, limits: Limits) -> bool {
+    pub(super) fn count(&mut self, hash: u64, at: UnixMs, limits: Limits) -> Counted {
         self.now = self.now.max(at);
         // So that no click is at the time of an empty place.
         let now_ms = self.now.0.max(1);
         let sets = self.sets.items_mut();
-        let number = hash as usize & (sets.len() - 1);
+        // The lower half as a fraction of the sets: the upper bits are the crowd's.
+        let number = (((hash & u64::from(u32::MAX)) * sets.len() as u64) >> u32::BITS) as usize;
         let set = &mut sets[number];
         let known = set.hashes.iter().zip(&set.last_ms).position(|(&name, &last)| name == hash && last != 0);
         let way = known.unwrap_or_else(|| oldest(&set.last_ms));
         let clicks = &mut self.clicks.items_mut()[number * WAYS + way];
+        let has_pushed_out = known.is_none() && now_ms.saturating_sub(set.last_ms[way]) < MS_PER_MINUTE;
         if known.is_none() {
-            self.evicted += u64::from(now_ms.saturating_sub(set.last_ms[way]) < MS_PER_MINUTE);
             clicks.len = 0;
             set.hashes[way] = hash;
             set.last_ms[way] = now_ms;
         }
         let since_last_ms = now_ms - set.last_ms[way];
         set.last_ms[way] = now_ms;
-        clicks.add(limits, now_ms, since_last_ms)
+        Counted { is_too_much: clicks.add(limits, now_ms, since_last_ms), has_pushed_out }
     }
 
-    /// Keys that lost clicks of the last minute to others since the start. When this grows quickly
-    /// the table is too small for its traffic.
-    #[must_use]
-    pub const fn evicted(&self) -> u64 {
-        self.evicted
+    /// Octets of address space, and the most memory it takes.
+    #[cfg(test)]
+    pub(super) fn len_octets(&self) -> usize {
+        self.sets.len_octets() + self.clicks.len_octets()
     }
+}
 
-    /// Keys there is room for.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.clicks.len
-    }
-
-    /// Octets of memory it takes, now and ever.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.sets.bytes.len() + self.clicks.bytes.len()
-    }
+fn table<T: FromBytes + IntoBytes + Immutable + KnownLayout>(len: usize) -> Zeroed<T> {
+    Zeroed::new(len).unwrap_or_else(|error| {
+        panic!("no address space to count activity ({error}): lower traffic.activity_keys")
+    })
 }
 
 #[inline]

@@ -2,17 +2,16 @@
 //!
 //! A user's clicks come to all workers, for it is the impression that says who owns a click; so what is too
 //! much can be told only by all of them. The table is cut into stripes, and a worker has a stripe to itself
-//! for the time of one count. It never waits for one: should the worker that has it be stopped just then, the
-//! click is not counted as activity, and that is counted.
+//! for the time of one count. It waits for one no longer than some counts take: should the worker that has it
+//! be stopped just then, the click is no activity, and whoever asked is told so.
 
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 
-use super::activity::{Activity, Limits};
+use super::activity::{Activity, Counted, Limits};
 use super::actors::ActorKey;
 
 /// Stripes: so many that two of a hundred workers rarely want the same.
@@ -32,68 +31,50 @@ struct Stripe(Mutex<Activity>);
 pub struct Crowd {
     key: SipKey,
     stripes: Box<[Stripe]>,
-    missed: AtomicU64,
 }
 
 impl Crowd {
     /// Room for at least so many users and addresses; the key should be another at every start: who knows it
     /// can push others out.
+    ///
+    /// # Panics
+    /// When the kernel refuses the address space.
     #[must_use]
     pub fn new(keys: usize, key: SipKey) -> Arc<Self> {
         let each = keys.div_ceil(STRIPES);
-        let stripes = (0..STRIPES).map(|_| Stripe(Mutex::new(Activity::new(each, key)))).collect();
-        Arc::new(Self { key, stripes, missed: AtomicU64::new(0) })
+        let stripes = (0..STRIPES).map(|_| Stripe(Mutex::new(Activity::new(each)))).collect();
+        Arc::new(Self { key, stripes })
     }
 
     /// The name of an actor here.
     #[inline]
-    pub(super) const fn name(&self, actor: &ActorKey) -> u64 {
+    #[must_use]
+    pub const fn name(&self, actor: &ActorKey) -> u64 {
         actor.hash(&self.key)
     }
 
-    /// Counts a click of this name at this time, and says whether it is one too many.
+    /// Counts a click of this name at this time; none when its stripe is not to be had.
     #[inline]
-    pub(super) fn count(&self, name: u64, at: UnixMs, limits: Limits) -> bool {
+    pub fn count(&self, name: u64, at: UnixMs, limits: Limits) -> Option<Counted> {
         let stripe = &self.stripes[(name >> (u64::BITS - STRIPE_BITS)) as usize];
         for _ in 0..SPINS_MAX {
             match stripe.0.try_lock() {
-                Ok(mut activity) => return activity.count(name, at, limits),
+                Ok(mut activity) => return Some(activity.count(name, at, limits)),
                 // Whatever ended a worker in here left numbers, and any numbers are an activity.
-                Err(TryLockError::Poisoned(broken)) => return broken.into_inner().count(name, at, limits),
+                Err(TryLockError::Poisoned(broken)) => {
+                    return Some(broken.into_inner().count(name, at, limits));
+                }
                 Err(TryLockError::WouldBlock) => spin_loop(),
             }
         }
-        self.missed.fetch_add(1, Ordering::Relaxed);
-        false
-    }
-
-    /// Clicks that were not counted because the stripe of their user or address was not to be had.
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
-    }
-
-    /// Keys that lost clicks of the last minute to others since the start. When this grows quickly
-    /// the table is too small for its traffic.
-    #[must_use]
-    pub fn evicted(&self) -> u64 {
-        self.each(Activity::evicted)
-    }
-
-    /// Octets of memory it takes, now and ever.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        self.each(|activity| activity.memory_bytes() as u64)
-    }
-
-    fn each(&self, of: impl Fn(&Activity) -> u64) -> u64 {
-        let known = self.stripes.iter().filter_map(|stripe| stripe.0.try_lock().ok());
-        known.map(|activity| of(&activity)).sum()
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     const KEY: SipKey = SipKey { k0: 7, k1: 8 };
@@ -102,23 +83,27 @@ mod tests {
     #[test]
     fn what_several_workers_count_of_one_user_is_counted_together() {
         let (crowd, limits) = (Crowd::new(1 << 16, KEY), Limits::default());
-        let flagged = AtomicU64::new(0);
+        let (flagged, missed) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for worker in 0..4 {
-                let (crowd, flagged) = (&crowd, &flagged);
+                let (crowd, flagged, missed) = (&crowd, &flagged, &missed);
                 scope.spawn(move || {
                     for number in 0..1000 {
                         // Each fourth is of the one user, the others are of as many.
                         let user = if number % 4 == 0 { 1 } else { 1_000 + worker * 10_000 + number };
                         let name = crowd.name(&ActorKey::user(user).expect("a user"));
-                        flagged.fetch_add(u64::from(crowd.count(name, AT, limits)), Ordering::Relaxed);
+                        let counted = crowd.count(name, AT, limits);
+                        missed.fetch_add(u64::from(counted.is_none()), Ordering::Relaxed);
+                        let is_flagged = counted.is_some_and(|counted| counted.is_too_much);
+                        flagged.fetch_add(u64::from(is_flagged), Ordering::Relaxed);
                     }
                 });
             }
         });
         // More threads than cores: one that is stopped in a stripe makes the others miss some.
-        let (flagged, too_many) = (flagged.into_inner(), 4 * 250 - u64::from(limits.per_second));
-        assert!(flagged <= too_many && flagged + crowd.missed() >= too_many, "{flagged} of {too_many}");
+        let (flagged, missed) = (flagged.into_inner(), missed.into_inner());
+        let too_many = 4 * 250 - u64::from(limits.per_second);
+        assert!(flagged <= too_many && flagged + missed >= too_many, "{flagged} of {too_many}");
     }
 
     #[test]
@@ -126,16 +111,17 @@ mod tests {
         let crowd = Crowd::new(1000, KEY);
         let name = crowd.name(&ActorKey::user(1).expect("a user"));
         let held = crowd.stripes[(name >> 56) as usize].0.lock();
-        assert!(!crowd.count(name, AT, Limits::default()));
-        assert_eq!(crowd.missed(), 1);
+        assert_eq!(crowd.count(name, AT, Limits::default()), None);
         drop(held);
-        crowd.count(name, AT, Limits::default());
-        assert_eq!(crowd.missed(), 1);
+        let first = Counted { is_too_much: false, has_pushed_out: false };
+        assert_eq!(crowd.count(name, AT, Limits::default()), Some(first));
     }
 
     #[test]
     fn its_memory_is_that_of_its_keys() {
-        let crowd = Crowd::new(1 << 16, KEY);
-        assert!((200..400).contains(&(crowd.memory_bytes() >> 16)), "{}", crowd.memory_bytes());
+        let crowd = Crowd::new(100_000, KEY);
+        let octets = crowd.stripes.iter().map(|stripe| stripe.0.lock().expect("free").len_octets());
+        let a_key = octets.sum::<usize>() / 100_000;
+        assert!((200..=256).contains(&a_key), "{a_key} octets");
     }
 }

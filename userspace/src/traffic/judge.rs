@@ -9,7 +9,7 @@ use std::sync::Arc;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, extension};
 
-use super::{Crowd, Facts, Flags, Limits, Lists, Memory, UserAgent, judge};
+use super::{Crowd, Facts, Flags, Forgotten, Limits, Lists, Memory, UserAgent, judge};
 use crate::published::Shared;
 
 /// Judges the clicks that a worker owns.
@@ -23,7 +23,7 @@ pub struct Judge {
 impl Judge {
     /// One that has judged nothing yet, beside others that count with it.
     #[must_use]
-    pub fn new(lists: Shared<Lists>, crowd: Arc<Crowd>) -> Self {
+    pub fn new(lists: Shared<Lists>, crowd: Option<Arc<Crowd>>) -> Self {
         Self { lists, memory: Memory::new(crowd), found: Vec::new() }
     }
 
@@ -83,6 +83,12 @@ impl Judge {
         }
     }
 
+    /// What it does not know of activity.
+    #[must_use]
+    pub const fn forgotten(&self) -> Forgotten {
+        self.memory.forgotten
+    }
+
     /// Everything that speaks against each of these clicks, in their order.
     pub fn judge(&mut self, facts: &[Facts<'_>]) -> &[Flags] {
         self.found.clear();
@@ -120,7 +126,7 @@ mod tests {
     #[test]
     fn a_node_without_lists_and_limits_judges_by_the_plain_rules() {
         let published = Published::new(Lists::plain());
-        let mut judge = Judge::new(published.reader(), Crowd::new(0, SECRET));
+        let mut judge = Judge::new(published.reader(), Some(Crowd::new(1000, SECRET)));
         assert_eq!((judge.is_on(), judge.rules()), (false, weir_common::block::PLAIN_RULES));
         published.publish(Lists::of(Limits::default()));
         assert!(judge.is_outdated());

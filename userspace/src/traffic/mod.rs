@@ -35,7 +35,7 @@ use actors::ActorFilter;
 use agents::Agents;
 use prefixes::PrefixList;
 
-pub use activity::{Activity, Limits};
+pub use activity::{Counted, Limits};
 pub use actors::ActorKey;
 pub use crowd::Crowd;
 pub use flags::Flags;
@@ -67,18 +67,29 @@ pub struct Facts<'a> {
 /// What a worker remembers between clicks, and what all of them remember together. Of fixed size.
 #[derive(Debug)]
 pub struct Memory {
-    crowd: Arc<Crowd>,
+    crowd: Option<Arc<Crowd>>,
+    forgotten: Forgotten,
     agents: Agents,
     /// The rules that `agents` is of.
     rules: u32,
 }
 
 impl Memory {
-    /// A worker's, beside what it shares with the others.
+    /// A worker's, beside what it shares with the others where activity is counted.
     #[must_use]
-    pub fn new(crowd: Arc<Crowd>) -> Self {
-        Self { crowd, agents: Agents::new(), rules: 0 }
+    pub fn new(crowd: Option<Arc<Crowd>>) -> Self {
+        Self { crowd, forgotten: Forgotten::default(), agents: Agents::new(), rules: 0 }
     }
+}
+
+/// What activity does not know, since the start: too much may go unmarked for it, never too little be marked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Users and addresses whose click was not counted, because another worker was stopped while it counted.
+    pub missed: u64,
+    /// Users and addresses that lost clicks of their last minute to others. When this grows quickly the
+    /// table is too small for its traffic.
+    pub pushed_out: u64,
 }
 
 /// Clicks that are judged together: while one waits for its memory the next are under way. More do
@@ -105,7 +116,7 @@ pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut 
         if let Some(filter) = &lists.bad_actors {
             judge_actors(filter, group, &mut found);
         }
-        judge_activity(lists.activity, &memory.crowd, group, &mut found);
+        judge_activity(lists.activity, memory, group, &mut found);
         out.extend_from_slice(&found[..group.len()]);
     }
 }
@@ -138,14 +149,17 @@ fn judge_actors(filter: &ActorFilter, group: &[Facts<'_>], found: &mut [Flags; L
     }
 }
 
-fn judge_activity(limits: Limits, crowd: &Crowd, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
-    if limits == Limits::NONE {
-        return;
-    }
+fn judge_activity(limits: Limits, memory: &mut Memory, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+    let Some(crowd) = memory.crowd.as_deref().filter(|_| limits != Limits::NONE) else { return };
     for (flags, facts) in found.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
         for actor in facts.actors().iter().flatten() {
-            let is_too_much = crowd.count(crowd.name(actor), facts.received_at, limits);
-            *flags = flags.with(Reason::Activity, is_too_much);
+            match crowd.count(crowd.name(actor), facts.received_at, limits) {
+                Some(counted) => {
+                    *flags = flags.with(Reason::Activity, counted.is_too_much);
+                    memory.forgotten.pushed_out += u64::from(counted.has_pushed_out);
+                }
+                None => memory.forgotten.missed += 1,
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ impl Folder {
 }
 
 fn memory() -> Memory {
-    Memory::new(Crowd::new(1_024, SipKey::from_bytes([5; 16])))
+    Memory::new(Some(Crowd::new(1_024, SipKey::from_bytes([5; 16]))))
 }
 
 fn judge_one(lists: &Lists, memory: &mut Memory, facts: &Facts<'_>) -> Flags {

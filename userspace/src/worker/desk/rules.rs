@@ -45,6 +45,9 @@ impl Desk {
         for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
             entry.admitted.traffic = *flags;
         }
+        let forgotten = self.judge.forgotten();
+        self.stats.activity_missed.set(forgotten.missed);
+        self.stats.activity_pushed_out.set(forgotten.pushed_out);
         self.scratch.facts = reuse(facts);
     }
 
@@ -58,7 +61,8 @@ impl Desk {
             ad: click.ad.get(),
             publisher: click.publisher.get(),
         };
-        if limits.charge(now.monotonic_ns, &payers).is_ok() {
+        if let Ok(uncharged) = limits.charge(now.monotonic_ns, &payers) {
+            self.stats.budgets_uncharged.add(uncharged);
             return false;
         }
         self.waiting.limit(origin.ticket);

@@ -20,7 +20,7 @@ use crate::ledger::Settings as LedgerSettings;
 use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
-use crate::traffic::{Crowd, Limits, Lists};
+use crate::traffic::{Limits, Lists};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -59,7 +59,7 @@ impl Lab {
                     KeyRing::new(&[signing_key()]).expect("one key"),
                 ))
                 .reader(),
-                judge: Judge::new(lists.reader(), Crowd::new(0, SipKey { k0: 5, k1: 6 })),
+                judge: Judge::new(lists.reader(), None),
                 limits: None,
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),

@@ -62,7 +62,7 @@ fn a_flagged_click_is_acknowledged_like_any_other_and_counted_under_its_reason()
     let audit = audited(&door);
     // By number of the outcome: accepted and filtered.
     assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&1.into(), &1.into()));
-    assert_eq!(audit["cost_micros"], 250_000, "the valid one is paid, and it alone");
+    assert_eq!(audit["unsigned"], 1, "and nobody pays for what nobody signed");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn new_lists_are_judged_by_from_the_next_block_on_and_a_restart_counts_the_same_
 #[test]
 fn who_clicks_more_than_a_person_does_is_flagged_and_the_others_are_not() {
     let door = Door::folder(
-        "\n[workers]\ncores = [0, 1]\n[traffic]\nforwarders_file = \"forwarders.list\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
+        "\n[workers]\ncores = [0, 1]\n[traffic]\nforwarders_file = \"forwarders.list\"\nrefractory = \"0s\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
     )
     .expect("folder");
     door.folder.write_private("forwarders.list", "127.0.0.0/8\n").expect("list");
@@ -127,7 +127,7 @@ fn who_clicks_more_than_a_person_does_is_flagged_and_the_others_are_not() {
 #[test]
 fn a_sender_that_posts_its_clicks_again_is_no_more_active_for_it() {
     let door = Door::folder(
-        "\n[workers]\ncores = [0, 1]\n[traffic]\nactivity_keys = 1000\nclicks_per_second = 10\n",
+        "\n[workers]\ncores = [0, 1]\n[traffic]\nrefractory = \"0s\"\nactivity_keys = 1000\nclicks_per_second = 10\n",
     )
     .expect("folder");
     let node = door.folder.start_ready().expect("ready");
@@ -163,4 +163,32 @@ fn a_table_of_activity_that_is_too_small_is_told() {
     let pushed_out = pushed_out();
     assert!((900..3_000).contains(&pushed_out), "{pushed_out} of 3,000 had no place of 2,048");
     node.drain().expect("drain");
+}
+
+#[test]
+fn an_unsigned_click_moments_after_another_of_its_user_and_ad_is_a_repeat() {
+    let door = Door::folder("\n[workers]\ncores = [0, 1]\n").expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    let post = |lines: String, told: &str| {
+        let reply = door.post("application/x-ndjson", lines.as_bytes()).expect("curl");
+        assert!(reply.statuses().iter().all(|status| status == told), "{told}: {reply:?}");
+    };
+    post(of_user(1, 0..20), "created");
+    post(of_user(1, 0..20), "exists");
+    for user in 2..12 {
+        post(of_user(user, user * 100..user * 100 + 1), "created");
+    }
+    // Nobody knows who clicked: each is one.
+    post((2_000..2_010).map(click_json).collect::<Vec<_>>().join("\n"), "created");
+    node.drain().expect("drain");
+    let audit = audited(&door);
+    // Accepted, repeat, duplicate; by workers that share nothing but the window.
+    let outcomes: Vec<_> =
+        (0..3).map(|outcome| audit["outcomes"][outcome].as_u64().expect("a count")).collect();
+    assert_eq!(outcomes, [1 + 10 + 10, 19, 20]);
+    assert_eq!(
+        (&audit["unsigned"], &audit["cost_micros"]),
+        (&21.into(), &0.into()),
+        "and nobody pays for any"
+    );
 }

@@ -18,7 +18,7 @@ pub struct Books {
     frames: [u64; KINDS],
     /// Datagrams of tracked clicks handed to the kernel.
     pub tracked_datagrams: u64,
-    /// Prices of the clicks that will be accepted.
+    /// Prices of the clicks that will be billable.
     pub cost_micros: u64,
 }
 
@@ -38,7 +38,7 @@ impl Books {
     /// A tracked click was taken by the sender.
     pub fn click(&mut self, kind: Kind, price_micros: u64) {
         self.clicks[kind as usize] += 1;
-        if kind.outcome() == Outcome::Accepted {
+        if kind.outcome() == Outcome::Accepted && kind != Kind::Foreign {
             self.cost_micros += price_micros;
         }
     }

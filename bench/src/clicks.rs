@@ -154,6 +154,8 @@ impl ClickSource {
         click.impression.0 = id.to_le_bytes();
         click.tag = 0.into();
         click.flags |= click_flags::FOREIGN;
+        // No two of one user: a node counts one unsigned click of a user on an ad in some seconds.
+        click.user_key = (self.rng.random::<u64>() | 1).into();
         if kind == Kind::Foreign {
             self.remember(click, false);
         }

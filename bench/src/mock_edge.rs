@@ -56,7 +56,7 @@ pub struct MockBooks {
     pub outcomes: BTreeMap<String, u64>,
     /// Clicks by reason.
     pub reasons: BTreeMap<String, u64>,
-    /// Sum of the prices of accepted clicks.
+    /// Sum of the prices of billable clicks.
     pub cost_micros: u64,
     /// Clicks with an implausible clock.
     pub clock_suspect: u64,
@@ -244,7 +244,9 @@ impl MockEdge {
         if std::mem::replace(counted, true) {
             return (Outcome::Repeat, Reason::None);
         }
-        self.books.cost_micros += click.price_micros.get();
+        if !click.is_foreign() {
+            self.books.cost_micros += click.price_micros.get();
+        }
         (Outcome::Accepted, Reason::None)
     }
 }

@@ -93,7 +93,8 @@ impl Dimensions {
     }
 }
 
-/// The totals of a bucket. Gross is accepted + repeat + all filtered; billable is accepted.
+/// The totals of a bucket. Gross is accepted + repeat + all filtered; billable is accepted less
+/// unsigned, and of that what no model marked is the total net.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -107,11 +108,19 @@ pub struct BucketTotals {
     pub late: U64,
     /// Clicks whose own clock was implausible, counted by receive time. Also in their outcome.
     pub clock_suspect: U64,
-    /// Sum of the prices of accepted clicks, in micros.
+    /// Sum of the prices of billable clicks, in micros: those that are accepted and signed.
     pub cost_micros: U64,
     /// Clicks filtered, by reason number less [`FIRST_FILTERED`].
     pub filtered: [U64; FILTERED_SLOTS],
+    /// Accepted clicks that nobody signed: not billable, for nobody vouches for them or their price.
+    pub unsigned: U64,
+    /// Billable clicks that a model's score marked.
+    pub marked: U64,
+    /// Sum of their prices, in micros; also in `cost_micros`.
+    pub marked_cost_micros: U64,
 }
+
+const _: () = assert!(size_of::<BucketTotals>() == 128);
 
 impl BucketTotals {
     /// Accepted, repeat and filtered clicks. Modulo 2^64 as [`Self::merge`] is: totals may come
@@ -122,14 +131,29 @@ impl BucketTotals {
         self.filtered.iter().fold(counted, |sum, count| sum.wrapping_add(count.get()))
     }
 
+    /// Accepted clicks that somebody signed. Modulo 2^64, as [`Self::gross`].
+    #[must_use]
+    pub const fn billable(&self) -> u64 {
+        self.accepted.get().wrapping_sub(self.unsigned.get())
+    }
+
     /// Adds one row. Duplicates, refused and malformed clicks have no row; should one be
     /// passed, it changes nothing.
     pub fn count(&mut self, row: &Row) {
         let add = |field: &mut U64, by: u64| *field = U64::new(field.get().wrapping_add(by));
         match Outcome::from_number(row.outcome) {
-            Some(Outcome::Accepted) => {
+            Some(Outcome::Accepted) if row.click.is_foreign() => {
                 add(&mut self.accepted, 1);
-                add(&mut self.cost_micros, row.click.price_micros.get());
+                add(&mut self.unsigned, 1);
+            }
+            Some(Outcome::Accepted) => {
+                let price_micros = row.click.price_micros.get();
+                add(&mut self.accepted, 1);
+                add(&mut self.cost_micros, price_micros);
+                if row.flags & row_flags::MARKED != 0 {
+                    add(&mut self.marked, 1);
+                    add(&mut self.marked_cost_micros, price_micros);
+                }
             }
             Some(Outcome::Repeat) => add(&mut self.repeat, 1),
             Some(Outcome::Late) => add(&mut self.late, 1),
@@ -156,5 +180,8 @@ impl BucketTotals {
         for (mine, theirs) in self.filtered.iter_mut().zip(other.filtered) {
             add(mine, theirs);
         }
+        add(&mut self.unsigned, other.unsigned);
+        add(&mut self.marked, other.marked);
+        add(&mut self.marked_cost_micros, other.marked_cost_micros);
     }
 }

@@ -54,8 +54,15 @@ pub const MAX_ROW_LEN: usize = ROW_LEN + MAX_LENGTH_PREFIX + u16::MAX as usize /
 pub mod row_flags {
     /// The click's own time was implausible; receive time stands for it.
     pub const CLOCK_SUSPECT: u8 = 1 << 0;
+    /// Nobody signed the click, and its user clicked this ad moments ago: a repeat, whatever its
+    /// impression.
+    pub const REFRACTORY: u8 = 1 << 1;
+    /// A model's score of the click reached its campaign's threshold.
+    pub const MARKED: u8 = 1 << 2;
+    /// The node was to score the click and had no model.
+    pub const UNSCORED: u8 = 1 << 3;
     /// All bits that have a meaning.
-    pub const KNOWN: u8 = CLOCK_SUSPECT;
+    pub const KNOWN: u8 = CLOCK_SUSPECT | REFRACTORY | MARKED | UNSCORED;
 }
 
 /// The LEB128 form of an extension's length, and how many of its bytes count.

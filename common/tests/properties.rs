@@ -316,8 +316,14 @@ proptest! {
         prop_assert_eq!(totals.accepted.get(), number(Outcome::Accepted));
         prop_assert_eq!(totals.repeat.get(), number(Outcome::Repeat));
         prop_assert_eq!(totals.late.get(), number(Outcome::Late));
-        let cost: u64 = met(Outcome::Accepted).map(|(row, _)| row.click.price_micros.get()).sum();
-        prop_assert_eq!(totals.cost_micros.get(), cost);
+        let (unsigned, billable): (Vec<&Row>, Vec<&Row>) =
+            met(Outcome::Accepted).map(|(row, _)| row).partition(|row| row.click.is_foreign());
+        let cost = |rows: &[&Row]| rows.iter().map(|row| row.click.price_micros.get()).sum::<u64>();
+        prop_assert_eq!((totals.unsigned.get(), totals.billable()), (unsigned.len() as u64, billable.len() as u64));
+        prop_assert_eq!(totals.cost_micros.get(), cost(&billable));
+        let marked: Vec<&Row> = billable.into_iter().filter(|row| row.flags & 4 != 0).collect();
+        prop_assert_eq!(totals.marked.get(), marked.len() as u64);
+        prop_assert_eq!(totals.marked_cost_micros.get(), cost(&marked));
         for slot in 0..FILTERED_SLOTS as u8 {
             let reason = FIRST_FILTERED + slot;
             let count = met(Outcome::Filtered).filter(|(row, _)| row.reason == reason).count() as u64;
@@ -333,7 +339,7 @@ proptest! {
 
 #[test]
 fn totals_at_their_largest_neither_panic_nor_saturate() {
-    let largest = BucketTotals::read_from_bytes(&[255; 104]).expect("totals are 104 octets");
+    let largest = BucketTotals::read_from_bytes(&[255; 128]).expect("totals are 128 octets");
     let mut sum = largest;
     sum.merge(&largest);
     // Modulo 2^64: ten terms of 2^64 - 1 are -10.

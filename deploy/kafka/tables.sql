@@ -64,7 +64,10 @@ CREATE TABLE weir_buckets
     filtered_132 UInt64,
     filtered_133 UInt64,
     filtered_134 UInt64,
-    filtered_135 UInt64
+    filtered_135 UInt64,
+    unsigned UInt64,
+    marked UInt64,
+    marked_cost_micros UInt64
 )
 ENGINE = ReplacingMergeTree(revision)
 ORDER BY (ad, minute, publisher, placement, creative, country, device, os, rules, incarnation);

@@ -362,7 +362,7 @@ node     1 in local local
   journal  commit every 2ms, at most 64GiB
   forward  embedded every 2s
   metrics  127.0.0.1:9464
-  memory   at most about 4324MiB: dedupe 3052MiB, buckets 184MiB, uniques 1GiB, receive buffers 65MiB, activity 0B
+  memory   at most about 4340MiB: dedupe 3052MiB, buckets 184MiB, uniques 1GiB, receive buffers 65MiB, activity 16MiB
 "
         );
     }

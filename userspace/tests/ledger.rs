@@ -13,6 +13,7 @@ use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::row::Row;
+use weir_common::row::row_flags::{MARKED, REFRACTORY};
 use weir_common::siphash::SipKey;
 use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::{Click, click_flags};
@@ -49,6 +50,8 @@ struct Step {
     click_age_ms: u64,
     ordinal: u8,
     flags: u8,
+    /// What the worker found of the click.
+    row_flags: u8,
     ad: u64,
 }
 
@@ -60,14 +63,17 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(0_u8), 3 => Just(click_flags::FOREIGN),
         1 => Just(click_flags::PREFETCH), 1 => Just(click_flags::TEST | click_flags::FOREIGN),
     ];
-    (passes_ms, 0..6_u64, issue_age_s, click_age_ms, 0..8_u8, flags, 0..4_u64).prop_map(
-        |(passes_ms, impression, issue_age_s, click_age_ms, ordinal, flags, ad)| Step {
+    let row_flags =
+        prop_oneof![6 => Just(0), 1 => Just(MARKED), 1 => Just(REFRACTORY), 1 => Just(MARKED | REFRACTORY)];
+    (passes_ms, 0..6_u64, issue_age_s, click_age_ms, 0..8_u8, flags, row_flags, 0..4_u64).prop_map(
+        |(passes_ms, impression, issue_age_s, click_age_ms, ordinal, flags, row_flags, ad)| Step {
             passes_ms,
             impression,
             issue_age_s,
             click_age_ms,
             ordinal,
             flags,
+            row_flags,
             ad,
         },
     )
@@ -88,6 +94,8 @@ fn clicks(steps: &[Step]) -> Vec<(UnixMs, Click)> {
             country: *b"DE",
             ordinal: step.ordinal,
             flags: step.flags,
+            // A field that means nothing to the ledger brings it to the entry.
+            x: u16::from(step.row_flags).into(),
             ..Click::zeroed()
         };
         if click.is_foreign() {
@@ -108,6 +116,8 @@ fn entries(clicks: &[(UnixMs, Click)]) -> Vec<Entry<'_>> {
         let mut judged = Vec::new();
         admission.judge(*received_at, &[Arrival { click, extension: &[] }], &mut judged);
         if let Judgement::Admit(admitted) = judged[0] {
+            let row_flags = admitted.row_flags | click.x.get() as u8;
+            let admitted = Admitted { row_flags, ..admitted };
             entries.push(Entry { received_at: *received_at, admitted, click });
         }
     }
@@ -144,7 +154,7 @@ impl Known {
             () if self.seen.contains(&entry.click.ordinal) => Outcome::Duplicate,
             () if !entry.admitted.traffic.is_empty() => Outcome::Filtered,
             () if entry.admitted.late => Outcome::Late,
-            () if self.counted => Outcome::Repeat,
+            () if self.counted || entry.admitted.row_flags & REFRACTORY != 0 => Outcome::Repeat,
             () => Outcome::Accepted,
         }
     }

@@ -11,6 +11,7 @@ use weir::ledger::{Decision, Entry, Ledger, Owned, Settings};
 use weir::traffic::Flags;
 use weir_common::id::{ImpressionId, Issuer, KeyId, Shard};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::row::row_flags::MARKED;
 use weir_common::siphash::SipKey;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, click_flags};
@@ -57,7 +58,8 @@ fn traffic(rng: &mut SmallRng) -> Vec<(Click, Admitted)> {
             click.ordinal = if rng.random_bool(0.8) { 0 } else { rng.random_range(0..7) };
             let traffic = Flags::NONE.with(Reason::Prefetch, rng.random_bool(0.02));
             let late = rng.random_bool(0.02);
-            clicks.push((click, Admitted { minute: NOW.minute(), row_flags: 0, traffic, late }));
+            let row_flags = if rng.random_bool(0.02) { MARKED } else { 0 };
+            clicks.push((click, Admitted { minute: NOW.minute(), row_flags, traffic, late }));
         }
     }
     // Mostly in the order they were minted, as clicks come, but not only.

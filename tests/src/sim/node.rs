@@ -155,6 +155,7 @@ impl Node {
                 admission: Published::new(admission(plan, checkpoint.final_before)?).reader(),
                 judge: Judge::new(Published::new(Lists::plain()).reader(), None),
                 limits: None,
+                refractory: None,
                 ledger,
                 book: book(plan, &node.folder, worker, latest, &budget),
                 port,

@@ -93,7 +93,10 @@ impl Recount {
     pub(super) fn compare(self, report: &mut AuditReport) {
         for ((_, key), sides) in self.buckets {
             report.buckets += 1;
+            report.unsigned += sides.recounted.unsigned.get();
+            report.marked += sides.recounted.marked.get();
             report.cost_micros += sides.recounted.cost_micros.get();
+            report.marked_cost_micros += sides.recounted.marked_cost_micros.get();
             *report.gross_by_rules.entry(key.rules.get()).or_default() += sides.recounted.gross();
             *report.ads.entry(key.ad.get()).or_default() += sides.recounted.gross();
             if sides.recounted != sides.stored {
@@ -112,9 +115,11 @@ impl Recount {
 
 fn text(totals: &BucketTotals) -> String {
     format!(
-        "gross {} accepted {} repeat {} late {} cost {}",
+        "gross {} accepted {} unsigned {} marked {} repeat {} late {} cost {}",
         totals.gross(),
         totals.accepted,
+        totals.unsigned,
+        totals.marked,
         totals.repeat,
         totals.late,
         totals.cost_micros

@@ -102,8 +102,14 @@ pub struct AuditReport {
     pub outcomes: [u64; OUTCOMES],
     /// Buckets compared.
     pub buckets: u64,
-    /// The price of all accepted clicks, in micros.
+    /// Accepted clicks that nobody signed, so that nobody pays for them.
+    pub unsigned: u64,
+    /// Billable clicks that a model marked.
+    pub marked: u64,
+    /// The price of all billable clicks, in micros.
     pub cost_micros: u64,
+    /// The price of those that are marked, in micros.
+    pub marked_cost_micros: u64,
     /// Blocks that recovery reported as lost.
     pub known_lost_blocks: u64,
     /// Raw files that no transaction named; they do not count.

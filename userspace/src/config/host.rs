@@ -175,6 +175,8 @@ impl MemoryEstimate {
     const BUCKET_BYTES: u64 = 192;
     /// Bytes for the activity of a user or address: the times of a hundred clicks, and its name.
     const ACTIVITY_KEY_BYTES: u64 = 256;
+    /// Bytes for a user and ad: a name, and when its window ends.
+    const REFRACTORY_KEY_BYTES: u64 = 16;
     /// Bytes of one receive buffer: a 1,500-byte MTU with the ring's header, as a power of two.
     const RECEIVE_BUFFER_BYTES: u64 = 2048;
 
@@ -187,7 +189,10 @@ impl MemoryEstimate {
             dedupe_bytes: (config.dedupe.capacity as u64).saturating_mul(Self::IMPRESSION_BYTES),
             buckets_bytes: (config.buckets.capacity as u64).saturating_mul(Self::BUCKET_BYTES),
             uniques_bytes: config.forward.uniques_bytes_max,
-            traffic_bytes: config.traffic.activity_keys as u64 * Self::ACTIVITY_KEY_BYTES,
+            traffic_bytes: config.traffic.activity_keys as u64 * Self::ACTIVITY_KEY_BYTES
+                + u64::from(config.admission.allow_unsigned)
+                    * config.traffic.refractory_keys as u64
+                    * Self::REFRACTORY_KEY_BYTES,
             receive_bytes: (workers as u64).saturating_mul(sockets + ring + streams_bytes(&config.http)),
         }
     }

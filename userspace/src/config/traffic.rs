@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use super::kafka::file;
 use super::reader::Section;
-use crate::traffic::{Limits, Settings};
+use std::time::Duration;
+
+use crate::traffic::{Limits, Refractory, Settings};
 
 /// Users and addresses whose activity a node can keep: 4 GiB of memory.
 const ACTIVITY_KEYS_MAX: u64 = 1 << 24;
+/// A longer one would be a rule of its own.
+const REFRACTORY_MAX: Duration = Duration::from_secs(3600);
 /// The most clicks of one of them that are remembered.
 const CLICKS_MAX: u64 = crate::traffic::activity::REMEMBERED as u64;
 
@@ -18,6 +22,8 @@ pub struct Traffic {
     pub rules: Settings,
     /// Users and addresses whose activity is kept; 0 for none.
     pub activity_keys: usize,
+    /// Users and ads whose last unsigned click is kept.
+    pub refractory_keys: usize,
 }
 
 impl Traffic {
@@ -40,7 +46,7 @@ impl Traffic {
 }
 
 pub(super) fn read(mut section: Section<'_, '_>) -> Traffic {
-    let mut traffic = Traffic { rules: Settings::default(), activity_keys: 0 };
+    let mut traffic = Traffic { rules: Settings::default(), activity_keys: 0, refractory_keys: 0 };
     for (name, path) in traffic.files() {
         *path = file(&mut section, name);
     }
@@ -50,6 +56,9 @@ pub(super) fn read(mut section: Section<'_, '_>) -> Traffic {
         per_second: section.integer("clicks_per_second", 10, 1..=CLICKS_MAX),
     };
     traffic.rules.activity = if traffic.activity_keys > 0 { limits } else { Limits::NONE };
+    let window = section.duration("refractory", Duration::from_secs(10), Duration::ZERO..=REFRACTORY_MAX);
+    traffic.rules.refractory = Refractory(window.as_millis() as u32);
+    traffic.refractory_keys = section.integer("refractory_keys", 1 << 20, 1000..=ACTIVITY_KEYS_MAX);
     section.finish();
     traffic
 }

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::{self, Config, Sink};
 use crate::forward::{ForwarderConfig, kafka};
 use crate::ledger;
-use crate::limits::Limits;
+use crate::limits::{Limits, Refractory};
 use crate::traffic::Crowd;
 use crate::uring;
 
@@ -48,6 +48,13 @@ pub(super) fn admission(config: &Config, closed_before: Minute) -> Result<Admiss
 /// The budgets of the node, if there are any.
 pub(super) fn limits(config: &Config) -> Option<Arc<Limits>> {
     config.limits.is_on().then(|| Limits::new(&config.limits, drawn_key()))
+}
+
+/// Who clicked which ad moments ago, where that matters.
+pub(super) fn refractory(config: &Config) -> Option<Arc<Refractory>> {
+    let has_window = config.traffic.rules.refractory.0 > 0;
+    (config.admission.allow_unsigned && has_window)
+        .then(|| Refractory::new(config.traffic.refractory_keys, drawn_key()))
 }
 
 /// What all workers know of who clicks how often, where that is counted.

@@ -84,6 +84,7 @@ impl WorkerThreads {
         let (ready, readiness) = sync_channel(cores.len());
         let mut threads = Vec::new();
         let (crowd, limits) = (settings::crowd(config), settings::limits(config));
+        let refractory = settings::refractory(config);
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
         for (number, (((((ledger, unflushed), mailbox), port), rejects), &core)) in
             each.zip(cores).enumerate()
@@ -95,6 +96,7 @@ impl WorkerThreads {
                 admission: start.admission.reader(),
                 judge: Judge::new(start.lists.reader(), crowd.clone()),
                 limits: limits.clone(),
+                refractory: refractory.clone(),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,

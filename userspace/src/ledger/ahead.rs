@@ -12,11 +12,13 @@
 
 use weir_common::id::{ImpressionId, ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::row::row_flags::{MARKED, REFRACTORY};
 
 use super::buckets::{self, Addend};
 use super::impressions::Name;
 use super::lines::Branch;
 use super::pages::NOWHERE;
+use super::verdict::Standing;
 use super::{Admitted, Decision, Entry, Ledger, hashed, issued};
 
 /// How many clicks are looked ahead. A core has 10 to 16 misses under way at once and each click up
@@ -206,12 +208,13 @@ fn count_at_hand(
 ) -> Option<Outcome> {
     let Admitted { minute, row_flags, traffic, late } = entry.admitted;
     let ordinal = Ordinal(entry.click.ordinal);
-    if !traffic.is_empty() || late || ordinal.0 >= ORDINALS {
+    let is_rare = !traffic.is_empty() || late || row_flags & (MARKED | REFRACTORY) != 0;
+    if is_rare || ordinal.0 >= ORDINALS {
         return None;
     }
     let branch = if plan.branch.is_final() { plan.branch } else { hand.branch(&plan.name, plan.home) };
     let cell = hand.cell(&plan.name, branch)?;
-    let outcome = cell.state.judge(ordinal, Reason::None, false);
+    let outcome = cell.state.judge(ordinal, Reason::None, Standing::default());
     if outcome == Outcome::Duplicate {
         return Some(outcome);
     }
@@ -221,7 +224,9 @@ fn count_at_hand(
         return None;
     }
     let price_micros = entry.click.price_micros.get();
-    buckets.count(line, minute, &Addend { outcome, reason: Reason::None, row_flags, price_micros });
+    // Issued ids alone come this way, and admission has verified those.
+    let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros, is_unsigned: false };
+    buckets.count(line, minute, &addend);
     Some(outcome)
 }
 

@@ -33,6 +33,16 @@ pub(super) struct Addend {
     pub(super) reason: Reason,
     pub(super) row_flags: u8,
     pub(super) price_micros: u64,
+    /// Whether nobody vouches for the click and its price.
+    pub(super) is_unsigned: bool,
+}
+
+impl Addend {
+    /// Whether all that is to be counted of it stands in a line; what is rare does not.
+    #[inline(always)]
+    pub(super) const fn is_common(&self) -> bool {
+        matches!(self.outcome, Outcome::Accepted | Outcome::Repeat) && self.row_flags & row_flags::MARKED == 0
+    }
 }
 
 /// A bucket's key and its hash.
@@ -243,31 +253,43 @@ impl Buckets {
     /// Counts one click.
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
         self.minutes[at.minute as usize].changed = true;
-        if matches!(addend.outcome, Outcome::Accepted | Outcome::Repeat | Outcome::Late) {
+        if addend.is_common() {
             if self.lines.group(at.line).is_full() {
                 self.carry(at);
             }
             self.lines.group_mut(at.line).count(addend);
         } else {
             self.lines.group_mut(at.line).changed = 1;
-            self.count_filtered(at, addend);
+            self.count_rare(at, addend);
         }
     }
 
+    /// Counts a click of which a line alone does not know all.
     #[cold]
-    fn count_filtered(&mut self, at: Found, addend: &Addend) {
-        if addend.row_flags & row_flags::CLOCK_SUSPECT != 0 {
-            if self.lines.group(at.line).is_full() {
-                self.carry(at);
+    fn count_rare(&mut self, at: Found, addend: &Addend) {
+        let &Addend { outcome, reason, row_flags, price_micros, is_unsigned } = addend;
+        let is_suspect = row_flags & row_flags::CLOCK_SUSPECT != 0;
+        let Some(totals) = self.carried_mut(at) else { return };
+        let add = |count: &mut U64, more: u64| *count = U64::new(count.get().wrapping_add(more));
+        add(&mut totals.clock_suspect, u64::from(is_suspect));
+        match outcome {
+            Outcome::Accepted => {
+                add(&mut totals.accepted, 1);
+                add(&mut totals.unsigned, u64::from(is_unsigned));
+                if !is_unsigned {
+                    add(&mut totals.cost_micros, price_micros);
+                    add(&mut totals.marked, 1);
+                    add(&mut totals.marked_cost_micros, price_micros);
+                }
             }
-            self.lines.group_mut(at.line).clock_suspect += 1;
-        }
-        let totals = self.carried_mut(at);
-        if let Some(totals) = totals
-            && let Some(count) =
-                totals.filtered.get_mut((addend.reason as u8).wrapping_sub(FIRST_FILTERED) as usize)
-        {
-            *count = U64::new(count.get() + 1);
+            Outcome::Repeat => add(&mut totals.repeat, 1),
+            Outcome::Late => add(&mut totals.late, 1),
+            _ => {
+                let slot = (reason as u8).wrapping_sub(FIRST_FILTERED) as usize;
+                if let Some(count) = totals.filtered.get_mut(slot) {
+                    add(count, 1);
+                }
+            }
         }
     }
 
@@ -279,7 +301,8 @@ impl Buckets {
         if let Some(totals) = self.carried_mut(at) {
             totals.merge(&small);
             let line = self.lines.group_mut(at.line);
-            (line.accepted, line.repeat, line.late, line.clock_suspect, line.cost_micros) = (0, 0, 0, 0, 0);
+            (line.accepted, line.repeat, line.unsigned, line.clock_suspect, line.cost_micros) =
+                (0, 0, 0, 0, 0);
         }
     }
 
@@ -415,7 +438,7 @@ mod tests {
     }
 
     fn addend(outcome: Outcome, reason: Reason) -> Addend {
-        Addend { outcome, reason, row_flags: row_flags::CLOCK_SUSPECT, price_micros: 7 }
+        Addend { outcome, reason, row_flags: row_flags::CLOCK_SUSPECT, price_micros: 7, is_unsigned: false }
     }
 
     fn count(buckets: &mut Buckets, ad: u64, addend: &Addend) {

@@ -23,7 +23,8 @@ pub(super) struct Line {
     pub(super) cost_micros: u64,
     pub(super) accepted: u32,
     pub(super) repeat: u32,
-    pub(super) late: u32,
+    /// Accepted clicks that nobody signed.
+    pub(super) unsigned: u32,
     pub(super) clock_suspect: u32,
     /// Number of this bucket's carried totals within its minute plus one; 0 for none.
     pub(super) carried: u32,
@@ -54,7 +55,7 @@ impl Group for Line {
         LineEntry {
             key: self.key,
             cost_micros: self.cost_micros,
-            counts: [self.accepted, self.repeat, self.late, self.clock_suspect],
+            counts: [self.accepted, self.repeat, self.unsigned, self.clock_suspect],
             carried: self.carried,
             changed: self.changed,
         }
@@ -62,13 +63,13 @@ impl Group for Line {
 
     #[inline]
     fn push(&mut self, entry: LineEntry) -> usize {
-        let [accepted, repeat, late, clock_suspect] = entry.counts;
+        let [accepted, repeat, unsigned, clock_suspect] = entry.counts;
         *self = Self {
             key: entry.key,
             cost_micros: entry.cost_micros,
             accepted,
             repeat,
-            late,
+            unsigned,
             clock_suspect,
             carried: entry.carried,
             used: 1,
@@ -123,19 +124,21 @@ impl Line {
     /// Whether a small counter is half full: then all have to be carried before more is counted.
     #[inline(always)]
     pub(super) const fn is_full(&self) -> bool {
-        (self.accepted | self.repeat | self.late | self.clock_suspect) > u32::MAX / 2
+        // There are never more unsigned ones than accepted ones.
+        (self.accepted | self.repeat | self.clock_suspect) > u32::MAX / 2
     }
 
-    /// Counts a click that is accepted, repeated or late, in a line that is not [full](Self::is_full).
+    /// Counts a click [of which a line knows all](Addend::is_common), in one that is not
+    /// [full](Self::is_full).
     #[inline(always)]
     pub(super) fn count(&mut self, addend: &Addend) {
-        match addend.outcome {
-            Outcome::Accepted => {
-                self.accepted += 1;
-                self.cost_micros = self.cost_micros.wrapping_add(addend.price_micros);
-            }
-            Outcome::Repeat => self.repeat += 1,
-            _ => self.late += 1,
+        if matches!(addend.outcome, Outcome::Accepted) {
+            self.accepted += 1;
+            self.unsigned += u32::from(addend.is_unsigned);
+            let billable = u64::from(!addend.is_unsigned);
+            self.cost_micros = self.cost_micros.wrapping_add(addend.price_micros * billable);
+        } else {
+            self.repeat += 1;
         }
         self.clock_suspect += u32::from(addend.row_flags & row_flags::CLOCK_SUSPECT != 0);
         self.changed = 1;
@@ -146,10 +149,10 @@ impl Line {
         BucketTotals {
             accepted: U64::new(u64::from(self.accepted)),
             repeat: U64::new(u64::from(self.repeat)),
-            late: U64::new(u64::from(self.late)),
             clock_suspect: U64::new(u64::from(self.clock_suspect)),
             cost_micros: U64::new(self.cost_micros),
-            filtered: Default::default(),
+            unsigned: U64::new(u64::from(self.unsigned)),
+            ..BucketTotals::default()
         }
     }
 }

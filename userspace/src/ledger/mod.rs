@@ -44,6 +44,7 @@ use ahead::{Ahead, LOOKAHEAD};
 use buckets::{Addend, Buckets};
 use impressions::Impressions;
 use line::Keys;
+use verdict::Standing;
 
 pub use buckets::OTHER_AD;
 pub use impressions::remembered_ms;
@@ -225,7 +226,7 @@ impl Ledger {
         let Admitted { minute, traffic, late, row_flags } = entry.admitted;
         let filter = traffic.reason();
         let known = self.impressions.find(click.impression, click.is_foreign());
-        let outcome = known.state.judge(ordinal, filter, late);
+        let outcome = known.state.judge(ordinal, filter, Standing::new(late, row_flags));
         if outcome == Outcome::Duplicate {
             return Ok(outcome);
         }
@@ -236,7 +237,8 @@ impl Ledger {
         let bucket = self.buckets.find_or_open(&bucket, self.now).ok_or(Reason::TableFull)?;
         self.impressions.put(&known, room, next, self.now);
         let price_micros = click.price_micros.get();
-        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros });
+        let is_unsigned = click.is_foreign();
+        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros, is_unsigned });
         Ok(outcome)
     }
 
@@ -260,7 +262,8 @@ impl Ledger {
             Ok(room) => self.impressions.put(&known, room, next, self.now),
             Err(reason) => return Agreement::NotRemembered(reason),
         }
-        let judged = known.state.judge(ordinal, filter, outcome == Outcome::Late);
+        let standing = Standing::new(outcome == Outcome::Late, row.flags);
+        let judged = known.state.judge(ordinal, filter, standing);
         if judged == outcome { Agreement::Same } else { Agreement::Differs(judged) }
     }
 
@@ -275,7 +278,8 @@ impl Ledger {
         let bucket = self.bucket_of(Minute(row.minute.get()), &row.click);
         let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else { return false };
         let price_micros = row.click.price_micros.get();
-        self.buckets.count(bucket, &Addend { outcome, reason, row_flags: row.flags, price_micros });
+        let (row_flags, is_unsigned) = (row.flags, row.click.is_foreign());
+        self.buckets.count(bucket, &Addend { outcome, reason, row_flags, price_micros, is_unsigned });
         true
     }
 

@@ -2,6 +2,7 @@
 
 use weir_common::id::{ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::row::row_flags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What is remembered of an impression: a bit for each ordinal seen, and one for "a click of it
@@ -13,21 +14,39 @@ pub(super) struct State(pub(super) u8);
 const COUNTED: u8 = 1 << ORDINALS;
 const _: () = assert!(ORDINALS == 7, "seven ordinals and one flag fill the byte");
 
+/// How a click stands that nothing speaks against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// It came past the allowed lateness.
+    late: bool,
+    /// Nobody signed it, and its user clicked this ad moments ago.
+    refractory: bool,
+}
+
+impl Standing {
+    /// By lateness and [`row_flags`].
+    #[inline]
+    pub(super) const fn new(late: bool, flags: u8) -> Self {
+        Self { late, refractory: flags & row_flags::REFRACTORY != 0 }
+    }
+}
+
 impl State {
-    /// The outcome of a click with this ordinal (below [`ORDINALS`]), filter and lateness.
+    /// The outcome of a click with this ordinal (below [`ORDINALS`]), filter and standing.
     ///
     /// An ordinal seen before is a transport retry, whatever else the click says. A filtered
     /// click is not counted, so the real click after a prefetch is accepted; a late one is, by
-    /// reconciliation, so what follows it is a repeat.
+    /// reconciliation, so what follows it is a repeat. A refractory one is a repeat of another
+    /// impression's click and leaves its own uncounted.
     #[inline]
-    pub(super) const fn judge(self, ordinal: Ordinal, filter: Reason, late: bool) -> Outcome {
+    pub(super) const fn judge(self, ordinal: Ordinal, filter: Reason, standing: Standing) -> Outcome {
         if self.has_seen(ordinal) {
             Outcome::Duplicate
         } else if !matches!(filter, Reason::None) {
             Outcome::Filtered
-        } else if late {
+        } else if standing.late {
             Outcome::Late
-        } else if self.0 & COUNTED == 0 {
+        } else if self.0 & COUNTED == 0 && !standing.refractory {
             Outcome::Accepted
         } else {
             Outcome::Repeat
@@ -56,7 +75,7 @@ mod tests {
         let mut state = State::default();
         let mut outcomes = Vec::new();
         for &(ordinal, filter, late) in clicks {
-            let outcome = state.judge(Ordinal(ordinal), filter, late);
+            let outcome = state.judge(Ordinal(ordinal), filter, Standing::new(late, 0));
             if outcome != Outcome::Duplicate {
                 state = state.after(Ordinal(ordinal), outcome);
             }
@@ -89,5 +108,17 @@ mod tests {
         let found =
             run(&[(2, Reason::None, false), (2, Reason::None, true), (2, Reason::TestTraffic, false)]);
         assert_eq!(found, [Outcome::Accepted, Outcome::Duplicate, Outcome::Duplicate]);
+    }
+
+    #[test]
+    fn a_click_moments_after_another_of_its_user_is_a_repeat_and_leaves_its_impression_uncounted() {
+        let again = Standing::new(false, row_flags::REFRACTORY);
+        let judged = |state: State, ordinal, standing| state.judge(Ordinal(ordinal), Reason::None, standing);
+        let new = State::default();
+        assert_eq!(judged(new, 0, again), Outcome::Repeat);
+        let after = new.after(Ordinal(0), Outcome::Repeat);
+        assert_eq!(judged(after, 0, Standing::default()), Outcome::Duplicate);
+        assert_eq!(judged(after, 1, Standing::default()), Outcome::Accepted);
+        assert_eq!(judged(new, 0, Standing::new(true, row_flags::REFRACTORY)), Outcome::Late);
     }
 }

@@ -4,10 +4,14 @@
 //! refused is counted, and its sender told to come back. Only clicks that admission has passed are
 //! charged, so nobody can spend another's budget with forged ones.
 //!
+//! [`Refractory`] is the one budget whose end refuses nothing: of the unsigned clicks of a user on an ad one in
+//! some seconds is countable, the others are repeats.
+//!
 //! All workers share one table, without locks: see [`pace`]. It never waits and never reads a clock. Start
 //! reading at [`Limits::charge`].
 
 mod pace;
+mod refractory;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use weir_common::siphash::{SipKey, siphash24};
 
 use pace::Table;
 pub use pace::{Budget, Pace};
+pub use refractory::Refractory;
 
 /// Whose budgets there are, from the widest to the narrowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,11 @@ impl Pace {
         let interval_ns = (NS_PER_S / u64::from(budget.clicks_per_s.max(1))).max(1);
         Self { interval_ns, ahead_ns_max: interval_ns * u64::from(budget.burst.max(1) - 1) }
     }
+
+    /// One click in so long.
+    pub(super) const fn one_in(interval_ns: u64) -> Self {
+        Self { interval_ns, ahead_ns_max: 0 }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -63,6 +63,12 @@ impl Judge {
         self.lists.current().activity != Limits::NONE
     }
 
+    /// How long after an unsigned click of a user on an ad another one is a repeat, in ms.
+    #[must_use]
+    pub fn refractory_ms(&self) -> u32 {
+        self.lists.current().refractory.0
+    }
+
     /// What matters of a click that came from `source`, as far as the click alone says it.
     #[must_use]
     pub fn facts<'a>(

@@ -43,6 +43,19 @@ pub struct Settings {
     pub countries: Option<PathBuf>,
     /// How many clicks of a user or address are not too many.
     pub activity: Limits,
+    /// How long after an unsigned click of a user on an ad another one is a repeat.
+    pub refractory: Refractory,
+}
+
+/// How long after an unsigned click of a user on an ad another one is a repeat, in ms; 0: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refractory(pub u32);
+
+impl Default for Refractory {
+    /// 10 s: the field's own, for who tells clicks apart by user and ad.
+    fn default() -> Self {
+        Self(10_000)
+    }
 }
 
 /// Everything a click is judged by, apart from other clicks.
@@ -62,6 +75,8 @@ pub struct Lists {
     pub geography: Option<Geography>,
     /// How many clicks of a user or address are not too many.
     pub activity: Limits,
+    /// How long after an unsigned click another one is a repeat.
+    pub refractory: Refractory,
     /// The number of all of it: worked out once, for it is asked of each batch of clicks.
     rules: u32,
 }
@@ -97,7 +112,7 @@ impl fmt::Display for LoadErrors {
 impl std::error::Error for LoadErrors {}
 
 impl Lists {
-    /// No list and no limit: what a click says of itself is all that speaks against it.
+    /// No list and no limit but the usual window: what a click says of itself is all that speaks against it.
     #[must_use]
     pub fn plain() -> Self {
         Self::of(Limits::NONE)
@@ -114,6 +129,7 @@ impl Lists {
             robots: Robots::default(),
             geography: None,
             activity,
+            refractory: Refractory::default(),
             rules: 0,
         };
         lists.numbered()
@@ -161,6 +177,7 @@ impl Lists {
             robots,
             geography,
             activity: settings.activity,
+            refractory: settings.refractory,
             rules: 0,
         };
         if wrong.is_empty() { Ok(lists.numbered()) } else { Err(LoadErrors(wrong)) }
@@ -189,10 +206,12 @@ impl Lists {
     }
 
     fn number(&self) -> u32 {
-        if self.activity == Limits::NONE && self.versions().next().is_none() {
+        let has_limits = self.activity != Limits::NONE || self.refractory != Refractory::default();
+        if !has_limits && self.versions().next().is_none() {
             return PLAIN_RULES;
         }
         let mut crc = crc32c::crc32c(&[self.activity.per_minute, self.activity.per_second]);
+        crc = crc32c::crc32c_append(crc, &self.refractory.0.to_le_bytes());
         for version in self.versions() {
             crc = crc32c::crc32c_append(crc, version.name.as_bytes());
             crc = crc32c::crc32c_append(crc, &version.crc32c.to_le_bytes());

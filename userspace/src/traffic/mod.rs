@@ -40,7 +40,7 @@ pub use actors::ActorKey;
 pub use crowd::Crowd;
 pub use flags::Flags;
 pub use judge::Judge;
-pub use lists::{Lists, LoadError, LoadErrors, Settings};
+pub use lists::{Lists, LoadError, LoadErrors, Refractory, Settings};
 pub use robots::UserAgent;
 pub use source::ListVersion;
 

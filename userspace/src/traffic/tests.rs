@@ -40,6 +40,7 @@ impl Folder {
             known_robots: self.write("robots", "bot\n"),
             countries: self.write("countries", "198.51.100.0/24 DE\n"),
             activity: Limits::default(),
+            refractory: Refractory::default(),
         }
     }
 
@@ -231,6 +232,8 @@ fn each_list_says_which_octets_it_is_and_the_rules_have_a_number() {
     let stricter = Limits { per_second: 9, ..Limits::default() };
     let stricter = Settings { activity: stricter, ..settings.clone() };
     assert_ne!(Lists::load(&stricter, NOW).unwrap().rules_version(), lists.rules_version());
+    let shorter = Settings { refractory: Refractory(9_999), ..settings.clone() };
+    assert_ne!(Lists::load(&shorter, NOW).unwrap().rules_version(), lists.rules_version());
     folder.write("robots", "bot \n");
     assert_ne!(Lists::load(&settings, NOW).unwrap().rules_version(), lists.rules_version());
 }

@@ -24,7 +24,7 @@ use super::shard_map::ShardMap;
 use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::NodeClock;
 use crate::ledger::{Decision, Entry, Ledger};
-use crate::limits::Limits;
+use crate::limits::{Limits, Refractory};
 use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
@@ -45,6 +45,7 @@ pub struct Desk {
     admission: Shared<Admission>,
     judge: Judge,
     limits: Option<Arc<Limits>>,
+    refractory: Option<Arc<Refractory>>,
     /// The worker's share of the ledger.
     pub ledger: Ledger,
     /// The open block and the journal behind it.
@@ -117,6 +118,8 @@ pub struct Parts {
     pub judge: Judge,
     /// The budgets of the node, if there are any.
     pub limits: Option<Arc<Limits>>,
+    /// Who clicked which ad moments ago, where unsigned clicks are taken.
+    pub refractory: Option<Arc<Refractory>>,
     /// This worker's ledger, refolded from the journal.
     pub ledger: Ledger,
     /// This worker's journal.
@@ -144,6 +147,7 @@ impl Desk {
             admission: parts.admission,
             judge: parts.judge,
             limits: parts.limits,
+            refractory: parts.refractory,
             ledger: parts.ledger,
             book: parts.book,
             port: parts.port,
@@ -360,7 +364,7 @@ impl Desk {
         let mut sources = std::mem::take(&mut self.scratch.sources);
         sources.clear();
         sources.extend(origins.iter().map(|origin| self.source_of(origin.ticket)));
-        self.flag(entries, extensions, &sources);
+        self.flag(now, entries, extensions, &sources);
         self.scratch.sources = sources;
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
@@ -422,7 +426,7 @@ impl Desk {
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         if self.book.has_room() {
-            self.flag(&mut entries, &extensions, &sources);
+            self.flag(now, &mut entries, &extensions, &sources);
             self.ledger.apply(&entries, &mut decisions);
         } else {
             let full = Decision { outcome: Outcome::Refused, reason: Reason::JournalFull };

@@ -20,6 +20,7 @@ pub(super) struct Totals {
     late: u64,
     suspect: u64,
     cost: u64,
+    unsigned: u64,
     filtered: BTreeMap<u8, u64>,
 }
 
@@ -32,6 +33,7 @@ impl Totals {
             late: totals.late.get(),
             suspect: totals.clock_suspect.get(),
             cost: totals.cost_micros.get(),
+            unsigned: totals.unsigned.get(),
             filtered: filtered.map(|(slot, count)| (slot as u8 + FIRST_FILTERED, count.get())).collect(),
         }
     }
@@ -74,7 +76,8 @@ impl Oracle {
         match outcome {
             Outcome::Accepted => {
                 totals.accepted += 1;
-                totals.cost += row.click.price_micros.get();
+                totals.unsigned += u64::from(name.foreign);
+                totals.cost += if name.foreign { 0 } else { row.click.price_micros.get() };
             }
             Outcome::Repeat => totals.repeat += 1,
             Outcome::Late => totals.late += 1,

@@ -247,6 +247,9 @@ fn totals_json(totals: &BucketTotals) -> Value {
         "late": totals.late.get(),
         "clock_suspect": totals.clock_suspect.get(),
         "cost_micros": totals.cost_micros.get(),
+        "unsigned": totals.unsigned.get(),
+        "marked": totals.marked.get(),
+        "marked_cost_micros": totals.marked_cost_micros.get(),
         "filtered": totals.filtered.iter().map(|count| count.get()).collect::<Vec<_>>(),
     })
 }

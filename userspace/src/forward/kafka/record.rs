@@ -76,7 +76,7 @@ pub struct BucketRecord {
 
 /// Bytes of a bucket's value.
 pub const BUCKET_RECORD_LEN: usize = size_of::<BucketRecord>();
-const _: () = assert!(BUCKET_RECORD_LEN == 156);
+const _: () = assert!(BUCKET_RECORD_LEN == 180);
 
 impl BucketRecord {
     /// The record of a bucket.
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn the_tables_of_deploy_are_as_wide_as_the_records() {
         assert_eq!(widths_of("weir_clicks"), (weir_common::row::ROW_LEN, 27));
-        assert_eq!(widths_of("weir_buckets"), (size_of::<BucketRecord>(), 25));
+        assert_eq!(widths_of("weir_buckets"), (size_of::<BucketRecord>(), 28));
         assert_eq!(widths_of("weir_uniques"), (size_of::<UniquesRecord>(), 6));
     }
 }

@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 
 use weir_common::reason::{Outcome, Reason};
+use weir_common::row::row_flags;
 use weir_common::wire::Click;
 
 use super::super::clock::Now;
 use super::super::reply::Ticket;
 use super::{Desk, Origin, reuse};
 use crate::ledger::Entry;
-use crate::limits::Payers;
+use crate::limits::{Payers, Refractory};
 use crate::traffic::Facts;
 
 impl Desk {
@@ -23,16 +24,43 @@ impl Desk {
         }
     }
 
-    /// Flags what speaks against these clicks, each from its source.
+    /// Flags what speaks against these clicks, each from its source, and which are repeats for what their
+    /// users did before.
     pub(super) fn flag<'a>(
+        &mut self,
+        now: Now,
+        entries: &mut [Entry<'a>],
+        extensions: &[&'a [u8]],
+        sources: &[Option<IpAddr>],
+    ) {
+        if self.judge.is_on() {
+            self.judge_traffic(entries, extensions, sources);
+        }
+        if let Some(refractory) = self.refractory.clone() {
+            entries.iter_mut().for_each(|entry| self.note_repeat(now, &refractory, entry));
+        }
+    }
+
+    /// Nobody vouches for the impression of an unsigned click, so what its user did moments ago counts too.
+    fn note_repeat(&mut self, now: Now, refractory: &Refractory, entry: &mut Entry<'_>) {
+        let (click, window_ms) = (entry.click, self.judge.refractory_ms());
+        let is_countable = entry.admitted.traffic.is_empty() && !entry.admitted.late;
+        let is_asked = click.is_foreign() && click.user_key.get() != 0 && window_ms > 0 && is_countable;
+        // A copy of the very click that began the window is no repeat of it.
+        if is_asked
+            && !self.ledger.has(click)
+            && refractory.is_again(now.monotonic_ns, window_ms, click.user_key.get(), click.ad.get())
+        {
+            entry.admitted.row_flags |= row_flags::REFRACTORY;
+        }
+    }
+
+    fn judge_traffic<'a>(
         &mut self,
         entries: &mut [Entry<'a>],
         extensions: &[&'a [u8]],
         sources: &[Option<IpAddr>],
     ) {
-        if !self.judge.is_on() {
-            return;
-        }
         let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
         let counts_activity = self.judge.counts_activity();
         for ((entry, extension), &source) in entries.iter().zip(extensions).zip(sources) {

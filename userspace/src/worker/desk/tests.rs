@@ -61,6 +61,7 @@ impl Lab {
                 .reader(),
                 judge: Judge::new(lists.reader(), None),
                 limits: None,
+                refractory: None,
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

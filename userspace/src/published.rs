@@ -36,6 +36,12 @@ impl<T> Published<T> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
     }
 
+    /// The value as it is now; for the control side, for it may wait.
+    #[must_use]
+    pub fn value(&self) -> Arc<T> {
+        Arc::clone(&self.value.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Frees the old values that no reader has any more.
     pub fn free_retired(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);

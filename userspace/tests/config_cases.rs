@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use weir::config::{Config, Cores, Fragments, SteerMode};
+use weir::score::{Campaign, Threshold};
 
 #[track_caller]
 fn valid(text: &str) -> Config {
@@ -266,5 +267,26 @@ fn a_first_check_without_a_key_is_a_mistake() {
     invalid(
         "[steer]\nverify_first = true",
         &["line 1: steer: verify_first has no key to check tags by; add [[keys]], or leave it out"],
+    );
+}
+
+#[test]
+fn a_score_has_thresholds_for_all_and_for_campaigns() {
+    assert_eq!(valid("score.threshold = 0.5").score, None, "there is no model");
+    let score = valid(
+        "[score]\nmodel_file = \"m\"\nthreshold = 1\n[[score.campaigns]]\ncampaign = 5\nthreshold = 0.25",
+    );
+    let score = score.score.expect("a model");
+    let at = |campaign| score.thresholds.of(Campaign(campaign));
+    assert_eq!((at(5), at(6)), (Threshold::new(0.25).unwrap(), Threshold::new(1.0).unwrap()));
+    invalid(
+        "score.threshold = 1.5",
+        &["line 1: score.threshold = 1.5: expected a number from 0 to 1 (default 0.9)"],
+    );
+    invalid(
+        "[[score.campaigns]]\ncampaign = 5\nthreshold = 0.5",
+        &[
+            "line 1: score.campaigns: nothing is scored without score.model_file; name a model, or remove them",
+        ],
     );
 }

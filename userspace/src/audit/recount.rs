@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use weir_common::block::BlockHeader;
 use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ImpressionId, Incarnation};
-use weir_common::row::Row;
+use weir_common::row::{Row, row_flags};
 
 use super::report::{AuditFinding, AuditReport};
 use crate::forward::Bucket;
@@ -78,6 +78,7 @@ impl Recount {
         }
         let key = (life, self.dimensions.key(row.minute.get(), &row.click, header.rules()));
         if self.is_in_pass(key) {
+            report.unscored += u64::from(row.flags & row_flags::UNSCORED != 0);
             self.buckets.entry(key).or_default().recounted.count(row);
         }
     }

@@ -110,6 +110,8 @@ pub struct AuditReport {
     pub cost_micros: u64,
     /// The price of those that are marked, in micros.
     pub marked_cost_micros: u64,
+    /// Rows that were to be scored while there was no model.
+    pub unscored: u64,
     /// Blocks that recovery reported as lost.
     pub known_lost_blocks: u64,
     /// Raw files that no transaction named; they do not count.
@@ -184,6 +186,12 @@ impl fmt::Display for AuditReport {
             f,
             "buckets: {} compared, {} differ; cost {} micros",
             self.buckets, self.bucket_mismatches, self.cost_micros
+        )?;
+        writeln!(
+            f,
+            "accepted and unsigned, so not billable: {}; billable and marked by a model: {}, cost {} micros; \
+             not scored: {}",
+            self.unsigned, self.marked, self.marked_cost_micros, self.unscored
         )?;
         writeln!(
             f,

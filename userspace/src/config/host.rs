@@ -52,19 +52,11 @@ impl Host {
             ("key_file", &mut config.http.key_file),
             ("catalog_file", &mut config.http.catalog_file),
         ];
-        for (name, file) in files {
-            let Some(file) = file else { continue };
-            *file = folder.join(&*file);
-            if let Err(error) = fs::File::open(&*file) {
-                note(format!("rx.http.{name}: {} cannot be read: {error}", file.display()));
-            }
-        }
-        for (name, file) in config.traffic.files() {
-            let Some(file) = file else { continue };
-            *file = folder.join(&*file);
-            if let Err(error) = fs::File::open(&*file) {
-                note(format!("traffic.{name}: {} cannot be read: {error}", file.display()));
-            }
+        complete_files("rx.http", files, folder, &mut note);
+        complete_files("traffic", config.traffic.files(), folder, &mut note);
+        if let Some(score) = &mut config.score {
+            // Not opened: a node without its model goes on, and says so.
+            score.model = folder.join(&score.model);
         }
         if config.forward.sink == Sink::Kafka {
             let Kafka { cluster, buckets, .. } = &mut config.kafka;
@@ -97,6 +89,22 @@ fn streams_bytes(http: &Http) -> u64 {
     buffers + u64::from(http.connections_per_worker) * connection
 }
 
+/// Relative files stand beside the config; all can be opened.
+fn complete_files<const N: usize>(
+    section: &str,
+    files: [(&'static str, &mut Option<PathBuf>); N],
+    folder: &Path,
+    note: &mut impl FnMut(String),
+) {
+    for (name, file) in files {
+        let Some(file) = file else { continue };
+        *file = folder.join(&*file);
+        if let Err(error) = fs::File::open(&*file) {
+            note(format!("{section}.{name}: {} cannot be read: {error}", file.display()));
+        }
+    }
+}
+
 /// Reads the password, and sees that the files which librdkafka will open can be opened.
 fn complete_cluster(key: &str, cluster: &mut Cluster, folder: &Path, note: &mut impl FnMut(String)) {
     if let Some(tls) = &mut cluster.settings.tls {
@@ -105,13 +113,7 @@ fn complete_cluster(key: &str, cluster: &mut Cluster, folder: &Path, note: &mut 
             ("certificate_file", &mut tls.certificate_file),
             ("key_file", &mut tls.key_file),
         ];
-        for (name, file) in files {
-            let Some(file) = file else { continue };
-            *file = folder.join(&*file);
-            if let Err(error) = fs::File::open(&*file) {
-                note(format!("{key}.tls.{name}: {} cannot be read: {error}", file.display()));
-            }
-        }
+        complete_files(&format!("{key}.tls"), files, folder, note);
     }
     if let (Some(sasl), Some(file)) = (&mut cluster.settings.sasl, &mut cluster.password_file) {
         *file = folder.join(&*file);

@@ -16,6 +16,7 @@ mod limits;
 mod problem;
 pub mod quantity;
 mod reader;
+mod score;
 mod sections;
 mod traffic;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub http: Http,
     /// What flags invalid traffic.
     pub traffic: Traffic,
+    /// The model that scores clicks, and from which score on they are marked.
+    pub score: Option<crate::score::Settings>,
     /// Budgets of clicks a second.
     pub limits: crate::limits::Settings,
     /// The XDP program.
@@ -355,7 +358,7 @@ impl Config {
     #[must_use]
     pub fn known_keys() -> BTreeSet<String> {
         // Keys of a list exist only with an entry of it.
-        Self::parse_with_keys("[[keys]]").1
+        Self::parse_with_keys("[[keys]]\n[[score.campaigns]]").1
     }
 }
 

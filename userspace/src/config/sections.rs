@@ -18,7 +18,7 @@ use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
     Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
 };
-use super::{kafka, limits};
+use super::{kafka, limits, score};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -47,6 +47,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         udp,
         http,
         traffic: traffic::read(root.section("traffic")),
+        score: score::read(root.section("score")),
         limits: limits::read(root.section("limits")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),

@@ -238,7 +238,7 @@ impl Node {
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let closed_before = checkpoint.final_before;
         let admission = Published::new(settings::admission(config, closed_before)?);
-        let lists = Published::new(reload::read_lists(config)?);
+        let lists = Published::new(reload::read_lists(config, None)?);
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;

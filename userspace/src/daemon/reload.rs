@@ -15,6 +15,7 @@ use super::settings;
 use crate::admission::Admission;
 use crate::config::{self, Config, Host};
 use crate::published::Published;
+use crate::score::{self, Scorer};
 use crate::traffic::{Lists, LoadErrors};
 
 /// The parts of a run that can be replaced.
@@ -70,7 +71,8 @@ impl Replaceable {
     }
 
     fn reload_lists(&self) {
-        match read_lists(&self.config) {
+        let before = self.lists.value();
+        match read_lists(&self.config, before.scorer.as_ref()) {
             Ok(lists) if lists.is_plain() => {}
             Ok(lists) => self.lists.publish(lists),
             Err(error) => tracing::error!(%error, "the lists of invalid traffic are not replaced"),
@@ -85,14 +87,16 @@ impl Replaceable {
     }
 }
 
-/// Reads the lists of invalid traffic, and says which they are.
+/// Reads the lists of invalid traffic and the model, and says which they are. A model that cannot be used leaves
+/// the one that was there before.
 ///
 /// # Errors
 /// With every list that cannot be used.
-pub(super) fn read_lists(config: &Config) -> Result<Lists, LoadErrors> {
+pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lists, LoadErrors> {
     // For people to read; nothing is decided by it.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let lists = Lists::load(&config.traffic.rules, UnixMs(now.as_millis() as u64))?;
+    let lists = lists.with_scorer(config.score.as_ref().map(|settings| read_scorer(settings, before)));
     for version in lists.versions() {
         tracing::info!(%version, "a list of invalid traffic is read");
     }
@@ -100,4 +104,20 @@ pub(super) fn read_lists(config: &Config) -> Result<Lists, LoadErrors> {
         tracing::info!(rules = lists.rules_version(), "clicks are judged by these lists and limits");
     }
     Ok(lists)
+}
+
+fn read_scorer(settings: &score::Settings, before: Option<&Scorer>) -> Scorer {
+    let (scorer, read) = Scorer::load(settings, before);
+    match (read, &scorer.model) {
+        (Ok(()), Some(model)) => tracing::info!(
+            file = %settings.model.display(),
+            crc32c = format_args!("{:08x}", model.checksum()),
+            trees = model.trees(),
+            "clicks are scored by this model"
+        ),
+        (Ok(()), None) => {}
+        (Err(error), Some(_)) => tracing::error!(%error, "the model is not replaced; the old one goes on"),
+        (Err(error), None) => tracing::error!(%error, "clicks are marked as unscored"),
+    }
+    scorer
 }

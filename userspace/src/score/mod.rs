@@ -17,7 +17,10 @@ mod onnx;
 mod protobuf;
 mod thresholds;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use weir_common::row::row_flags;
 
 pub use features::{Activity, Facts, Features, FeaturesVersion};
 pub use forest::TreeFault;
@@ -37,6 +40,27 @@ pub enum Mark {
     Reached(Score),
 }
 
+impl Mark {
+    /// What a row says of it: bits of [`row_flags`].
+    #[must_use]
+    pub const fn row_flags(self) -> u8 {
+        match self {
+            Self::Unscored => row_flags::UNSCORED,
+            Self::Below(_) => 0,
+            Self::Reached(_) => row_flags::MARKED,
+        }
+    }
+}
+
+/// What a node is to score by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The file of the model.
+    pub model: PathBuf,
+    /// From which score on a click is marked.
+    pub thresholds: Thresholds,
+}
+
 /// What a worker scores with: a model, or none. Cheap to clone; the model is shared.
 #[derive(Clone, Debug, Default)]
 pub struct Scorer {
@@ -47,6 +71,25 @@ pub struct Scorer {
 }
 
 impl Scorer {
+    /// Reads the model. What cannot be read leaves the one that was there `before`, or none.
+    pub fn load(settings: &Settings, before: Option<&Self>) -> (Self, Result<(), ModelError>) {
+        let thresholds = Arc::new(settings.thresholds.clone());
+        match Model::load(&settings.model) {
+            Ok(model) => (Self { model: Some(Arc::new(model)), thresholds }, Ok(())),
+            Err(error) => {
+                let model = before.and_then(|before| before.model.clone());
+                (Self { model, thresholds }, Err(error))
+            }
+        }
+    }
+
+    /// One number for the model, if there is one, and all thresholds.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        let model = self.model.as_ref().map_or([0; 4], |model| model.checksum().to_le_bytes());
+        self.thresholds.checksum(crc32c::crc32c(&model))
+    }
+
     /// Scores clicks and appends one mark for each to `marks`, in order. `scratch` is memory that
     /// the caller keeps from batch to batch; what is in it does not matter.
     ///

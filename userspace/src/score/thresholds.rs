@@ -6,6 +6,10 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Campaign(pub u32);
 
+// A score is never NaN.
+impl Eq for Score {}
+impl Eq for Threshold {}
+
 /// How likely a click is invalid: 0 not at all, 1 surely.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Score(f32);
@@ -52,7 +56,7 @@ impl Threshold {
 }
 
 /// The thresholds of a node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     default: Threshold,
     by_campaign: HashMap<Campaign, Threshold>,
@@ -71,6 +75,19 @@ impl Thresholds {
     #[must_use]
     pub fn new(default: Threshold, own: impl IntoIterator<Item = (Campaign, Threshold)>) -> Self {
         Self { default, by_campaign: own.into_iter().collect() }
+    }
+
+    /// The CRC-32C of all of them, after what `crc` is of.
+    #[must_use]
+    pub(super) fn checksum(&self, crc: u32) -> u32 {
+        let mut own: Vec<_> =
+            self.by_campaign.iter().map(|(campaign, at)| (campaign.0, at.0.get())).collect();
+        own.sort_unstable_by_key(|(campaign, _)| *campaign);
+        let crc = crc32c::crc32c_append(crc, &self.default.0.get().to_le_bytes());
+        own.into_iter().fold(crc, |crc, (campaign, at)| {
+            let crc = crc32c::crc32c_append(crc, &campaign.to_le_bytes());
+            crc32c::crc32c_append(crc, &at.to_le_bytes())
+        })
     }
 
     /// The threshold of a campaign.
@@ -105,6 +122,19 @@ mod tests {
         assert!(at(0.5).is_reached_by(Score::clamped(0.5)));
         assert!(!at(0.5).is_reached_by(Score::clamped(0.5_f32.next_down())));
         assert!(at(0.0).is_reached_by(Score::clamped(0.0)));
+    }
+
+    #[test]
+    fn each_threshold_counts_in_the_checksum_and_their_order_does_not() {
+        let of = |default, own: &[(u32, f32)]| {
+            let own = own.iter().map(|&(campaign, score)| (Campaign(campaign), at(score)));
+            Thresholds::new(at(default), own).checksum(7)
+        };
+        let sum = of(0.5, &[(1, 0.6), (2, 0.7)]);
+        assert_eq!(sum, of(0.5, &[(2, 0.7), (1, 0.6)]));
+        for other in [of(0.4, &[(1, 0.6), (2, 0.7)]), of(0.5, &[(1, 0.7), (2, 0.6)]), of(0.5, &[(1, 0.6)])] {
+            assert_ne!(sum, other);
+        }
     }
 
     #[test]

@@ -79,19 +79,20 @@ impl Clicks {
         limit <= self.len && (limit == 0 || self.age_ms(limit).saturating_add(since_last_ms) < window_ms)
     }
 
-    /// Adds a click and says whether it is one too many.
+    /// Adds a click; says whether it is one too many, and how many there were in the minute before.
     #[inline]
-    fn add(&mut self, limits: Limits, at_ms: u64, since_last_ms: u64) -> bool {
+    fn add(&mut self, limits: Limits, at_ms: u64, since_last_ms: u64) -> (bool, u8) {
         // Ages are told by the last click, so what leaves the minute goes before the new one comes.
         while self.len > 0 && self.age_ms(self.len).saturating_add(since_last_ms) >= MS_PER_MINUTE {
             self.len -= 1;
         }
+        let before = self.len;
         let over =
             self.len >= limits.per_minute || self.are_within(limits.per_second, MS_PER_SECOND, since_last_ms);
         self.at_ms[usize::from(self.next)] = at_ms as u16;
         self.next = if usize::from(self.next) + 1 < REMEMBERED { self.next + 1 } else { 0 };
         self.len = if usize::from(self.len) < REMEMBERED { self.len + 1 } else { self.len };
-        over
+        (over, before)
     }
 }
 
@@ -108,6 +109,8 @@ struct Set {
 pub struct Counted {
     /// Whether it is one too many.
     pub is_too_much: bool,
+    /// Clicks of this key in the minute before it, as far as they are remembered.
+    pub in_minute: u8,
     /// Whether another key lost clicks of its last minute to it. Where this is often so, the table is
     /// too small for its traffic.
     pub has_pushed_out: bool,
@@ -153,7 +156,8 @@ impl Activity {
         }
         let since_last_ms = now_ms - set.last_ms[way];
         set.last_ms[way] = now_ms;
-        Counted { is_too_much: clicks.add(limits, now_ms, since_last_ms), has_pushed_out }
+        let (is_too_much, in_minute) = clicks.add(limits, now_ms, since_last_ms);
+        Counted { is_too_much, in_minute, has_pushed_out }
     }
 
     /// Octets of address space, and the most memory it takes.

@@ -113,7 +113,7 @@ mod tests {
         let held = crowd.stripes[(name >> 56) as usize].0.lock();
         assert_eq!(crowd.count(name, AT, Limits::default()), None);
         drop(held);
-        let first = Counted { is_too_much: false, has_pushed_out: false };
+        let first = Counted { is_too_much: false, in_minute: 0, has_pushed_out: false };
         assert_eq!(crowd.count(name, AT, Limits::default()), Some(first));
     }
 

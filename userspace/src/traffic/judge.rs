@@ -9,22 +9,34 @@ use std::sync::Arc;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, extension};
 
-use super::{Crowd, Facts, Flags, Forgotten, Limits, Lists, Memory, UserAgent, judge};
+use super::{Crowd, Facts, Flags, Forgotten, Found, Limits, Lists, Memory, UserAgent, judge};
 use crate::published::Shared;
+use crate::score::{self, Activity, Campaign, Features, Mark};
+use weir_common::reason::Reason;
 
 /// Judges the clicks that a worker owns.
 #[derive(Debug)]
 pub struct Judge {
     lists: Shared<Lists>,
     memory: Memory,
-    found: Vec<Flags>,
+    found: Vec<Found>,
+    rows: Vec<(Campaign, Features)>,
+    scratch: score::Scratch,
+    marks: Vec<Mark>,
 }
 
 impl Judge {
     /// One that has judged nothing yet, beside others that count with it.
     #[must_use]
     pub fn new(lists: Shared<Lists>, crowd: Option<Arc<Crowd>>) -> Self {
-        Self { lists, memory: Memory::new(crowd), found: Vec::new() }
+        Self {
+            lists,
+            memory: Memory::new(crowd),
+            found: Vec::new(),
+            rows: Vec::new(),
+            scratch: score::Scratch::default(),
+            marks: Vec::new(),
+        }
     }
 
     /// Whether there is anything to judge by. Where there is not, what the click says of itself is all.
@@ -80,7 +92,7 @@ impl Judge {
     ) -> Facts<'a> {
         Facts {
             address: self.user_address(source),
-            user_agent: user_agent(extension).map_or(UserAgent::Unasked, UserAgent::Sent),
+            user_agent: field(extension, extension::USER_AGENT).map_or(UserAgent::Unasked, UserAgent::Sent),
             country: click.country,
             user_key: click.user_key.get(),
             received_at,
@@ -95,22 +107,69 @@ impl Judge {
         self.memory.forgotten
     }
 
-    /// Everything that speaks against each of these clicks, in their order.
-    pub fn judge(&mut self, facts: &[Facts<'_>]) -> &[Flags] {
+    /// What is found of each of these clicks, in their order.
+    pub fn judge(&mut self, facts: &[Facts<'_>]) -> &[Found] {
         self.found.clear();
         judge(self.lists.current(), &mut self.memory, facts, &mut self.found);
         &self.found
     }
+
+    /// How a model marks the clicks that were judged last, in their order; none where clicks are not scored.
+    pub fn score<'a>(
+        &mut self,
+        facts: &[Facts<'_>],
+        clicks: impl Iterator<Item = (&'a Click, &'a [u8])>,
+    ) -> Option<&[Mark]> {
+        let lists = self.lists.current();
+        let scorer = lists.scorer.as_ref()?;
+        self.rows.clear();
+        self.rows.extend(facts.iter().zip(&self.found).zip(clicks).map(|((facts, found), click)| {
+            let known = known_of(lists, facts, *found, click);
+            (Campaign(known.click.campaign.get()), Features::of(&known))
+        }));
+        self.marks.clear();
+        scorer.mark(&self.rows, &mut self.scratch, &mut self.marks);
+        Some(&self.marks)
+    }
 }
 
-/// The user agent of a click. Its field has the least number, so it is the first one or none.
-fn user_agent(extension: &[u8]) -> Option<&[u8]> {
-    let (&[kind, len_low, len_high], rest) = extension.split_first_chunk()?;
-    let len = usize::from(u16::from_le_bytes([len_low, len_high]));
-    (kind == extension::USER_AGENT).then(|| rest.get(..len)).flatten()
+/// What a model is told of a click.
+fn known_of<'a>(
+    lists: &Lists,
+    facts: &Facts<'_>,
+    found: Found,
+    (click, extension): (&'a Click, &'a [u8]),
+) -> score::Facts<'a> {
+    let count = |clicks: Option<u8>| clicks.map(u32::from);
+    let has_list = lists.data_centres.is_some();
+    score::Facts {
+        click,
+        received_at: facts.received_at,
+        user_agent: field(extension, extension::USER_AGENT).unwrap_or_default(),
+        is_robot: found.flags.contains(Reason::Robot),
+        referrer: field(extension, extension::REFERRER).unwrap_or_default(),
+        is_ipv6: facts.address.map(|address| address.is_ipv6()),
+        is_data_centre: facts.address.filter(|_| has_list).map(|_| found.flags.contains(Reason::DataCentre)),
+        // Nobody counts by the hour: a model goes the way it has for what is not known.
+        activity: Activity {
+            user_clicks_minute: count(found.user_clicks_minute),
+            address_clicks_minute: count(found.address_clicks_minute),
+            ..Activity::default()
+        },
+    }
 }
 
-const _: () = assert!(extension::USER_AGENT == 1);
+/// A field of a click's extension, which admission found sound.
+fn field(mut rest: &[u8], wanted: u8) -> Option<&[u8]> {
+    while let Some((&[kind, len_low, len_high], after)) = rest.split_first_chunk() {
+        let (value, next) = after.split_at_checked(usize::from(u16::from_le_bytes([len_low, len_high])))?;
+        if kind == wanted {
+            return Some(value);
+        }
+        rest = next;
+    }
+    None
+}
 
 #[cfg(test)]
 mod tests {
@@ -122,10 +181,12 @@ mod tests {
     const SECRET: SipKey = SipKey { k0: 1, k1: 2 };
 
     #[test]
-    fn the_user_agent_is_found_where_it_is_and_nowhere_else() {
-        assert_eq!(user_agent(&[1, 2, 0, b'm', b'z', 3, 1, 0, b's']), Some(&b"mz"[..]));
+    fn a_field_is_found_where_it_is_and_nowhere_else() {
+        let both = [1, 2, 0, b'm', b'z', 3, 1, 0, b's'];
+        assert_eq!((field(&both, 1), field(&both, 3)), (Some(&b"mz"[..]), Some(&b"s"[..])));
+        assert_eq!(field(&both, 2), None);
         for none in [&[][..], &[2, 1, 0, b'r'], &[1, 9, 0, b'm'], &[1, 2]] {
-            assert_eq!(user_agent(none), None, "{none:?}");
+            assert_eq!(field(none, 1), None, "{none:?}");
         }
     }
 

@@ -17,6 +17,7 @@ use super::geography::Geography;
 use super::prefixes::PrefixList;
 use super::robots::{PatternList, Robots};
 use super::source::{ListError, ListVersion};
+use crate::score::Scorer;
 
 /// Which files the lists are in. What is not named is not judged by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Lists {
     pub activity: Limits,
     /// How long after an unsigned click another one is a repeat.
     pub refractory: Refractory,
+    /// What says how likely clicks are invalid, where they are scored.
+    pub scorer: Option<Scorer>,
     /// The number of all of it: worked out once, for it is asked of each batch of clicks.
     rules: u32,
 }
@@ -130,9 +133,16 @@ impl Lists {
             geography: None,
             activity,
             refractory: Refractory::default(),
+            scorer: None,
             rules: 0,
         };
         lists.numbered()
+    }
+
+    /// The same, and clicks are scored.
+    #[must_use]
+    pub fn with_scorer(self, scorer: Option<Scorer>) -> Self {
+        Self { scorer, ..self }.numbered()
     }
 
     /// Whether there is no list and no limit.
@@ -178,6 +188,7 @@ impl Lists {
             geography,
             activity: settings.activity,
             refractory: settings.refractory,
+            scorer: None,
             rules: 0,
         };
         if wrong.is_empty() { Ok(lists.numbered()) } else { Err(LoadErrors(wrong)) }
@@ -207,7 +218,7 @@ impl Lists {
 
     fn number(&self) -> u32 {
         let has_limits = self.activity != Limits::NONE || self.refractory != Refractory::default();
-        if !has_limits && self.versions().next().is_none() {
+        if !has_limits && self.scorer.is_none() && self.versions().next().is_none() {
             return PLAIN_RULES;
         }
         let mut crc = crc32c::crc32c(&[self.activity.per_minute, self.activity.per_second]);
@@ -215,6 +226,9 @@ impl Lists {
         for version in self.versions() {
             crc = crc32c::crc32c_append(crc, version.name.as_bytes());
             crc = crc32c::crc32c_append(crc, &version.crc32c.to_le_bytes());
+        }
+        if let Some(scorer) = &self.scorer {
+            crc = crc32c::crc32c_append(crc, &scorer.checksum().to_le_bytes());
         }
         // 0 and 1 have a meaning of their own.
         if crc <= PLAIN_RULES { crc + 2 } else { crc }

@@ -64,6 +64,17 @@ pub struct Facts<'a> {
     pub is_new: bool,
 }
 
+/// What was found of a click.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Everything that speaks against it.
+    pub flags: Flags,
+    /// Clicks of its user in the minute before, where that is counted.
+    pub user_clicks_minute: Option<u8>,
+    /// Clicks from its address in the minute before, where that is counted.
+    pub address_clicks_minute: Option<u8>,
+}
+
 /// What a worker remembers between clicks, and what all of them remember together. Of fixed size.
 #[derive(Debug)]
 pub struct Memory {
@@ -96,12 +107,12 @@ pub struct Forgotten {
 /// not fit what a core has under way.
 const LANES: usize = 32;
 
-/// Everything that speaks against each click, one set of flags each, in order, appended to `out`.
+/// What is found of each click, in order, appended to `out`.
 /// All checks are made, whatever the first ones find, so the flags of a row are complete;
 /// [`Flags::reason`] is the one to count it under.
 ///
 /// Tests, prefetches and transport retries do not count as activity: nobody clicked.
-pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut Vec<Flags>) {
+pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut Vec<Found>) {
     let rules = lists.rules_version();
     if rules != memory.rules {
         memory.agents.clear();
@@ -109,9 +120,9 @@ pub fn judge(lists: &Lists, memory: &mut Memory, facts: &[Facts<'_>], out: &mut 
     }
     out.reserve(facts.len());
     for group in facts.chunks(LANES) {
-        let mut found = [Flags::NONE; LANES];
-        for (flags, facts) in found.iter_mut().zip(group) {
-            *flags = judge_alone(lists, &mut memory.agents, facts);
+        let mut found = [Found::default(); LANES];
+        for (found, facts) in found.iter_mut().zip(group) {
+            found.flags = judge_alone(lists, &mut memory.agents, facts);
         }
         if let Some(filter) = &lists.bad_actors {
             judge_actors(filter, group, &mut found);
@@ -138,29 +149,32 @@ fn judge_alone(lists: &Lists, agents: &mut Agents, facts: &Facts<'_>) -> Flags {
 }
 
 /// Names first and memory after them: short loops keep more of it on its way.
-fn judge_actors(filter: &ActorFilter, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+fn judge_actors(filter: &ActorFilter, group: &[Facts<'_>], found: &mut [Found; LANES]) {
     let mut names = [[None; 2]; LANES];
     for (names, facts) in names.iter_mut().zip(group) {
         *names = facts.actors().map(|actor| actor.map(|actor| filter.name(&actor)));
     }
-    for (flags, names) in found.iter_mut().zip(&names) {
+    for (found, names) in found.iter_mut().zip(&names) {
         let is_bad = names.map(|name| name.is_some_and(|name| filter.contains_name(name)));
-        *flags = flags.with(Reason::BadActor, is_bad[0] | is_bad[1]);
+        found.flags = found.flags.with(Reason::BadActor, is_bad[0] | is_bad[1]);
     }
 }
 
-fn judge_activity(limits: Limits, memory: &mut Memory, group: &[Facts<'_>], found: &mut [Flags; LANES]) {
+fn judge_activity(limits: Limits, memory: &mut Memory, group: &[Facts<'_>], found: &mut [Found; LANES]) {
     let Some(crowd) = memory.crowd.as_deref().filter(|_| limits != Limits::NONE) else { return };
-    for (flags, facts) in found.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
-        for actor in facts.actors().iter().flatten() {
-            match crowd.count(crowd.name(actor), facts.received_at, limits) {
-                Some(counted) => {
-                    *flags = flags.with(Reason::Activity, counted.is_too_much);
-                    memory.forgotten.pushed_out += u64::from(counted.has_pushed_out);
-                }
-                None => memory.forgotten.missed += 1,
-            }
-        }
+    let forgotten = &mut memory.forgotten;
+    for (found, facts) in found.iter_mut().zip(group).filter(|(_, facts)| facts.is_activity()) {
+        let flags = &mut found.flags;
+        let [address, user] = facts.actors().map(|actor| {
+            let Some(counted) = crowd.count(crowd.name(&actor?), facts.received_at, limits) else {
+                forgotten.missed += 1;
+                return None;
+            };
+            *flags = flags.with(Reason::Activity, counted.is_too_much);
+            forgotten.pushed_out += u64::from(counted.has_pushed_out);
+            Some(counted.in_minute)
+        });
+        (found.address_clicks_minute, found.user_clicks_minute) = (address, user);
     }
 }
 

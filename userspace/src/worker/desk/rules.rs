@@ -70,8 +70,14 @@ impl Desk {
             let is_new = !counts_activity || !self.ledger.has(entry.click);
             facts.push(Facts { is_new, ..of_click });
         }
-        for (entry, flags) in entries.iter_mut().zip(self.judge.judge(&facts)) {
-            entry.admitted.traffic = *flags;
+        for (entry, found) in entries.iter_mut().zip(self.judge.judge(&facts)) {
+            entry.admitted.traffic = found.flags;
+        }
+        let clicks = entries.iter().map(|entry| entry.click).zip(extensions.iter().copied());
+        if let Some(marks) = self.judge.score(&facts, clicks) {
+            for (entry, mark) in entries.iter_mut().zip(marks) {
+                entry.admitted.row_flags |= mark.row_flags();
+            }
         }
         let forgotten = self.judge.forgotten();
         self.stats.activity_missed.set(forgotten.missed);

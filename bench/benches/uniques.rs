@@ -193,7 +193,7 @@ fn sketches(load: &Load) -> Folded {
     fold_block(&mut block, &mut uniques);
     let (held, resident) = (uniques.held(), resident().saturating_sub(before));
     let began = thread_time();
-    let (_, closing) = uniques.close(Minute(u32::MAX), u64::MAX);
+    let (_, closing) = uniques.close(Minute(u32::MAX), u64::MAX, 1);
     let close = thread_time() - began;
     let mut topic = Topic::default();
     for sketch in &closing.sketches {

@@ -30,6 +30,8 @@ pub mod journal;
 pub mod ledger;
 /// Budgets of clicks a second, by network, user, ad and publisher.
 pub mod limits;
+/// Users' keys as they may leave memory: under the salt of their day.
+pub mod pseudonym;
 /// What a reload replaces under running workers.
 pub mod published;
 /// Malformed input: counted always, kept as samples.

@@ -16,6 +16,7 @@ use weir::journal::{
     BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
 };
 use weir::ledger;
+use weir::pseudonym::Pseudonyms;
 use weir::published::Published;
 use weir::rejects::{Gate, samplers};
 use weir::stats::{ForwardStats, OwnStats, WorkerStats};
@@ -156,6 +157,7 @@ impl Node {
                 judge: Judge::new(Published::new(Lists::plain()).reader(), None),
                 limits: None,
                 refractory: None,
+                pseudonyms: Published::new(Pseudonyms::AsSent).reader(),
                 ledger,
                 book: book(plan, &node.folder, worker, latest, &budget),
                 port,
@@ -303,5 +305,6 @@ fn forwarder_config(plan: &Plan) -> ForwarderConfig {
         horizon_ms: ledger::remembered_ms(limits.lifetime_ms),
         trim_every_ms: 5000,
         uniques_bytes_max: plan.uniques_bytes,
+        uniques_users_min: 1,
     }
 }

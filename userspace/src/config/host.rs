@@ -54,6 +54,9 @@ impl Host {
         ];
         complete_files("rx.http", files, folder, &mut note);
         complete_files("traffic", config.traffic.files(), folder, &mut note);
+        if let Some(salts_dir) = &mut config.salts_dir {
+            *salts_dir = folder.join(&*salts_dir);
+        }
         if let Some(score) = &mut config.score {
             // Not opened: a node without its model goes on, and says so.
             score.model = folder.join(&score.model);
@@ -145,7 +148,7 @@ fn read_private(file: &Path, too_long: &str) -> Result<String, String> {
     fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))
 }
 
-fn read_secret(file: &Path) -> Result<Secret, String> {
+pub(crate) fn read_secret(file: &Path) -> Result<Secret, String> {
     let text = read_private(file, "is no key file; a key is 32 hex digits")?;
     let digits = text.trim();
     let sound = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());

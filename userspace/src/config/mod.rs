@@ -32,6 +32,7 @@ use weir_common::bucket::Dimensions;
 
 use crate::forward::kafka::{ClusterSettings, TopicSettings};
 
+pub(crate) use host::read_secret;
 pub use host::{Host, MemoryEstimate};
 pub use http::Http;
 pub use problem::{Error, Problem, Problems};
@@ -56,6 +57,8 @@ pub struct Config {
     pub traffic: Traffic,
     /// The model that scores clicks, and from which score on they are marked.
     pub score: Option<crate::score::Settings>,
+    /// The folder of the salts that users' keys are written under; none writes them as they are sent.
+    pub salts_dir: Option<PathBuf>,
     /// Budgets of clicks a second.
     pub limits: crate::limits::Settings,
     /// The XDP program.
@@ -278,6 +281,8 @@ pub struct Forward {
     pub interval: Duration,
     /// Memory that the unique users of all open minutes may take; 0 for no sketches.
     pub uniques_bytes_max: u64,
+    /// The least users of a sketch that leaves the node.
+    pub uniques_users_min: usize,
 }
 
 /// `forward.sink`

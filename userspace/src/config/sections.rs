@@ -24,6 +24,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+/// Far below what a sketch keeps exactly.
+const USERS_MIN_MAX: u64 = 1000;
 
 /// A worker without a shard of its own would be idle.
 const WORKERS_MAX: usize = SHARDS;
@@ -48,6 +50,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         http,
         traffic: traffic::read(root.section("traffic")),
         score: score::read(root.section("score")),
+        salts_dir: privacy(root.section("privacy")),
         limits: limits::read(root.section("limits")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
@@ -94,6 +97,15 @@ fn folder(section: &mut Section<'_, '_>, name: &'static str, default: &str) -> P
     section.value(name, default.into(), &format!("an absolute path (default {default:?})"), |value| {
         value.as_str().map(PathBuf::from).filter(|path| path.is_absolute())
     })
+}
+
+fn privacy(mut section: Section<'_, '_>) -> Option<PathBuf> {
+    let expected = "the path of a folder, or \"\" for none (default \"\")";
+    let folder = section.value("salts_dir", None, expected, |value| {
+        value.as_str().map(|path| (!path.is_empty()).then(|| PathBuf::from(path)))
+    });
+    section.finish();
+    folder
 }
 
 fn workers(mut section: Section<'_, '_>) -> Workers {
@@ -346,6 +358,7 @@ fn forward(mut section: Section<'_, '_>) -> Forward {
             Duration::from_millis(100)..=FLUSH_INTERVAL_MAX,
         ),
         uniques_bytes_max: section.size("uniques_memory", GIB, 0..=TIB),
+        uniques_users_min: section.integer("uniques_users_min", 1, 1..=USERS_MIN_MAX),
     };
     section.finish();
     forward

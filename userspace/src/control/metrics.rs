@@ -164,7 +164,7 @@ impl Scrape {
 
     fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
         type Read = fn(&WorkerStatus) -> u64;
-        const COUNTERS: [(&str, &str, Read); 14] = [
+        const COUNTERS: [(&str, &str, Read); 15] = [
             ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
             ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
             ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
@@ -173,6 +173,7 @@ impl Scrape {
             ("activity_missed", "Users and addresses whose click was no activity", |w| w.activity_missed),
             ("activity_pushed_out", "Users and addresses that lost their minute", |w| w.activity_pushed_out),
             ("budgets_uncharged", "Budgets a click could not be charged to", |w| w.budgets_uncharged),
+            ("users_unsalted", "Clicks written without their user, for want of a salt", |w| w.users_unsalted),
             ("acks", "Acks sent", |w| w.acks),
             ("ack_datagrams", "Datagrams those acks went out in", |w| w.ack_datagrams),
             ("ack_send_failures", "Ack datagrams the kernel did not take", |w| w.ack_send_failures),
@@ -241,6 +242,7 @@ impl Scrape {
             ("rejects_unsampled", "Malformed input only counted", self.status.clicks.rejects_unsampled),
             ("forward_sketches", "Sketches of unique users committed to the sink", forward.uniques.sketches),
             ("forward_sketch_bytes", "Bytes of those sketches", forward.uniques.sketch_bytes),
+            ("forward_sketches_withheld", "Sketches that stayed for too few users", forward.uniques.withheld),
             (
                 "forward_unsketched_minutes",
                 "Minutes committed without the sketches of all their ads",

@@ -77,6 +77,9 @@ pub enum DaemonError {
     /// The keys contradict each other.
     #[error("{0}")]
     Keys(#[from] crate::admission::KeyRingError),
+    /// The salts of users' keys.
+    #[error("{0}")]
+    Salts(#[from] crate::pseudonym::SaltsError),
     /// The lists of invalid traffic.
     #[error("the lists of invalid traffic cannot be used: {0}")]
     Lists(#[from] crate::traffic::LoadErrors),
@@ -239,6 +242,7 @@ impl Node {
         let closed_before = checkpoint.final_before;
         let admission = Published::new(settings::admission(config, closed_before)?);
         let lists = Published::new(reload::read_lists(config, None)?);
+        let pseudonyms = Published::new(reload::read_salts(config)?);
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;
@@ -275,6 +279,7 @@ impl Node {
             folder: &self.folder,
             admission: &admission,
             lists: &lists,
+            pseudonyms: &pseudonyms,
             ledgers,
             budget,
             sockets,
@@ -295,6 +300,7 @@ impl Node {
             admission,
             steering: Arc::clone(&self.steering),
             lists,
+            pseudonyms,
             doors,
         };
         Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, replaceable })

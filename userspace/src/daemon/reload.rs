@@ -1,4 +1,5 @@
-//! What is replaced under a running node at SIGHUP: keys, lists of invalid traffic, certificate and catalog.
+//! What is replaced under a running node at SIGHUP: keys, salts, lists of invalid traffic, model, certificate
+//! and catalog.
 //!
 //! Each for itself: what cannot be read stays as it was, and the log says so. Everything else of the config
 //! is what it was at the start.
@@ -14,6 +15,7 @@ use super::frames::SharedSteering;
 use super::settings;
 use crate::admission::Admission;
 use crate::config::{self, Config, Host};
+use crate::pseudonym::{Pseudonyms, SaltsError};
 use crate::published::Published;
 use crate::score::{self, Scorer};
 use crate::traffic::{Lists, LoadErrors};
@@ -32,6 +34,8 @@ pub(super) struct Replaceable {
     pub(super) steering: Arc<SharedSteering>,
     /// The lists of invalid traffic.
     pub(super) lists: Arc<Published<Lists>>,
+    /// How users' keys are written.
+    pub(super) pseudonyms: Arc<Published<Pseudonyms>>,
     /// Certificate and catalog.
     pub(super) doors: Doors,
 }
@@ -44,6 +48,10 @@ impl Replaceable {
             Err(error) => tracing::error!(%error, "the keys are not replaced"),
         }
         self.reload_lists();
+        match read_salts(&self.config) {
+            Ok(pseudonyms) => self.pseudonyms.publish(pseudonyms),
+            Err(error) => tracing::error!(%error, "the salts are not replaced"),
+        }
         self.doors.reload();
     }
 
@@ -83,6 +91,7 @@ impl Replaceable {
     pub(super) fn free_replaced(&self) {
         self.admission.free_retired();
         self.lists.free_retired();
+        self.pseudonyms.free_retired();
         self.doors.free_replaced();
     }
 }
@@ -104,6 +113,18 @@ pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lis
         tracing::info!(rules = lists.rules_version(), "clicks are judged by these lists and limits");
     }
     Ok(lists)
+}
+
+/// Reads the salts of users' keys.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub(super) fn read_salts(config: &Config) -> Result<Pseudonyms, SaltsError> {
+    let pseudonyms = Pseudonyms::load(config.salts_dir.as_deref())?;
+    if pseudonyms.are_salted() {
+        tracing::info!(days = pseudonyms.days(), "users' keys are written under the salts of their days");
+    }
+    Ok(pseudonyms)
 }
 
 fn read_scorer(settings: &score::Settings, before: Option<&Scorer>) -> Scorer {

@@ -98,6 +98,7 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
             Sink::Kafka => kafka::PART_BYTES_MAX,
         },
         uniques_bytes_max: config.forward.uniques_bytes_max,
+        uniques_users_min: config.forward.uniques_users_min,
         ..ForwarderConfig::default()
     }
 }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::forward::{Forwarder, Mailbox, Sink};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
+use crate::pseudonym::Pseudonyms;
 use crate::published::Published;
 use crate::rejects::Sampler;
 use crate::rx::udp::{SocketError, open_group};
@@ -58,6 +59,7 @@ pub(super) struct Start<'a> {
     pub(super) folder: &'a Folder,
     pub(super) admission: &'a Arc<Published<Admission>>,
     pub(super) lists: &'a Arc<Published<Lists>>,
+    pub(super) pseudonyms: &'a Arc<Published<Pseudonyms>>,
     pub(super) ledgers: Vec<(Ledger, Unflushed)>,
     pub(super) budget: Arc<DiskBudget>,
     pub(super) sockets: Vec<SocketGroup>,
@@ -97,6 +99,7 @@ impl WorkerThreads {
                 judge: Judge::new(start.lists.reader(), crowd.clone()),
                 limits: limits.clone(),
                 refractory: refractory.clone(),
+                pseudonyms: start.pseudonyms.reader(),
                 ledger,
                 book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
                 port,

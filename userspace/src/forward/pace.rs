@@ -25,6 +25,8 @@ pub struct ForwarderConfig {
     pub trim_every_ms: u64,
     /// Memory of the unique users of all open minutes.
     pub uniques_bytes_max: u64,
+    /// Sketches of fewer users stay here: they could tell who clicked.
+    pub uniques_users_min: usize,
 }
 
 impl Default for ForwarderConfig {
@@ -37,6 +39,7 @@ impl Default for ForwarderConfig {
             horizon_ms: remembered_ms(24 * 3_600_000), // the default of the signature's lifetime
             trim_every_ms: 60_000,
             uniques_bytes_max: 1 << 30,
+            uniques_users_min: 1,
         }
     }
 }

@@ -184,6 +184,8 @@ pub struct WorkerStats {
     pub activity_pushed_out: Counter,
     /// Budgets that a click could not be charged to, for want of a place to note it.
     pub budgets_uncharged: Counter,
+    /// Clicks that were written without their user, for their day has no salt.
+    pub users_unsalted: Counter,
     /// Acks sent (one a datagram of clicks).
     pub acks_sent: Counter,
     /// Datagrams those acks went out in.
@@ -245,6 +247,7 @@ impl Default for WorkerStats {
             activity_missed: Counter::default(),
             activity_pushed_out: Counter::default(),
             budgets_uncharged: Counter::default(),
+            users_unsalted: Counter::default(),
             acks_sent: Counter::default(),
             ack_datagrams_sent: Counter::default(),
             ack_send_failures: Counter::default(),
@@ -358,6 +361,8 @@ pub struct ForwardStats {
     pub sketch_bytes: Counter,
     /// Minutes that went to the sink without the sketches of all their ads.
     pub unsketched_minutes: Counter,
+    /// Sketches that stayed here for too few users.
+    pub sketches_withheld: Counter,
     /// Clicks of those minutes that are in no sketch, as far as they are known.
     pub unsketched_clicks: Counter,
     /// Sets of users held, one for each ad and minute that is not final.

@@ -9,7 +9,6 @@ use weir_common::wire::{CLICK_LEN, MAX_PAYLOAD};
 
 use super::clock::Now;
 use super::handoff::{TURN_BYTES, TURN_BYTES_MIN};
-use crate::journal::block::has_rows;
 use crate::journal::{BlockBuilder, Journal, JournalState};
 use crate::ledger::{Decision, Entry};
 
@@ -87,12 +86,8 @@ impl Book {
         self.journal.has_room()
     }
 
-    /// Records a decision: a row, or a count where the outcome has no row.
+    /// Records a decision whose outcome has a row.
     pub fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
-        if !has_rows(decision.outcome) {
-            self.count(now, decision.outcome, 1);
-            return;
-        }
         if !self.builder.has_room_for(extension.len()) {
             self.seal();
         }

@@ -25,6 +25,7 @@ use crate::admission::{Admission, Arrival, Judgement};
 use crate::clock::NodeClock;
 use crate::ledger::{Decision, Entry, Ledger};
 use crate::limits::{Limits, Refractory};
+use crate::pseudonym::Pseudonyms;
 use crate::published::Shared;
 use crate::rejects::{Input, Sampler};
 use crate::stats::OwnStats;
@@ -46,6 +47,7 @@ pub struct Desk {
     judge: Judge,
     limits: Option<Arc<Limits>>,
     refractory: Option<Arc<Refractory>>,
+    pseudonyms: Shared<Pseudonyms>,
     /// The worker's share of the ledger.
     pub ledger: Ledger,
     /// The open block and the journal behind it.
@@ -120,6 +122,8 @@ pub struct Parts {
     pub limits: Option<Arc<Limits>>,
     /// Who clicked which ad moments ago, where unsigned clicks are taken.
     pub refractory: Option<Arc<Refractory>>,
+    /// How users' keys are written.
+    pub pseudonyms: Shared<Pseudonyms>,
     /// This worker's ledger, refolded from the journal.
     pub ledger: Ledger,
     /// This worker's journal.
@@ -148,6 +152,7 @@ impl Desk {
             judge: parts.judge,
             limits: parts.limits,
             refractory: parts.refractory,
+            pseudonyms: parts.pseudonyms,
             ledger: parts.ledger,
             book: parts.book,
             port: parts.port,
@@ -377,11 +382,6 @@ impl Desk {
             self.waiting.set_status(origin.ticket, origin.index, status as u8);
         }
         self.scratch.decisions = decisions;
-    }
-
-    fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
-        self.stats.count(decision.outcome, decision.reason, 1);
-        self.book.record(now, entry, decision, extension);
     }
 
     /// Enters datagrams into the queue for the block that must be durable before their ack.

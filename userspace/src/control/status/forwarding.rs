@@ -51,6 +51,7 @@ impl ForwardStatus {
                 sketches: stats.sketches.get(),
                 sketch_bytes: stats.sketch_bytes.get(),
                 unsketched_minutes: stats.unsketched_minutes.get(),
+                withheld: stats.sketches_withheld.get(),
                 unsketched_clicks: stats.unsketched_clicks.get(),
                 held: stats.sketches_held.get(),
                 held_bytes: stats.sketches_held_bytes.get(),
@@ -70,6 +71,9 @@ pub struct UniquesStatus {
     pub sketch_bytes: u64,
     /// Minutes committed without the sketches of all their ads.
     pub unsketched_minutes: u64,
+    /// Sketches that stayed here for too few users.
+    #[serde(default)]
+    pub withheld: u64,
     /// Clicks of those minutes that are in no sketch, as far as they are known.
     pub unsketched_clicks: u64,
     /// Sets of users held, one for each ad and minute that is not final.

@@ -312,7 +312,7 @@ fn restart(node: Node, dir: &TempDir, workers: usize, oracle: &Oracle) -> Node {
     writers.iter_mut().for_each(Writer::seal);
     drop((folder, writers));
     let mut node = Node::start(dir, workers, checkpoint, sink);
-    let (_, closing) = node.uniques.close(Minute(u32::MAX), u64::MAX);
+    let (_, closing) = node.uniques.close(Minute(u32::MAX), u64::MAX, 1);
     let sketches = closing.sketches.into_iter().map(|sketch| ((sketch.minute.0, sketch.ad), sketch.theta));
     let expected = oracle.sketches(node.checkpoint.final_before);
     assert_eq!(sketches.collect::<BTreeMap<_, _>>(), expected);

@@ -217,7 +217,7 @@ fn a_past_that_lost_blocks_since_it_was_digested_has_no_unique_users_and_says_so
     let users = || {
         let started = refold(&folder, &shards, &settings(), ROOM, &Checkpoint::default()).expect("refold");
         let mut counted = started.past.expect("a past").count().expect("journal");
-        counted.uniques.close(Minute(u32::MAX), u64::MAX).1
+        counted.uniques.close(Minute(u32::MAX), u64::MAX, 1).1
     };
     let whole = users();
     assert_eq!((whole.sketches.len() as u64, whole.unsketched.len()), (MINUTES * 5, 0));

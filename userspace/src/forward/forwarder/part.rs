@@ -97,7 +97,8 @@ impl<S: Sink> Forwarder<S> {
         let clicks = closing.unsketched.iter().map(|minute| minute.clicks).sum();
         self.stats.unsketched_minutes.add(closing.unsketched.len() as u64);
         self.stats.unsketched_clicks.add(clicks);
-        if self.config.uniques_bytes_max > 0 {
+        self.stats.sketches_withheld.add(closing.withheld);
+        if self.config.uniques_bytes_max > 0 && closing.lacks_rows {
             tracing::warn!(
                 from = first.minute.0,
                 to = last.minute.0,
@@ -154,7 +155,8 @@ impl<S: Sink> Forwarder<S> {
         {
             let closed = asked.minute_before(self.config.close_after_ms);
             let closed = checkpoint.final_before.max(closed);
-            (checkpoint.final_before, uniques) = self.uniques.close(closed, self.config.part_bytes_max);
+            (checkpoint.final_before, uniques) =
+                self.uniques.close(closed, self.config.part_bytes_max, self.config.uniques_users_min);
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };
         let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);

@@ -311,7 +311,7 @@ mod tests {
             row.click.user_key = user.into();
             uniques.row(&row);
         }
-        let (_, closing) = uniques.close(Minute(10), u64::MAX);
+        let (_, closing) = uniques.close(Minute(10), u64::MAX, 1);
         let record = UniquesRecord::sketch(NodeId(3), Incarnation(0xab), FlushNo(9), &closing.sketches[0]);
         let printed = sketch(&record);
         assert_eq!((&printed["ad"], &printed["minute"]), (&json!(7), &json!(9)));

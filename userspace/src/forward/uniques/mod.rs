@@ -60,6 +60,10 @@ pub struct Closing {
     pub sketches: Vec<Sketch>,
     /// Minutes whose other ads are without.
     pub unsketched: Vec<Unsketched>,
+    /// Sketches that stay here, for they have too few users.
+    pub withheld: u64,
+    /// Whether some of the minutes lack ads for another reason.
+    pub lacks_rows: bool,
 }
 
 impl Closing {
@@ -189,21 +193,30 @@ impl Uniques {
 
     /// What leaves when the minutes before `closed` are final; and the first minute that is not:
     /// an earlier one where that is more than `bytes_max`, but always further than one minute
-    /// that has anything.
-    pub fn close(&mut self, closed: Minute, bytes_max: u64) -> (Minute, Closing) {
+    /// that has anything. Sketches of fewer than `users_min` users stay here, and their minute says so.
+    pub fn close(&mut self, closed: Minute, bytes_max: u64, users_min: usize) -> (Minute, Closing) {
         let (mut closing, mut bytes) = (Closing::default(), 0);
         for (&minute, ads) in self.minutes.range_mut(..closed) {
             if bytes > 0 && bytes + ads.bytes_about() > bytes_max {
                 return (minute, closing);
             }
             let from = closing.sketches.len();
-            let sketch = |(&ad, users): (&u64, &mut Users)| Sketch { minute, ad, theta: users.theta() };
-            closing.sketches.extend(ads.users.iter_mut().map(sketch));
+            let mut withheld = 0;
+            for (&ad, users) in &mut ads.users {
+                if users.are_fewer_than(users_min) {
+                    withheld += 1;
+                } else {
+                    closing.sketches.push(Sketch { minute, ad, theta: users.theta() });
+                }
+            }
             closing.sketches[from..].sort_unstable_by_key(|sketch| sketch.ad);
             bytes += closing.sketches[from..].iter().map(|sketch| sketch.theta.len() as u64).sum::<u64>();
-            if ads.is_closed_to_others {
-                closing.unsketched.push(Unsketched { minute, clicks: ads.unsketched.max(1) });
+            if ads.is_closed_to_others || withheld > 0 {
+                // At least one click a sketch that stays.
+                closing.unsketched.push(Unsketched { minute, clicks: (ads.unsketched + withheld).max(1) });
             }
+            closing.withheld += withheld;
+            closing.lacks_rows |= ads.is_closed_to_others;
         }
         (closed, closing)
     }

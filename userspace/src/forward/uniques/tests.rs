@@ -26,7 +26,7 @@ fn direct(users: impl IntoIterator<Item = u64>) -> Vec<u8> {
 }
 
 fn closed(uniques: &mut Uniques) -> BTreeMap<(u32, u64), Vec<u8>> {
-    let (_, closing) = uniques.close(NEVER, u64::MAX);
+    let (_, closing) = uniques.close(NEVER, u64::MAX, 1);
     closing.sketches.into_iter().map(|sketch| ((sketch.minute.0, sketch.ad), sketch.theta)).collect()
 }
 
@@ -131,10 +131,10 @@ fn minutes_leave_when_they_are_final_and_not_before_and_are_forgotten_when_settl
     for (minute, ad) in [(3, 9), (1, 9), (1, 2), (2, 9)] {
         uniques.row(&row(minute, ad, 1));
     }
-    let (from, closing) = uniques.close(Minute(3), u64::MAX);
+    let (from, closing) = uniques.close(Minute(3), u64::MAX, 1);
     let left: Vec<_> = closing.sketches.iter().map(|sketch| (sketch.minute.0, sketch.ad)).collect();
     assert_eq!((from, left), (Minute(3), vec![(1, 2), (1, 9), (2, 9)]));
-    assert_eq!(uniques.close(Minute(3), u64::MAX).1, closing, "as often as it takes");
+    assert_eq!(uniques.close(Minute(3), u64::MAX, 1).1, closing, "as often as it takes");
     uniques.settle(Minute(3));
     uniques.row(&row(2, 9, 5));
     assert_eq!(uniques.held().0, 1);
@@ -150,12 +150,12 @@ fn more_than_fits_a_batch_leaves_with_the_next_minute_by_minute() {
     }
     let mut ends = Vec::new();
     for bytes_max in [0, 1000, 2000] {
-        let (from, closing) = uniques.close(Minute(9), bytes_max);
+        let (from, closing) = uniques.close(Minute(9), bytes_max, 1);
         ends.push((from.0, closing.sketches.len()));
     }
     assert_eq!(ends, [(2, 1), (2, 1), (3, 2)], "always one minute");
     uniques.settle(Minute(3));
-    assert_eq!(uniques.close(Minute(9), 0).0, Minute(9));
+    assert_eq!(uniques.close(Minute(9), 0, 1).0, Minute(9));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_block_folded_again_changes_nothing() {
 fn with_room_for_nothing_there_is_no_sketch_and_each_minute_says_so() {
     let mut uniques = Uniques::new(0);
     (1..=3).for_each(|user| uniques.row(&row(1, 1, user)));
-    let (_, closing) = uniques.close(NEVER, u64::MAX);
+    let (_, closing) = uniques.close(NEVER, u64::MAX, 1);
     let expected = vec![Unsketched { minute: Minute(1), clicks: 3 }];
     assert_eq!((closing.sketches, closing.unsketched), (vec![], expected));
 }
@@ -188,7 +188,7 @@ fn minutes_that_lack_rows_give_up_their_sketches_and_get_no_new_ones() {
     uniques.spoil(Minute(3));
     uniques.row(&row(2, 1, 1));
     uniques.row(&row(1, 1, 2));
-    let (_, closing) = uniques.close(NEVER, u64::MAX);
+    let (_, closing) = uniques.close(NEVER, u64::MAX, 1);
     let expected = [Unsketched { minute: Minute(1), clicks: 2 }, Unsketched { minute: Minute(2), clicks: 1 }];
     assert_eq!(closing.unsketched, expected);
     assert_eq!(closing.sketches, [Sketch { minute: Minute(3), ad: 1, theta: direct([1]) }]);
@@ -196,7 +196,8 @@ fn minutes_that_lack_rows_give_up_their_sketches_and_get_no_new_ones() {
     let mut uniques = Uniques::new(PLENTY);
     uniques.settle(Minute(7));
     uniques.spoil(Minute(10));
-    let minutes: Vec<_> = uniques.close(NEVER, u64::MAX).1.unsketched.iter().map(|at| at.minute.0).collect();
+    let minutes: Vec<_> =
+        uniques.close(NEVER, u64::MAX, 1).1.unsketched.iter().map(|at| at.minute.0).collect();
     assert_eq!(minutes, [7, 8, 9]);
 }
 
@@ -213,7 +214,7 @@ proptest! {
             users.entry((minute, ad)).or_default().push(user + 1);
             prop_assert!(uniques.held().1 <= bytes_max);
         }
-        let (_, closing) = uniques.close(NEVER, u64::MAX);
+        let (_, closing) = uniques.close(NEVER, u64::MAX, 1);
         let incomplete: Vec<_> = closing.unsketched.iter().map(|minute| minute.minute.0).collect();
         let sketches: BTreeMap<_, _> =
             closing.sketches.iter().map(|sketch| ((sketch.minute.0, sketch.ad), &sketch.theta)).collect();
@@ -229,4 +230,23 @@ proptest! {
         uniques.settle(NEVER);
         prop_assert_eq!(uniques.held(), (0, 0));
     }
+}
+
+#[test]
+fn a_sketch_of_few_users_stays_here_and_its_minute_says_so() {
+    let mut uniques = Uniques::new(PLENTY);
+    for user in 1..=10 {
+        uniques.row(&row(1, 100, user));
+        uniques.row(&row(1, 100, user));
+    }
+    (1..=9).for_each(|user| uniques.row(&row(1, 200, user)));
+    uniques.row(&row(2, 300, 1));
+    uniques.row(&row(2, 300, 1));
+    (1..=10).for_each(|user| uniques.row(&row(3, 400, user)));
+    let (_, closing) = uniques.close(NEVER, u64::MAX, 10);
+    let left: Vec<_> = closing.sketches.iter().map(|sketch| (sketch.minute.0, sketch.ad)).collect();
+    assert_eq!(left, [(1, 100), (3, 400)]);
+    let incomplete: Vec<_> = closing.unsketched.iter().map(|at| (at.minute.0, at.clicks)).collect();
+    assert_eq!(incomplete, [(1, 1), (2, 1)]);
+    assert_eq!((closing.withheld, closing.lacks_rows), (2, false));
 }

@@ -67,6 +67,15 @@ impl Users {
         Ok(Self::Few(users))
     }
 
+    /// Whether they are fewer than so many, which a sketch still keeps exactly.
+    pub(super) fn are_fewer_than(&mut self, least: usize) -> bool {
+        debug_assert!(least <= FEW_MAX);
+        let Self::Few(users) = self else { return false };
+        users.sort_unstable();
+        users.dedup();
+        users.len() < least
+    }
+
     pub(super) fn insert(&mut self, user: u64, room: &mut Room) -> Result<(), Full> {
         if let Self::Few(users) = self
             && users.len() == users.capacity()

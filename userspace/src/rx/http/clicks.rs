@@ -47,6 +47,8 @@ pub struct Sender<'a> {
     pub referrer: Option<&'a [u8]>,
     /// The request says that it is a prefetch or a prerender.
     pub is_prefetch: bool,
+    /// The user does not want to be tracked: what could tell one user from another is left out.
+    pub is_opted_out: bool,
     /// When the request was read.
     pub received_at: UnixMs,
 }

@@ -117,6 +117,8 @@ pub struct Head<'a> {
     pub referrer: Option<&'a [u8]>,
     /// Whether a browser fetches ahead (`Sec-Purpose`, `Purpose`, `X-Purpose`, `X-Moz`): nobody clicked.
     pub is_prefetch: bool,
+    /// Whether the user does not want to be tracked (`Sec-GPC: 1`, `DNT: 1`).
+    pub is_opted_out: bool,
     /// Whether a preflight asks if a public page may reach a private address.
     pub asks_private_network: bool,
 }
@@ -253,6 +255,7 @@ struct Fields<'a> {
     says_close: bool,
     says_keep_alive: bool,
     is_prefetch: bool,
+    is_opted_out: bool,
     asks_private_network: bool,
 }
 
@@ -279,6 +282,9 @@ impl<'a> Fields<'a> {
             6 if is("origin") => self.origin = Some(value),
             10 if is("user-agent") => self.user_agent = Some(value),
             7 if is("referer") => self.referrer = Some(value),
+            // Global Privacy Control (W3C), and its forerunner (W3C Tracking Preference Expression).
+            7 if is("sec-gpc") => self.is_opted_out |= value == b"1",
+            3 if is("dnt") => self.is_opted_out |= value == b"1",
             5 if is("x-moz") => self.is_prefetch |= says_ahead(value),
             7 if is("purpose") => self.is_prefetch |= says_ahead(value),
             9 if is("x-purpose") => self.is_prefetch |= says_ahead(value),
@@ -324,6 +330,7 @@ impl<'a> Fields<'a> {
             user_agent: self.user_agent,
             referrer: self.referrer,
             is_prefetch: self.is_prefetch,
+            is_opted_out: self.is_opted_out,
             asks_private_network: self.asks_private_network,
         })
     }

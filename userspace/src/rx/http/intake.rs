@@ -113,8 +113,9 @@ impl Intake<'_> {
     fn sender<'a>(&self, head: &Head<'a>) -> Sender<'a> {
         Sender {
             user_agent: head.user_agent,
-            referrer: head.referrer,
+            referrer: head.referrer.filter(|_| !head.is_opted_out),
             is_prefetch: head.is_prefetch,
+            is_opted_out: head.is_opted_out,
             received_at: self.received_at,
         }
     }

@@ -1,5 +1,5 @@
 //! Rules at the desk: those of invalid traffic, taken between two blocks and asked about clicks of this worker's
-//! own, and budgets, asked about every click that admission passed.
+//! own; budgets, asked about every click that admission passed; and what of a click may be written.
 
 use std::net::IpAddr;
 
@@ -10,13 +10,15 @@ use weir_common::wire::Click;
 use super::super::clock::Now;
 use super::super::reply::Ticket;
 use super::{Desk, Origin, reuse};
-use crate::ledger::Entry;
+use crate::journal::block::has_rows;
+use crate::ledger::{Decision, Entry};
 use crate::limits::{Payers, Refractory};
 use crate::traffic::Facts;
 
 impl Desk {
-    /// Takes new lists of invalid traffic when there are any, and a block for them alone can begin.
+    /// Takes new salts, and new lists of invalid traffic when there are any and a block for them alone can begin.
     pub(super) fn follow_rules(&mut self) {
+        self.pseudonyms.get();
         if self.judge.is_outdated() && self.book.begins_anew() {
             self.judge.renew();
             self.book.judge_by(self.judge.rules());
@@ -102,6 +104,27 @@ impl Desk {
         self.waiting.limit(origin.ticket);
         self.reject(now, origin, Outcome::Refused, Reason::OverBudget);
         true
+    }
+
+    /// Counts a decision, and writes its row: with the key that its user is written under.
+    pub(super) fn record(&mut self, now: Now, entry: &Entry<'_>, decision: &Decision, extension: &[u8]) {
+        self.stats.count(decision.outcome, decision.reason, 1);
+        if !has_rows(decision.outcome) {
+            return self.book.count(now, decision.outcome, 1);
+        }
+        if !self.pseudonyms.current().are_salted() {
+            return self.book.record(now, entry, decision, extension);
+        }
+        let click = Click { user_key: self.pseudonym_of(entry).into(), ..*entry.click };
+        self.book.record(now, &Entry { click: &click, ..*entry }, decision, extension);
+    }
+
+    /// The key under which the user of a click is written.
+    fn pseudonym_of(&self, entry: &Entry<'_>) -> u64 {
+        let user_key = entry.click.user_key.get();
+        let pseudonym = self.pseudonyms.current().of(entry.admitted.minute, user_key);
+        self.stats.users_unsalted.add(u64::from(user_key != 0 && pseudonym == 0));
+        pseudonym
     }
 
     /// Where a click came from that waits here.

@@ -17,6 +17,7 @@ use crate::admission::{KeyRing, Settings as AdmissionSettings, SigningKey};
 use crate::clock::Doubt;
 use crate::journal::{Disk, DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Settings as LedgerSettings;
+use crate::pseudonym::Pseudonyms;
 use crate::published::Published;
 use crate::rejects::{Gate, Samples, samplers};
 use crate::stats::WorkerStats;
@@ -62,6 +63,7 @@ impl Lab {
                 judge: Judge::new(lists.reader(), None),
                 limits: None,
                 refractory: None,
+                pseudonyms: Published::new(Pseudonyms::AsSent).reader(),
                 ledger: Ledger::new(&LedgerSettings::new(weir_common::siphash::SipKey { k0: 1, k1: 2 })),
                 book: Book::new(Journal::new(config, Arc::clone(&budget))),
                 port,

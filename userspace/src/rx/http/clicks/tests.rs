@@ -88,6 +88,19 @@ fn signed() -> Click {
 }
 
 #[test]
+fn of_who_does_not_want_to_be_tracked_nothing_is_kept_that_tells_users_apart() {
+    let body = format!(
+        r#"{{"event_id":"{ID}","ad_id":42,"user_id":77,"session_id":"s-1","country":"de","lat":-52.52,"lon":13.4,
+        "x":12,"y":7,"referrer":"https://a.example/","conversion_id":12,"user_agent":"agent"}}"#
+    );
+    let sender = Sender { received_at: NOW, is_opted_out: true, ..Sender::default() };
+    let (click, extension) = read_from(Format::Json, body.as_bytes(), &sender).unwrap().remove(0).unwrap();
+    assert_eq!((click.user_key.get(), click.latitude_e6.get(), click.longitude_e6.get()), (0, 0, 0));
+    assert_eq!((click.flags, &click.country), (click_flags::FOREIGN | click_flags::POINT, b"DE"));
+    assert_eq!(extension, extension_of(&[(kind::USER_AGENT, b"agent"), (kind::CONVERSION, b"12")]));
+}
+
+#[test]
 fn a_click_with_every_field_says_all_of_it() {
     let (click, extension) = one(
         r#"{"event_id":"00112233-4455-6677-8899-AABBCCDDEEFF","timestamp":"2026-09-21T14:13:32.345+00:00",

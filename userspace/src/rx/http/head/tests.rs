@@ -297,6 +297,19 @@ fn a_prefetch_is_seen_in_each_field_that_says_so() {
 }
 
 #[test]
+fn who_does_not_want_to_be_tracked_says_so_in_either_field() {
+    for (line, is_opted_out) in [
+        ("Sec-GPC: 1", true),
+        ("dnt: 1", true),
+        ("DNT: 0", false),
+        ("DNT: null", false),
+        ("Sec-GPC: 0", false),
+    ] {
+        assert_eq!(taken(&get_with(&format!("{line}\r\n"))).is_opted_out, is_opted_out, "{line}");
+    }
+}
+
+#[test]
 fn an_origin_that_cannot_be_echoed_is_none() {
     assert_eq!(taken(&get_with("Origin: null\r\n")).origin, Some(&b"null"[..]));
     let long = "x".repeat(ORIGIN_BYTES_MAX + 1);

@@ -16,8 +16,13 @@ fn half_of_a_surrogate_pair_costs_only_its_click() {
 
 #[test]
 fn what_the_request_says_is_used_where_a_click_says_nothing() {
-    let sender =
-        Sender { user_agent: Some(b"agent"), referrer: Some(b"page"), is_prefetch: true, received_at: NOW };
+    let sender = Sender {
+        user_agent: Some(b"agent"),
+        referrer: Some(b"page"),
+        is_prefetch: true,
+        received_at: NOW,
+        ..Sender::default()
+    };
     let body =
         format!(r#"[{{"event_id":"{ID}","ad_id":1}},{{"event_id":"{ID}","ad_id":1,"user_agent":"own"}}]"#);
     let both = read_from(Format::Json, body.as_bytes(), &sender).expect("an array");

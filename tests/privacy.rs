@@ -1,0 +1,95 @@
+//! What a node writes of users: keyed by the day, gone with the day's salt, and nothing of who asks for that.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use weir_common::siphash::{SipKey, siphash24};
+use weir_labs::Node;
+use weir_labs::door::Door;
+
+const USER: u64 = 0x1122_3344_5566_7788;
+const SALT: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
+
+/// Today's salt, and that of the day that may begin meanwhile.
+fn write_salts(folder: &Path) {
+    fs::create_dir_all(folder).expect("folder");
+    for days in 0..2 {
+        let day = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        let file = folder.join(format!("{}.hex", day.strftime("%Y-%m-%d")));
+        fs::write(&file, format!("{SALT:032x}\n")).expect("salt");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+    }
+}
+
+/// How often these octets stand in the files of a folder and its folders.
+fn count(folder: &Path, octets: &[u8]) -> usize {
+    let entries = fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry"));
+    let of = |entry: fs::DirEntry| {
+        let kind = entry.file_type().expect("kind");
+        if kind.is_dir() {
+            return count(&entry.path(), octets);
+        }
+        let bytes = if kind.is_file() { fs::read(entry.path()).expect("file") } else { Vec::new() };
+        bytes.windows(octets.len()).filter(|window| *window == octets).count()
+    };
+    entries.map(of).sum()
+}
+
+fn post(door: &Door, number: u64, fields: &[&str]) {
+    let click = format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":1,\"user_id\":{USER}}}");
+    let reply = door.post_with("application/json", click.as_bytes(), fields).expect("curl");
+    assert_eq!(reply.statuses(), ["created"], "{reply:?}");
+}
+
+/// The folder of all that a node has written: its journal and its store.
+fn written(door: &Door) -> &Path {
+    door.folder.path()
+}
+
+fn unsalted(node: &Node<'_>) -> u64 {
+    node.status().expect("status")["workers"][0]["users_unsalted"].as_u64().expect("a number")
+}
+
+#[test]
+fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one() {
+    let salted = "\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[privacy]\nsalts_dir = \"salts\"";
+    let door = Door::folder(salted).expect("folder");
+    let salts = door.folder.path().join("salts");
+    write_salts(&salts);
+    let mut node = door.folder.start_ready().expect("ready");
+    let pseudonym = siphash24(&SipKey::from_bytes(SALT.to_be_bytes()), &[USER]);
+    post(&door, 1, &[]);
+    node.wait_until("the row is written", |_| count(written(&door), &pseudonym.to_le_bytes()) > 0)
+        .expect("a row");
+    assert_eq!((count(written(&door), &USER.to_le_bytes()), unsalted(&node)), (0, 0));
+    let before = count(written(&door), &pseudonym.to_le_bytes());
+    for file in fs::read_dir(&salts).expect("salts") {
+        fs::remove_file(file.expect("salt").path()).expect("destroyed");
+    }
+    let told = "days=0";
+    node.reload().expect("SIGHUP");
+    node.wait_until(told, |_| door.folder.log_text().contains(told)).expect("reload");
+    post(&door, 2, &[]);
+    assert_eq!(unsalted(&node), 1, "nobody's, for the day has no salt");
+    node.drain().expect("drain");
+    let found = door.folder.audit(None).expect("audit");
+    assert_eq!((&found["audit"]["sound"], &found["audit"]["rows"]), (&true.into(), &2.into()), "{found:#}");
+    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    // The store has the first row beside the journal by now, and no other.
+    assert!((before..=before + 1).contains(&count(written(&door), &pseudonym.to_le_bytes())));
+}
+
+#[test]
+fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
+    let door = Door::folder("\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n").expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    post(&door, 1, &["--header", "Sec-GPC: 1"]);
+    post(&door, 2, &["--header", "DNT: 1"]);
+    node.drain().expect("drain");
+    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    let node = door.folder.start_ready().expect("ready");
+    post(&door, 3, &["--header", "DNT: 0"]);
+    node.drain().expect("drain");
+    assert!(count(written(&door), &USER.to_le_bytes()) > 0, "a test that cannot see a key proves nothing");
+}

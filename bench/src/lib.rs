@@ -6,9 +6,11 @@
 //! addresses it is given.
 //!
 //! Start reading at [`kind`]: the table of everything that can be sent and what must become of it;
-//! then [`udp`] and [`http`], the engines, and [`report`], the JSON that other programs parse.
+//! then [`udp`] and [`http`], the engines, and [`report`], the JSON that other programs parse. [`attack`] is apart:
+//! few clicks from many addresses, whose verdict is the node's.
 
 pub mod acked_log;
+pub mod attack;
 pub mod books;
 pub mod clicks;
 pub mod duration;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use weir_bench::attack;
 use weir_bench::duration::parse_duration;
 use weir_bench::http::command::{self, HttpArgs};
 use weir_bench::key_file::{KeyArgs, read_key};
@@ -49,6 +50,8 @@ enum Command {
     Udp(Box<UdpArgs>),
     /// Clicks over HTTP at a planned rate, each reply read and judged
     Http(Box<HttpArgs>),
+    /// Generated attacks, or people, from many addresses of loopback; what becomes of them is the node's to say
+    Attack(attack::command::AttackArgs),
     /// Frames made in the kernel, as fast as it can; nothing is tracked
     Frames(Box<FramesArgs>),
     /// A plain recvmmsg sink under the same load: what the daemon's io_uring path is compared with
@@ -180,6 +183,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Udp(args) => run_udp(&args),
         Command::Http(args) => command::run(&args),
+        Command::Attack(args) => attack::command::run(&args),
         Command::Frames(args) => run_frames(&args),
         Command::RecvmmsgBaseline(args) => run_sink(&args),
         Command::Mock(args) => run_mock(&args),

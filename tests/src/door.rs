@@ -224,7 +224,7 @@ impl Door {
 pub fn token(key: KeyId, secret: u128, sequence: u64) -> String {
     let offer = Offer { ad: AD, price_micros: 250_000, ..Offer::default() };
     let mut minter = Minter::new(Issuer(1), key, SipKey::from_bytes(secret.to_be_bytes()), sequence);
-    Token::text(&minter.mint(&offer, now_s() - 5))
+    Token::text(&minter.mint(&offer, now_s() - 5)).to_string()
 }
 
 /// One click as JSON, whose id is made of this number.

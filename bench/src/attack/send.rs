@@ -103,7 +103,7 @@ fn write_lines(presses: &[Press], out: &mut Vec<u8>) -> anyhow::Result<()> {
             line["ad_id"] = click.ad.get().into();
             line["ordinal"] = click.ordinal.into();
         } else {
-            line["impression"] = Token::text(click).into();
+            line["impression"] = Token::text(click).as_str().into();
         }
         serde_json::to_writer(&mut *out, &line)?;
         out.push(b'\n');

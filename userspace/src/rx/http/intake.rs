@@ -87,7 +87,7 @@ impl Intake<'_> {
     fn link(&self, head: &Head<'_>, text: &str, out: &mut Clicks) -> Asked {
         let token = match Token::parse(text) {
             Ok(token) => token,
-            Err(fault) if is_click(head) => return Asked::Malformed(fault),
+            Err(error) if is_click(head) => return Asked::Malformed(error.into()),
             Err(_) => return Asked::Refused(Problem::NotFound),
         };
         let is_signed = self.admission.check_tag(&token.click).is_ok();
@@ -105,7 +105,7 @@ impl Intake<'_> {
         }
         match Token::parse(text) {
             Ok(token) => clicks::of_token(&token, &self.sender(head), out),
-            Err(fault) => return Asked::Malformed(fault),
+            Err(error) => return Asked::Malformed(error.into()),
         }
         Asked::Count(Answer::Pixel)
     }

@@ -76,7 +76,8 @@ fn identity(fields: &Fields<'_>) -> Result<Click, Fault> {
     let event_id = fields.text(Field::EventId, "a UUID as a string")?;
     let mut click = match (fields.text(Field::Impression, "a signed token as a string")?, event_id) {
         (Some(token), None) => {
-            Token::parse(&token).map_err(|fault| Fault { field: Field::Impression.name(), ..fault })?.click
+            let named = |error| Fault { field: Field::Impression.name(), ..Fault::from(error) };
+            Token::parse(&token).map_err(named)?.click
         }
         (None, Some(id)) => {
             let impression = ImpressionId(event_id_bytes(&id)?);

@@ -2,6 +2,7 @@
 
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::siphash::SipKey;
+use weir_common::token::{Token, TokenText};
 use weir_common::wire::Click;
 
 /// What the ad server knows about an impression; all of it stands under the signature.
@@ -33,7 +34,7 @@ pub struct Minter {
 
 impl Minter {
     /// A minter that counts up from `first_sequence`. A sequence number must never be used twice
-    /// by one issuer, not even over restarts.
+    /// by one issuer, not even over restarts: [`SequenceFile`](crate::SequenceFile) sees to that.
     #[must_use]
     pub const fn new(issuer: Issuer, key_id: KeyId, key: SipKey, first_sequence: u64) -> Self {
         Self { issuer, key_id, key, next_sequence: first_sequence }
@@ -57,6 +58,16 @@ impl Minter {
         };
         self.sign(&mut click);
         click
+    }
+
+    /// Mints the next impression and gives its token: what an ad server puts into a link, or a page into the field
+    /// `impression` of a click (`docs/http.md`, section 2).
+    ///
+    /// Mint when the price is known, as a rule after the auction: it stands under the signature, so no macro can
+    /// put it in later.
+    #[must_use]
+    pub fn mint_token(&mut self, offer: &Offer, issued_at_s: u32) -> TokenText {
+        Token::text(&self.mint(offer, issued_at_s))
     }
 
     /// Signs a click anew, after one of its signed fields was changed.
@@ -91,5 +102,13 @@ mod tests {
         assert_eq!(click.tag.get(), click.expected_tag(&key));
         assert_eq!(click.check(&[]), Ok(()));
         assert_eq!(minter.mint(&offer, 1_000).impression.sequence(), 42);
+    }
+
+    #[test]
+    fn a_minted_token_says_all_that_is_signed() {
+        let offer = Offer { ad: 7, price_micros: 250_000, publisher: 6, ..Offer::default() };
+        let minter = Minter::new(Issuer(9), KeyId(2), SipKey { k0: 3, k1: 4 }, 41);
+        let token = Token::parse(&minter.clone().mint_token(&offer, 1_000)).expect("a token");
+        assert_eq!(token.click, minter.clone().mint(&offer, 1_000));
     }
 }

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
+use crate::mint::{self, MintArgs};
 use crate::traffic::actors;
 use crate::{control, top};
 
@@ -30,6 +31,7 @@ Examples:
   weir run --config /etc/weir/weir.toml    start the node
   weir status                              what is it doing?
   weir explain bad_tag                     what is this drop reason, and what helps?
+  weir mint --key FILE --issuer 1 --key-id 2 --ad 7 --link https://clicks.example/v1/click/
 
 Exit codes: 0 done; 1 the books do not close, or the daemon failed; 2 wrong arguments or config."
 )]
@@ -68,6 +70,8 @@ pub enum Command {
     /// Build or look at a filter of known-bad actors
     #[command(subcommand)]
     Actors(ActorsCommand),
+    /// Sign impressions with a key: tokens for JSON, or whole links
+    Mint(Box<MintArgs>),
 }
 
 /// What `weir actors` can do.
@@ -210,6 +214,10 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
         Command::ReadTopic(args) => Ok(read_topic(&args)),
         Command::Actors(command) => Ok(match actors(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        }),
+        Command::Mint(args) => Ok(match mint::run(&args, &mut std::io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         }),

@@ -30,6 +30,8 @@ pub mod journal;
 pub mod ledger;
 /// Budgets of clicks a second, by network, user, ad and publisher.
 pub mod limits;
+/// Signed impressions from the command line. Speaks to no node.
+pub mod mint;
 /// Users' keys as they may leave memory: under the salt of their day.
 pub mod pseudonym;
 /// What a reload replaces under running workers.

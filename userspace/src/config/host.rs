@@ -148,7 +148,11 @@ fn read_private(file: &Path, too_long: &str) -> Result<String, String> {
     fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))
 }
 
-pub(crate) fn read_secret(file: &Path) -> Result<Secret, String> {
+/// The key of a key file: 32 hex digits in a file that is not everybody's to read.
+///
+/// # Errors
+/// What is wrong with the file and what would be right; never what it holds.
+pub fn read_secret(file: &Path) -> Result<Secret, String> {
     let text = read_private(file, "is no key file; a key is 32 hex digits")?;
     let digits = text.trim();
     let sound = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());

@@ -32,8 +32,7 @@ use weir_common::bucket::Dimensions;
 
 use crate::forward::kafka::{ClusterSettings, TopicSettings};
 
-pub(crate) use host::read_secret;
-pub use host::{Host, MemoryEstimate};
+pub use host::{Host, MemoryEstimate, read_secret};
 pub use http::Http;
 pub use problem::{Error, Problem, Problems};
 pub(crate) use reader::nearest;

@@ -169,6 +169,33 @@ fn a_data_centre_is_flagged_whole_once_a_list_knows_it() {
     assert_eq!(books.outcome("accepted"), 100);
 }
 
+/// The figures are for a person to read; that what was timed is what was to be timed is checked here.
+#[test]
+fn of_the_clicks_whose_replies_are_timed_half_are_flagged_and_all_are_told_the_same() {
+    let door =
+        Door::folder("\n[traffic]\nbrowsers_file = \"browsers.list\"\nknown_robots_file = \"robots.list\"\n");
+    let door = door.expect("folder");
+    for (name, text) in [("browsers.list", BROWSERS), ("robots.list", ROBOTS)] {
+        door.folder.write_private(name, text).expect("list");
+    }
+    let node = door.folder.start_ready().expect("ready");
+    for (transport, port) in [("http", door.port()), ("udp", door.folder.port())] {
+        let report = door.file("times.json");
+        let mut times = Command::new(binary("weir-bench"));
+        times.args(["reply-times", "--clicks", "50", "--transport", transport]);
+        times.args(["--target", &format!("127.0.0.1:{port}")]).arg("--json").arg(&report);
+        let output = times.arg("--key-file").arg(door.folder.key()).output().expect("the generator runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_reader(File::open(report).expect("report")).expect("JSON");
+        let counts = [&report["sent"], &report["valid"]["clicks"], &report["flagged"]["clicks"]];
+        assert_eq!(counts, [300, 50, 50], "{report:#}");
+    }
+    node.drain().expect("drain");
+    let clicks = door.folder.final_status().expect("final status")["clicks"].clone();
+    assert_eq!((&clicks["received"], &clicks["reasons"]["robot"]), (&json!(600), &json!(300)), "{clicks:#}");
+    assert_eq!(clicks["outcomes"]["accepted"], 300, "{clicks:#}");
+}
+
 #[test]
 fn robots_that_say_so_and_tools_are_flagged_and_what_says_nothing_or_lies_is_not() {
     let books = attacked("robots");

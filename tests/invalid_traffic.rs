@@ -1,9 +1,15 @@
 //! Invalid traffic at a whole node: flagged, counted under its reason and its rules, and never told to whoever
 //! sends it.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use serde_json::Value;
+use weir_common::wire::{CLICK_LEN, Click, Header, click_flags, extension};
 use weir_labs::Node;
+use weir_labs::clicks::numbered;
 use weir_labs::door::{Door, click_json};
+use zerocopy::IntoBytes;
 
 /// The door of a node of two workers that judges by a list of data centres, empty yet, robots, and activity.
 fn door() -> Door {
@@ -63,6 +69,50 @@ fn a_flagged_click_is_acknowledged_like_any_other_and_counted_under_its_reason()
     // By number of the outcome: accepted and filtered.
     assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&1.into(), &1.into()));
     assert_eq!(audit["unsigned"], 1, "and nobody pays for what nobody signed");
+}
+
+/// A datagram of one click of this user agent.
+fn datagram(mut click: Click, agent: &str) -> Vec<u8> {
+    let field_len = 3 + agent.len();
+    click.extension_len = (field_len as u16).into();
+    let header = Header { batch_id: 7.into(), ..Header::new(1, CLICK_LEN + field_len) };
+    let mut bytes = [header.as_bytes(), click.as_bytes(), &[extension::USER_AGENT]].concat();
+    bytes.extend_from_slice(&(agent.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(agent.as_bytes());
+    bytes
+}
+
+#[test]
+fn the_ack_of_a_flagged_datagram_is_that_of_a_valid_one_to_the_octet() {
+    let door = door();
+    let node = door.folder.start_ready().expect("ready");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    socket.connect(("127.0.0.1", door.folder.port())).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    let ack = |click, agent| {
+        socket.send(&datagram(click, agent)).expect("sent");
+        let mut ack = [0; 2048];
+        let len = socket.recv(&mut ack).expect("an ack");
+        ack[..len].to_vec()
+    };
+    let clicks = numbered(1, 4);
+    let browser = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+    let valid = ack(clicks[0], browser);
+    assert_eq!((valid.len(), valid[16]), (17, 0), "created");
+    assert_eq!(ack(clicks[1], "Mozilla/5.0 (compatible; EvilBot/2.1)"), valid, "a robot");
+    for (click, flag) in [(clicks[2], click_flags::TEST), (clicks[3], click_flags::PREFETCH)] {
+        assert_eq!(
+            ack(Click { flags: click.flags | flag, ..click }, browser),
+            valid,
+            "a click that says so itself"
+        );
+    }
+    let reasons = reasons(&node);
+    let told = ["robot", "test_traffic", "prefetch"].map(|reason| reasons[reason].as_u64());
+    assert_eq!(told, [Some(1); 3], "{reasons:#}");
+    node.drain().expect("drain");
+    let audit = audited(&door);
+    assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&1.into(), &3.into()));
 }
 
 #[test]

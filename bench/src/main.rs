@@ -19,6 +19,7 @@ use weir_bench::mock_edge::{Faults, MockEdge};
 use weir_bench::packet_socket::PacketSocket;
 use weir_bench::plan::PlanArgs;
 use weir_bench::raw_frames::{Link, parse_mac, resolve};
+use weir_bench::reply_times;
 use weir_bench::report::{Report, write_json, write_kinds};
 use weir_bench::sink;
 use weir_bench::udp::{self, Options};
@@ -52,6 +53,8 @@ enum Command {
     Http(Box<HttpArgs>),
     /// Generated attacks, or people, from many addresses of loopback; what becomes of them is the node's to say
     Attack(attack::command::AttackArgs),
+    /// Times of the replies to valid and to flagged clicks, interleaved, and whether they differ
+    ReplyTimes(reply_times::ReplyTimesArgs),
     /// Frames made in the kernel, as fast as it can; nothing is tracked
     Frames(Box<FramesArgs>),
     /// A plain recvmmsg sink under the same load: what the daemon's io_uring path is compared with
@@ -184,6 +187,7 @@ fn main() -> ExitCode {
         Command::Udp(args) => run_udp(&args),
         Command::Http(args) => command::run(&args),
         Command::Attack(args) => attack::command::run(&args),
+        Command::ReplyTimes(args) => reply_times::run(&args),
         Command::Frames(args) => run_frames(&args),
         Command::RecvmmsgBaseline(args) => run_sink(&args),
         Command::Mock(args) => run_mock(&args),

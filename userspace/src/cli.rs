@@ -3,6 +3,7 @@
 //! `run` and `audit` are the binary's own affair: they tie rooms together. Everything else is
 //! answered by [`answer`].
 
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -217,7 +218,7 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         }),
-        Command::Mint(args) => Ok(match mint::run(&args, &mut std::io::stdout().lock()) {
+        Command::Mint(args) => Ok(match mint::run(&args, &mut BufWriter::new(std::io::stdout().lock())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         }),

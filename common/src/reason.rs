@@ -196,7 +196,7 @@ reasons! {
         { "The packet is an IP fragment; clicks always fit one packet." }
         { "The sender exceeds its path MTU: lower its datagram size." }
     36 ExtensionChain "extension_chain" Malformed
-        { "The IPv6 extension headers are too many or damaged." } { "Crafted packets: find the source." }
+        { "The IPv6 extension headers are too many, or go beyond their packet." } { "Crafted packets: find the source." }
     37 UdpLength "udp_length" Malformed
         { "The UDP length disagrees with the IP length." } { "Crafted or damaged packets: find the source." }
     38 LinearCut "linear_cut" Malformed

@@ -63,6 +63,11 @@ fn what_asks_the_door_for_a_connection_is_counted_and_all_other_tcp_is_not_looke
     check(&object, &other.bytes(), XDP_PASS, Reason::NotUdp);
     let damaged = changed(&Packet::tcp(ACK), |frame, at| frame[at.ip + 2] = 0xff);
     check(&object, &damaged, XDP_PASS, Reason::NotUdp);
+    // A packet that its IPv6 header ends within the extension headers.
+    let chain = vec![extension(0, 2), extension(43, 1), extension(60, 3)];
+    let damaged = Packet { extensions: chain, ..Packet::tcp_v6(ACK) };
+    let damaged = changed(&damaged, |frame, at| frame[at.ip + 5] = 7);
+    check(&object, &damaged, XDP_PASS, Reason::NotUdp);
     let later_fragment = changed(&Packet::tcp(SYN), |frame, at| frame[at.ip + 7] = 1);
     check(&object, &later_fragment, XDP_PASS, Reason::NotUdp);
     // Without a rate a SYN is TCP like any other.
@@ -96,6 +101,9 @@ fn damaged_packets_of_ours_are_dropped_under_their_reason() {
     check(&object, &later_fragment.bytes(), XDP_DROP, Reason::Fragment);
     let long_chain = Packet { extensions: vec![extension(60, 1); 7], ..Packet::v6() };
     check(&object, &long_chain.bytes(), XDP_DROP, Reason::ExtensionChain);
+    let chain_beyond_its_packet = Packet { extensions: vec![extension(60, 2)], ..Packet::v6() };
+    let chain_beyond_its_packet = changed(&chain_beyond_its_packet, |f, at| f[at.ip + 5] = 7);
+    check(&object, &chain_beyond_its_packet, XDP_DROP, Reason::ExtensionChain);
     check(&object, &changed(&Packet::v4(), |f, at| f[at.udp + 5] = 7), XDP_DROP, Reason::UdpLength);
     check(&object, &changed(&Packet::v6(), |f, at| f[at.udp + 4] = 9), XDP_DROP, Reason::UdpLength);
 }

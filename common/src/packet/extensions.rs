@@ -13,6 +13,10 @@ const EXTENSION_LEN: usize = size_of::<Extension>();
 const _: () = assert!(EXTENSION_LEN == 4);
 
 /// Walks the extension headers; returns the offset of the UDP header behind them.
+///
+/// A chain that goes beyond the packet's `end` is walked all the same: only what is at its end says
+/// whether the damage is ours to drop. What stands behind too many headers is not known, and dropped:
+/// passed, a datagram of clicks would evade the policy by its headers alone.
 #[inline(always)]
 pub(super) fn walk<S: Source + ?Sized, P: Policy + ?Sized>(
     packet: &S,
@@ -35,11 +39,9 @@ pub(super) fn walk<S: Source + ?Sized, P: Policy + ?Sized>(
         }
         offset += extension_len(next, extension.len);
         next = extension.next;
-        if offset > end {
-            return malformed(Reason::ExtensionChain);
-        }
     }
     match next {
+        protocol::UDP if offset > end => malformed(Reason::ExtensionChain),
         protocol::UDP => Ok(offset),
         protocol::TCP => {
             Err(tcp::judge(packet, policy, Sender { family: Family::V6, ip_offset: ip }, offset))
@@ -94,6 +96,9 @@ fn judge_v6_fragment<S: Source + ?Sized, P: Policy + ?Sized>(
     }
     if next != protocol::UDP && !is_extension(next) {
         return Verdict::Pass(Reason::NotUdp);
+    }
+    if offset > end {
+        return Verdict::Malformed(Reason::ExtensionChain);
     }
     judge_fragment(packet, policy, if first && next == protocol::UDP { Some(offset + 8) } else { None })
 }

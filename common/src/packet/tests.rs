@@ -219,6 +219,57 @@ fn a_segment_whose_flags_cannot_be_read_passes() {
     }
 }
 
+/// A packet over IPv6 to us with this protocol behind `headers` destination options.
+fn behind_options(headers: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = segment_v6(0, 0);
+    frame.truncate(54);
+    for number in 1..=headers {
+        frame.extend([if number < headers { 60 } else { protocol }, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    frame.extend(payload);
+    frame[18..20].copy_from_slice(&((8 * headers + payload.len()) as u16).to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_chain_of_extensions_beyond_its_packet_is_ours_to_drop_only_if_it_leads_to_udp() {
+    let tcp = segment(SYN)[34..].to_vec();
+    let answer = [&tcp[..13], &[SYN | ACK], &tcp[14..]].concat();
+    for headers in 1..=MAX_EXTENSION_HEADERS {
+        let wrong_length = |protocol, payload| {
+            let mut frame = behind_options(headers, protocol, payload);
+            frame[18..20].copy_from_slice(&7_u16.to_be_bytes());
+            parse(&frame[..], &Ours)
+        };
+        assert_eq!(wrong_length(protocol::TCP, &answer), PASSED);
+        assert_eq!(wrong_length(protocol::TCP, &tcp), V6_SENDER);
+        // ICMPv6.
+        assert_eq!(wrong_length(58, &[128, 0, 0, 0]), PASSED);
+        assert_eq!(wrong_length(protocol::UDP, &v4()[34..]), Verdict::Malformed(Reason::ExtensionChain));
+    }
+}
+
+#[test]
+fn a_fragment_beyond_its_packet_is_ours_to_drop_only_if_it_may_be_udp() {
+    for offset_and_more in [1, 8] {
+        let mut frame = segment_v6(SYN, offset_and_more);
+        frame[19] = 7;
+        assert_eq!(parse(&frame[..], &Ours), PASSED);
+        for next in [protocol::UDP, protocol::DESTINATION] {
+            frame[62] = next;
+            assert_eq!(parse(&frame[..], &Ours), Verdict::Malformed(Reason::ExtensionChain));
+        }
+    }
+}
+
+#[test]
+fn what_stands_behind_more_headers_than_there_are_kinds_is_dropped_whatever_it_is() {
+    for protocol in [protocol::TCP, protocol::UDP, 58] {
+        let frame = behind_options(MAX_EXTENSION_HEADERS + 1, protocol, &segment(ACK)[34..]);
+        assert_eq!(parse(&frame[..], &Ours), Verdict::Malformed(Reason::ExtensionChain));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_come_to_a_verdict_of_the_right_class(mut frame in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..5) {

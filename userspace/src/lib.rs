@@ -32,6 +32,8 @@ pub mod ledger;
 pub mod limits;
 /// Signed impressions from the command line. Speaks to no node.
 pub mod mint;
+/// A file that the operator names: read whole, within a bound.
+pub mod operator_file;
 /// Users' keys as they may leave memory: under the salt of their day.
 pub mod pseudonym;
 /// What a reload replaces under running workers.

@@ -58,8 +58,7 @@ fn every_key_that_a_message_sends_the_operator_to_exists() {
     let known = Config::known_keys();
     let (path, source) = (std::path::PathBuf::new(), || io::Error::from(io::ErrorKind::NotFound));
     let errors = [
-        CatalogError::Read { path: path.clone(), source: source() }.to_string(),
-        CatalogError::TooLarge { path }.to_string(),
+        CatalogError::Read { path, source: source().into() }.to_string(),
         UringError::Buffers { count: 1, source: source() }.to_string(),
     ];
     let remedies = Reason::ALL.iter().flat_map(|reason| [reason.cause(), reason.remedy()]);

@@ -24,7 +24,7 @@ use weir_common::row::row_flags;
 
 pub use features::{Activity, Facts, Features, FeaturesVersion};
 pub use forest::TreeFault;
-pub use model::{MAX_FILE_BYTES, Model, ModelError, ModelFault};
+pub use model::{MAX_FILE_MIB, Model, ModelError, ModelFault};
 pub use onnx::FormatFault;
 pub use protobuf::Damage;
 pub use thresholds::{Campaign, NotAShare, Score, Threshold, Thresholds};

@@ -1,7 +1,5 @@
 //! A model: read from a file once, refused whole or taken whole, then only a function.
 
-use std::fs::File as FsFile;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use displaydoc::Display;
@@ -10,9 +8,10 @@ use thiserror::Error;
 use super::features::{Features, FeaturesVersion};
 use super::forest::{Forest, TreeFault};
 use super::onnx::{File, FormatFault, quoted};
+use crate::operator_file::{self, FileFault};
 
-/// The largest file that is read. The most nodes a model may have take some 6 MiB.
-pub const MAX_FILE_BYTES: u64 = 8 << 20;
+/// The largest file that is read, in MiB. The most nodes a model may have take some 6.
+pub const MAX_FILE_MIB: u64 = 8;
 /// Metadata: the version of the list of features.
 const KEY_VERSION: &str = "weir.features_version";
 /// Metadata: the features by name, in order, with commas between.
@@ -21,24 +20,12 @@ const KEY_FEATURES: &str = "weir.features";
 /// Why there is no model. The node goes on without: clicks are marked as unscored.
 #[derive(Debug, Display, Error)]
 pub enum ModelError {
-    /// cannot read the model {path}: {error}; clicks go unscored until it is there and a reload
+    /// cannot read the model {path}: {fault}; clicks go unscored until there is a sound one and a reload
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// the model {path} is no file; clicks go unscored until it names one and a reload
-    NoFile {
-        /// What was named.
-        path: PathBuf,
-    },
-    /// the model {path} has more than {max} bytes; train a smaller one; clicks go unscored
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// How many it may have.
-        max: u64,
+        /// What is wrong with it.
+        fault: FileFault,
     },
     /// the model {path} is refused: {fault}; clicks go unscored
     Refused {
@@ -89,7 +76,8 @@ impl Model {
     /// # Errors
     /// Why there is none, with what to do.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let bytes = read(path)?;
+        let bytes = operator_file::read(path, MAX_FILE_MIB)
+            .map_err(|fault| ModelError::Unreadable { path: path.to_owned(), fault })?;
         Self::parse(&bytes).map_err(|fault| ModelError::Refused { path: path.to_owned(), fault })
     }
 
@@ -138,23 +126,6 @@ impl AsRef<[f32; Self::COUNT]> for Features {
     fn as_ref(&self) -> &[f32; Self::COUNT] {
         self.as_array()
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    let unreadable = |error| ModelError::Unreadable { path: path.to_owned(), error };
-    // Before it is opened: opening a pipe waits for a writer.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(ModelError::NoFile { path: path.to_owned() });
-    }
-    let mut bytes = Vec::new();
-    // One more than is taken: a file can have grown since.
-    let file = FsFile::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ModelError::TooLarge { path: path.to_owned(), max: MAX_FILE_BYTES });
-    }
-    Ok(bytes)
 }
 
 /// The model must name this node's features, all of them, in order: by their place alone a model

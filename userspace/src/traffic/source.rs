@@ -6,14 +6,14 @@
 //! all there is.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use weir_common::time::UnixMs;
 
-/// The largest text list: a million prefixes of 45 octets with a label fit in it.
-pub const LIST_BYTES_MAX: usize = 64 << 20;
+use crate::operator_file::{self, FileFault};
+
+/// The largest text list, in MiB: a million prefixes of 45 octets with a label fit in it.
+pub const LIST_MIB_MAX: u64 = 64;
 /// The longest line, comments included. Nothing that belongs in a list comes near to it.
 pub const LINE_BYTES_MAX: usize = 1024;
 /// The longest version a list may give itself.
@@ -24,9 +24,6 @@ const LISTED_MAX: usize = 20;
 const KEPT_MAX: usize = 1000;
 /// As much of a wrong entry as a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
-
-// As the messages say.
-const _: () = assert!(LIST_BYTES_MAX == 64 << 20);
 
 /// Which octets a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +56,8 @@ pub enum ListError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// the list {path} has more than 64 MiB; see whether the path names the right file
-    TooLarge {
-        /// The file.
-        path: PathBuf,
+        /// What is wrong with it.
+        source: FileFault,
     },
     /// the list {path} has at least {entries} entries, more than {max}; merge neighbouring ones, or leave some out
     TooMany {
@@ -142,18 +134,12 @@ pub(super) struct Source {
 impl Source {
     /// Reads a file.
     pub(super) fn read(path: &Path) -> Result<Self, ListError> {
-        let refused = |source| ListError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(refused)?;
-        file.take(LIST_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
-        Self::from_bytes(path, bytes)
+        let bytes = operator_file::read(path, LIST_MIB_MAX);
+        Self::from_bytes(path, bytes.map_err(|source| ListError::Read { path: path.to_owned(), source })?)
     }
 
     /// Takes what a file held.
     pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ListError> {
-        if bytes.len() > LIST_BYTES_MAX {
-            return Err(ListError::TooLarge { path: path.to_owned() });
-        }
         let crc32c = crc32c::crc32c(&bytes);
         let mut problems = ListProblems::default();
         for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -252,13 +238,19 @@ mod tests {
     fn a_list_past_its_bounds_is_refused_with_file_line_and_remedy() {
         let refused =
             |bytes: Vec<u8>| Source::from_bytes(Path::new("a.list"), bytes).unwrap_err().to_string();
-        assert!(refused(vec![b'\n'; LIST_BYTES_MAX + 1]).contains("a.list has more than 64 MiB"));
         let long = format!("a\n{}\n", "x".repeat(LINE_BYTES_MAX + 1));
         assert!(refused(long.into()).contains("line 2: has more than 1024 octets"));
         let mixed = refused(b"a\nb\n\xff\n".to_vec());
         assert!(mixed.contains("a.list") && mixed.contains("line 3: is not UTF-8; save"), "{mixed}");
         let gone = Source::read(Path::new("/nowhere/a.list")).unwrap_err().to_string();
         assert!(gone.starts_with("cannot read the list /nowhere/a.list: No such file"), "{gone}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.list");
+        std::fs::File::create(&path).unwrap().set_len((LIST_MIB_MAX << 20) + 1).unwrap();
+        let large = Source::read(&path).unwrap_err().to_string();
+        assert!(large.ends_with("a.list: it has more than 64 MiB; correct its path, or the file"), "{large}");
+        let no_file = Source::read(folder.path()).unwrap_err().to_string();
+        assert!(no_file.contains(": it is no file; correct its path"), "{no_file}");
     }
 
     #[test]

@@ -12,15 +12,16 @@ mod landing;
 mod problem;
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 
 pub use landing::LANDING_LEN_MAX;
 pub use problem::{CatalogError, CatalogProblem, CatalogProblems, Wrong};
 
-/// The largest catalog file: some millions of ads. A larger one is more likely the wrong file, and two
+use crate::operator_file;
+
+/// The largest catalog file, in MiB: some millions of ads. A larger one is more likely the wrong file, and two
 /// catalogs are in memory while one takes the other's place.
-pub const CATALOG_BYTES_MAX: u64 = 256 << 20;
+pub const CATALOG_MIB_MAX: u64 = 256;
 
 /// What the catalog says of an ad.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,16 +54,11 @@ impl Catalog {
     /// Reads a catalog file: JSON if its name ends in `.json`, else TOML.
     ///
     /// # Errors
-    /// The file cannot be read, is larger than [`CATALOG_BYTES_MAX`], or is no catalog: see
+    /// The file cannot be read, is larger than [`CATALOG_MIB_MAX`], or is no catalog: see
     /// [`Catalog::parse`].
     pub fn load(path: &Path) -> Result<Self, CatalogError> {
-        let unread = |source| CatalogError::Read { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(unread)?;
-        let mut text = String::new();
-        file.take(CATALOG_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
-        if text.len() as u64 > CATALOG_BYTES_MAX {
-            return Err(CatalogError::TooLarge { path: path.to_owned() });
-        }
+        let text = operator_file::read_text(path, CATALOG_MIB_MAX)
+            .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
         let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         Self::parse(&text, is_json)
             .map_err(|source| CatalogError::File { path: path.to_owned(), source: Box::new(source) })
@@ -268,5 +264,11 @@ mod tests {
         assert!(error.contains("catalog.json: the catalog is no JSON"), "{error}");
         let error = Catalog::load(&folder.path().join("none.toml")).expect_err("no file").to_string();
         assert!(error.contains("none.toml"), "{error}");
+        let large = std::fs::File::create(&path).expect("a file");
+        large.set_len((CATALOG_MIB_MAX << 20) + 1).expect("its length");
+        let error = Catalog::load(&path).expect_err("too large").to_string();
+        assert!(error.contains("catalog.json: it has more than 256 MiB; correct `rx"), "{error}");
+        let error = Catalog::load(folder.path()).expect_err("no file").to_string();
+        assert!(error.contains(": it is no file; correct `rx"), "{error}");
     }
 }

@@ -271,7 +271,7 @@ struct ReadList {
 }
 
 fn read_list(list: &Path, spill: &mut Spill, told: &mut dyn FnMut(Progress)) -> Result<ReadList, BuildError> {
-    let refused = |source| ListError::Read { path: list.to_owned(), source };
+    let refused = |source: io::Error| ListError::Read { path: list.to_owned(), source: source.into() };
     let mut reader = BufReader::with_capacity(1 << 20, File::open(list).map_err(refused)?);
     let mut read = ReadList { crc32c: 0, version: String::new() };
     let (mut problems, mut bytes, mut at) = (ListProblems::default(), Vec::with_capacity(LINE_BYTES_MAX), 0);

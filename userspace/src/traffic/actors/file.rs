@@ -19,6 +19,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::fuse::{self, FINGERPRINT_BITS, Shard};
 use super::key::ActorKey;
+use crate::operator_file::{self, FileFault};
 use crate::traffic::source::{ListVersion, VERSION_LEN_MAX};
 
 /// The most different actors of one filter.
@@ -98,8 +99,8 @@ pub enum FilterError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What is wrong with it.
+        source: FileFault,
     },
     /// {path} is no filter of known-bad actors; build one with `weir actors build`
     NotAFilter {
@@ -158,8 +159,8 @@ impl ActorFilter {
     /// When it is no sound filter.
     pub fn open(name: &'static str, path: &Path, activated_at: UnixMs) -> Result<Self, FilterError> {
         let refused = |source| FilterError::Read { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(refused)?;
-        let found = file.metadata().map_err(refused)?.len();
+        let mut file = operator_file::open(path).map_err(refused)?;
+        let found = file.metadata().map_err(|error| refused(error.into()))?.len();
         let (header, table) = read_head(path, &mut file, found)?;
         let fingerprints = read_fingerprints(path, &mut file, &header)?;
         let version = ListVersion {
@@ -272,7 +273,7 @@ fn read_head(path: &Path, file: &mut File, found: u64) -> Result<(Header, Box<[S
 fn read_more(path: &Path, file: &mut File, len: usize, out: &mut Vec<u8>) -> Result<(), FilterError> {
     debug_assert!(len <= HEAD_LEN_MAX);
     let read = file.take(len as u64).read_to_end(out);
-    read.map(drop).map_err(|source| FilterError::Read { path: path.to_owned(), source })
+    read.map(drop).map_err(|error| FilterError::Read { path: path.to_owned(), source: error.into() })
 }
 
 /// Reads and checks the fingerprints chunk by chunk, then makes them read-only.
@@ -288,7 +289,8 @@ fn read_fingerprints(path: &Path, file: &mut File, header: &Header) -> Result<Op
     let _ = memory.advise(memmap2::Advice::HugePage);
     let mut crc = 0;
     for chunk in memory.chunks_mut(CHUNK_BYTES) {
-        file.read_exact(chunk).map_err(|source| FilterError::Read { path: path.to_owned(), source })?;
+        let read = file.read_exact(chunk);
+        read.map_err(|error| FilterError::Read { path: path.to_owned(), source: error.into() })?;
         crc = crc32c::crc32c_append(crc, chunk);
     }
     if crc != header.data_crc.get() {

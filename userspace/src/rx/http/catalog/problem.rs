@@ -1,13 +1,9 @@
 //! What is wrong with a catalog, said so that the operator can mend it.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 
-use super::CATALOG_BYTES_MAX;
-
-// As the message says.
-const _: () = assert!(CATALOG_BYTES_MAX == 256 << 20);
+use crate::operator_file::FileFault;
 
 /// As many problems as a message lists; a generated file may have one for each entry.
 const LISTED_MAX: usize = 20;
@@ -19,13 +15,8 @@ pub enum CatalogError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// the catalog {path} has more than 256 MiB; see whether `rx.http.catalog_file` names the right file
-    TooLarge {
-        /// The file.
-        path: PathBuf,
+        /// What is wrong with it.
+        source: FileFault,
     },
     /// {path}: {source}
     File {

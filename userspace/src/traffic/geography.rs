@@ -5,95 +5,66 @@
 //! speaks against a click.
 
 use std::net::IpAddr;
-use std::path::Path;
 
-use weir_common::time::UnixMs;
+use super::prefixes::{BETWEEN_FIELDS, Meaning, PrefixTable};
+use super::source::shown;
 
-use super::prefixes::{NONE, PREFIXES_MAX, PrefixTable, Prefixes};
-use super::source::{ListError, ListVersion, Source, shown};
+/// A country, or zeros where none is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Country([u8; 2]);
 
 /// What tables write where no country is known or several are meant: none of them is a country.
-const UNKNOWN: [[u8; 2]; 5] = [*b"ZZ", *b"XX", *b"EU", *b"AP", [0, 0]];
+const UNKNOWN: [[u8; 2]; 4] = [*b"ZZ", *b"XX", *b"EU", *b"AP"];
 
-/// A table of prefixes and the countries they are in.
-#[derive(Debug)]
-pub struct Geography {
-    table: PrefixTable,
-    version: ListVersion,
+impl From<[u8; 2]> for Country {
+    #[inline]
+    fn from(letters: [u8; 2]) -> Self {
+        if UNKNOWN.contains(&letters) { Self::NONE } else { Self(letters) }
+    }
 }
 
-impl Geography {
-    /// Reads a table. Never on a worker: it allocates and waits for the disk.
-    ///
-    /// # Errors
-    /// With everything that is wrong with it.
-    pub fn load(name: &'static str, path: &Path, activated_at: UnixMs) -> Result<Self, ListError> {
-        Self::read(name, &Source::read(path)?, activated_at)
-    }
+impl Meaning for Country {
+    const NONE: Self = Self([0, 0]);
 
-    pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
-        let mut prefixes = Prefixes::default();
-        // One more than there may be is enough to say that there are too many.
-        for (line, entry) in source.entries().take(PREFIXES_MAX + 1) {
-            let mut fields = entry.split([' ', '\t', ',', ';']).filter(|field| !field.is_empty());
-            let (prefix, country) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
-            match country.as_bytes() {
-                &[a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => {
-                    prefixes.add(line, prefix, says([a, b]));
-                }
-                _ => prefixes.problems.note(
-                    line,
-                    format!(
-                        "{} is no country; write two capital letters after the prefix, like DE",
-                        shown(country)
-                    ),
-                ),
+    fn read(entry: &str) -> Result<(&str, Self), String> {
+        let mut fields = entry.split(BETWEEN_FIELDS).filter(|field| !field.is_empty());
+        let (prefix, country) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        match *country.as_bytes() {
+            [a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => Ok((prefix, [a, b].into())),
+            _ => {
+                let shown = shown(country);
+                Err(format!("{shown} is no country; write two capital letters after the prefix, like DE"))
             }
         }
-        let entries = prefixes.len();
-        source.bound(entries, PREFIXES_MAX)?;
-        let (table, problems) = prefixes.into_table();
-        Ok(Self { table, version: source.checked(name, entries, problems, activated_at)? })
     }
+}
 
-    /// The country an address is in, if that is known.
-    #[inline]
-    #[must_use]
-    pub fn country(&self, address: IpAddr) -> Option<[u8; 2]> {
-        match self.table.find(address) {
-            NONE => None,
-            country => Some(country.to_be_bytes()),
-        }
-    }
+/// A table of prefixes and the countries they are in.
+pub type Geography = PrefixTable<Country>;
 
+impl Geography {
     /// Whether a click from this address cannot be in the country it names. `claimed` is as clicks
     /// carry it: two capital letters, or two zeros.
     #[inline]
     #[must_use]
     pub fn contradicts(&self, address: IpAddr, claimed: [u8; 2]) -> bool {
-        !UNKNOWN.contains(&claimed) && self.country(address).is_some_and(|country| country != claimed)
+        let claimed = Country::from(claimed);
+        if claimed == Country::NONE {
+            return false;
+        }
+        let country = self.find(address);
+        country != Country::NONE && country != claimed
     }
-
-    /// Which table this is.
-    #[must_use]
-    pub const fn version(&self) -> &ListVersion {
-        &self.version
-    }
-
-    /// Octets of memory it takes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes()
-    }
-}
-
-fn says(country: [u8; 2]) -> u16 {
-    if UNKNOWN.contains(&country) { NONE } else { u16::from_be_bytes(country) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use weir_common::time::UnixMs;
+
     use super::*;
+    use crate::traffic::source::{ListError, Source};
 
     fn geography(text: &str) -> Result<Geography, ListError> {
         Geography::read(
@@ -108,12 +79,12 @@ mod tests {
     #[test]
     fn the_longest_prefix_says_the_country() {
         let geography = geography(TABLE).unwrap();
-        let country = |address: &str| geography.country(address.parse().unwrap());
-        assert_eq!(country("198.51.100.1"), Some(*b"FR"));
-        assert_eq!(country("198.51.100.129"), Some(*b"DE"));
-        assert_eq!(country("198.51.100.200"), None, "unknown within Germany");
-        assert_eq!(country("2001:db8::1"), Some(*b"US"));
-        assert_eq!(country("203.0.113.1"), None);
+        let country = |address: &str| geography.find(address.parse().unwrap());
+        assert_eq!(country("198.51.100.1"), Country(*b"FR"));
+        assert_eq!(country("198.51.100.129"), Country(*b"DE"));
+        assert_eq!(country("198.51.100.200"), Country::NONE, "unknown within Germany");
+        assert_eq!(country("2001:db8::1"), Country(*b"US"));
+        assert_eq!(country("203.0.113.1"), Country::NONE);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Lists of prefixes, and the longest of them that an address is in.
+//! Lists of prefixes, and what the longest of them that an address is in says.
 //!
-//! A list is one prefix a line in CIDR form, a plain address being the prefix of itself alone;
-//! what follows the prefix is a label. `!` before a prefix makes an exception: of all prefixes
-//! an address is in the longest decides, so a part of a listed network can be taken out.
+//! A list is one prefix a line in CIDR form, a plain address being the prefix of itself alone. What a
+//! line says of its prefix is a [`Meaning`]: that it is listed ([`PrefixList`]), or its country
+//! ([`super::geography`]). Of all prefixes an address is in the longest decides.
 //!
 //! Nested prefixes are flattened once, when a list is read, into ranges that do not overlap: one
 //! array of where each begins, one of what holds from there. Looking an address up is a look at a
@@ -12,6 +12,7 @@
 //! Own code, because what is there is slower or larger: tries walk a node for each few bits, a
 //! DIR-24-8 table takes 32 MiB for each list whatever its size and knows no IPv6.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -24,10 +25,31 @@ use super::source::{ListError, ListProblems, ListVersion, Source, shown};
 /// together, for a country table that splits them. Flattened they take at most 36 MB.
 pub const PREFIXES_MAX: usize = 1_000_000;
 
-/// What a range says when no prefix covers it.
-pub(super) const NONE: u16 = 0;
-/// What it says when the list has no labels.
-const LISTED: u16 = 1;
+/// What stands between the fields of an entry.
+pub(super) const BETWEEN_FIELDS: [char; 4] = [' ', '\t', ',', ';'];
+
+/// What a list says of an address.
+pub trait Meaning: Copy + PartialEq {
+    /// What holds where no prefix does.
+    const NONE: Self;
+
+    /// Reads an entry: its prefix, and what it says.
+    ///
+    /// # Errors
+    /// With what is wrong with the entry, and what would be right. The prefix is not checked.
+    fn read(entry: &str) -> Result<(&str, Self), String>;
+}
+
+/// Whether an address is listed. What follows the prefix is a label; `!` before it makes an exception,
+/// so a part of a listed network can be taken out.
+impl Meaning for bool {
+    const NONE: Self = false;
+
+    fn read(entry: &str) -> Result<(&str, Self), String> {
+        let prefix = entry.split(BETWEEN_FIELDS).next().unwrap_or(entry);
+        Ok(prefix.strip_prefix('!').map_or((prefix, true), |exception| (exception, false)))
+    }
+}
 
 /// An address as a number.
 trait Address: Copy + Ord {
@@ -80,40 +102,42 @@ impl Address for u128 {
 }
 
 /// A prefix as its first and last address, and what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Span<A> {
+#[derive(Clone, Copy, Debug)]
+struct Span<A, M> {
     first: A,
     /// So that among prefixes with one first address the shorter comes first.
-    last: core::cmp::Reverse<A>,
-    says: u16,
+    last: Reverse<A>,
+    says: M,
     line: usize,
 }
 
 /// Flattened prefixes of one family of addresses.
-#[derive(Debug, Default)]
-struct Ranges<A> {
+#[derive(Debug)]
+struct Ranges<A, M> {
     /// Where each range begins, rising; the first at 0. Empty without any prefix.
     starts: Box<[A]>,
     /// What holds from there.
-    says: Box<[u16]>,
+    says: Box<[M]>,
     /// For each place the range that its first address is in, and one place more.
     index: Box<[u32]>,
 }
 
-impl<A: Address> Ranges<A> {
-    /// Flattens sorted spans, of which any two are nested or apart.
-    fn new(spans: &[Span<A>]) -> Self {
+impl<A: Address, M: Meaning> Ranges<A, M> {
+    /// Flattens spans, of which any two are nested or apart; of two that contradict each other the later
+    /// line is a problem.
+    fn new(mut spans: Vec<Span<A, M>>, problems: &mut ListProblems) -> Self {
+        settle(&mut spans, problems);
         if spans.is_empty() {
             return Self { starts: Box::default(), says: Box::default(), index: Box::default() };
         }
-        let mut flat = Flat { starts: vec![A::ZERO], says: vec![NONE] };
-        let mut open: Vec<Span<A>> = Vec::new();
+        let mut flat = Flat { starts: vec![A::ZERO], says: vec![M::NONE] };
+        let mut open: Vec<Span<A, M>> = Vec::new();
         for span in spans {
             while let Some(done) = open.pop_if(|outer| outer.last.0 < span.first) {
                 flat.end(done.last.0, &open);
             }
             flat.begin(span.first, span.says);
-            open.push(*span);
+            open.push(span);
         }
         while let Some(done) = open.pop() {
             flat.end(done.last.0, &open);
@@ -123,24 +147,30 @@ impl<A: Address> Ranges<A> {
     }
 
     #[inline]
-    fn find(&self, address: A) -> u16 {
+    fn find(&self, address: A) -> M {
         let slot = address.slot();
-        let (Some(&low), Some(&high)) = (self.index.get(slot), self.index.get(slot + 1)) else { return NONE };
+        let (Some(&low), Some(&high)) = (self.index.get(slot), self.index.get(slot + 1)) else {
+            return M::NONE;
+        };
         let (low, high) = (low as usize, high as usize);
-        let Some(between) = self.starts.get(low + 1..=high) else { return NONE };
+        let Some(between) = self.starts.get(low + 1..=high) else { return M::NONE };
         let after = between.partition_point(|&start| start <= address);
-        self.says.get(low + after).copied().unwrap_or(NONE)
+        self.says.get(low + after).copied().unwrap_or(M::NONE)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.starts) + size_of_val(&*self.says) + size_of_val(&*self.index)
     }
 }
 
-struct Flat<A> {
+struct Flat<A, M> {
     starts: Vec<A>,
-    says: Vec<u16>,
+    says: Vec<M>,
 }
 
-impl<A: Address> Flat<A> {
+impl<A: Address, M: Meaning> Flat<A, M> {
     /// From `start` on something else holds.
-    fn begin(&mut self, start: A, says: u16) {
+    fn begin(&mut self, start: A, says: M) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
             self.says.pop();
@@ -152,9 +182,9 @@ impl<A: Address> Flat<A> {
     }
 
     /// After `last` what is around it holds again.
-    fn end(&mut self, last: A, around: &[Span<A>]) {
+    fn end(&mut self, last: A, around: &[Span<A, M>]) {
         if let Some(next) = last.next() {
-            self.begin(next, around.last().map_or(NONE, |span| span.says));
+            self.begin(next, around.last().map_or(M::NONE, |span| span.says));
         }
     }
 }
@@ -174,74 +204,8 @@ fn index<A: Address>(starts: &[A]) -> Box<[u32]> {
     index.into()
 }
 
-/// The prefixes of a list, for both families.
-#[derive(Debug)]
-pub(super) struct PrefixTable {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
-}
-
-impl PrefixTable {
-    /// What the longest prefix with this address says, or [`NONE`]. An IPv4 address in an IPv6 one
-    /// is looked up as IPv4.
-    #[inline]
-    pub(super) fn find(&self, address: IpAddr) -> u16 {
-        match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.find(address.to_bits()),
-            IpAddr::V6(address) => self.v6.find(address.to_bits()),
-        }
-    }
-
-    /// Octets of memory.
-    pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.v4.starts)
-            + size_of_val(&*self.v6.starts)
-            + size_of_val(&*self.v4.says)
-            + size_of_val(&*self.v6.says)
-            + size_of_val(&*self.v4.index)
-            + size_of_val(&*self.v6.index)
-    }
-}
-
-/// Gathers the prefixes of a list.
-#[derive(Default)]
-pub(super) struct Prefixes {
-    v4: Vec<Span<u32>>,
-    v6: Vec<Span<u128>>,
-    pub(super) problems: ListProblems,
-}
-
-impl Prefixes {
-    /// Adds what one line has, or notes what is wrong with it.
-    pub(super) fn add(&mut self, line: usize, prefix: &str, says: u16) {
-        match read_prefix(prefix) {
-            Ok(IpNet::V4(net)) => {
-                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                self.v4.push(Span { first, last: core::cmp::Reverse(last), says, line });
-            }
-            Ok(IpNet::V6(net)) => {
-                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                self.v6.push(Span { first, last: core::cmp::Reverse(last), says, line });
-            }
-            Err(wrong) => self.problems.note(line, wrong),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
-    }
-
-    /// Flattens them; of two that contradict each other the later line is a problem.
-    pub(super) fn into_table(mut self) -> (PrefixTable, ListProblems) {
-        settle(&mut self.v4, &mut self.problems);
-        settle(&mut self.v6, &mut self.problems);
-        self.problems.first.sort_by_key(|problem| problem.line);
-        (PrefixTable { v4: Ranges::new(&self.v4), v6: Ranges::new(&self.v6) }, self.problems)
-    }
-}
-
 /// Sorts, removes what stands twice, and notes what stands twice with two meanings.
-fn settle<A: Address>(spans: &mut Vec<Span<A>>, problems: &mut ListProblems) {
+fn settle<A: Address, M: Meaning>(spans: &mut Vec<Span<A, M>>, problems: &mut ListProblems) {
     spans.sort_unstable_by_key(|span| (span.first, span.last, span.line));
     spans.dedup_by(|later, earlier| {
         let same = (later.first, later.last) == (earlier.first, earlier.last);
@@ -279,14 +243,18 @@ fn read_prefix(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// A list of prefixes: an address is in it or not.
+/// The prefixes of a list, and what each says.
 #[derive(Debug)]
-pub struct PrefixList {
-    table: PrefixTable,
+pub struct PrefixTable<M> {
+    v4: Ranges<u32, M>,
+    v6: Ranges<u128, M>,
     version: ListVersion,
 }
 
-impl PrefixList {
+/// A list of prefixes: an address is in it or not.
+pub type PrefixList = PrefixTable<bool>;
+
+impl<M: Meaning> PrefixTable<M> {
     /// Reads a list. Never on a worker: it allocates and waits for the disk.
     ///
     /// # Errors
@@ -296,26 +264,38 @@ impl PrefixList {
     }
 
     pub(super) fn read(name: &'static str, source: &Source, activated_at: UnixMs) -> Result<Self, ListError> {
-        let mut prefixes = Prefixes::default();
+        let (mut v4, mut v6, mut problems) = (Vec::new(), Vec::new(), ListProblems::default());
         // One more than there may be is enough to say that there are too many.
         for (line, entry) in source.entries().take(PREFIXES_MAX + 1) {
-            let first = entry.split([' ', '\t', ',', ';']).next().unwrap_or(entry);
-            match first.strip_prefix('!') {
-                Some(exception) => prefixes.add(line, exception, NONE),
-                None => prefixes.add(line, first, LISTED),
+            let read = M::read(entry).and_then(|(prefix, says)| Ok((read_prefix(prefix)?, says)));
+            match read {
+                Ok((IpNet::V4(net), says)) => {
+                    let (first, last) = (net.network().to_bits(), Reverse(net.broadcast().to_bits()));
+                    v4.push(Span { first, last, says, line });
+                }
+                Ok((IpNet::V6(net), says)) => {
+                    let (first, last) = (net.network().to_bits(), Reverse(net.broadcast().to_bits()));
+                    v6.push(Span { first, last, says, line });
+                }
+                Err(wrong) => problems.note(line, wrong),
             }
         }
-        let entries = prefixes.len();
+        let entries = v4.len() + v6.len();
         source.bound(entries, PREFIXES_MAX)?;
-        let (table, problems) = prefixes.into_table();
-        Ok(Self { table, version: source.checked(name, entries, problems, activated_at)? })
+        let (v4, v6) = (Ranges::new(v4, &mut problems), Ranges::new(v6, &mut problems));
+        problems.first.sort_by_key(|problem| problem.line);
+        Ok(Self { v4, v6, version: source.checked(name, entries, problems, activated_at)? })
     }
 
-    /// Whether the longest prefix with this address is listed.
+    /// What the longest prefix with this address says, or [`Meaning::NONE`]. An IPv4 address in an IPv6
+    /// one is looked up as IPv4.
     #[inline]
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.table.find(address) != NONE
+    pub fn find(&self, address: IpAddr) -> M {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.to_bits()),
+        }
     }
 
     /// Which list this is.
@@ -327,7 +307,16 @@ impl PrefixList {
     /// Octets of memory it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes()
+        self.v4.memory_bytes() + self.v6.memory_bytes()
+    }
+}
+
+impl PrefixList {
+    /// Whether the longest prefix with this address is listed.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.find(address)
     }
 }
 

@@ -184,6 +184,16 @@ pub mod extension {
             _ => None,
         }
     }
+
+    /// The first field of an extension: its type, its bytes, and what follows it. `None` at the end, and
+    /// where a field is cut off.
+    #[inline(always)]
+    #[must_use]
+    pub fn split_field(extension: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (&[kind, len_low, len_high], after) = extension.split_first_chunk()?;
+        let (field, rest) = after.split_at_checked(u16::from_le_bytes([len_low, len_high]) as usize)?;
+        Some((kind, field, rest))
+    }
 }
 
 /// Words of the signed part.
@@ -422,14 +432,13 @@ impl Click {
 fn check_extension(mut rest: &[u8]) -> Result<(), Reason> {
     let mut last_kind = 0;
     // At most one round for each known type, since types rise strictly.
-    while let Some((&[kind, len_low, len_high], after)) = rest.split_first_chunk() {
-        let len = u16::from_le_bytes([len_low, len_high]) as usize;
-        let known = extension::max_len(kind).is_some_and(|max| len <= max);
-        if !known || kind <= last_kind || len > after.len() {
+    while let Some((kind, field, after)) = extension::split_field(rest) {
+        let known = extension::max_len(kind).is_some_and(|max| field.len() <= max);
+        if !known || kind <= last_kind {
             return Err(Reason::BadExtension);
         }
         last_kind = kind;
-        rest = &after[len..];
+        rest = after;
     }
     if rest.is_empty() { Ok(()) } else { Err(Reason::BadExtension) }
 }

@@ -161,8 +161,7 @@ fn known_of<'a>(
 
 /// A field of a click's extension, which admission found sound.
 fn field(mut rest: &[u8], wanted: u8) -> Option<&[u8]> {
-    while let Some((&[kind, len_low, len_high], after)) = rest.split_first_chunk() {
-        let (value, next) = after.split_at_checked(usize::from(u16::from_le_bytes([len_low, len_high])))?;
+    while let Some((kind, value, next)) = extension::split_field(rest) {
         if kind == wanted {
             return Some(value);
         }

@@ -44,7 +44,8 @@ impl Agents {
     #[inline]
     pub(super) fn judge(&mut self, robots: &Robots, user_agent: UserAgent<'_>) -> Verdict {
         let UserAgent::Sent(text) = user_agent else { return robots.judge_agent(user_agent) };
-        if text.len() > TEXT_LEN_MAX {
+        // Without patterns there is nothing to remember; a longer text has no place.
+        if !robots.has_patterns() || text.len() > TEXT_LEN_MAX {
             return robots.judge_agent(user_agent);
         }
         let place = &mut self.places[crc32c::crc32c(text) as usize % PLACES];
@@ -71,11 +72,15 @@ mod tests {
     use crate::traffic::robots::PatternList;
     use crate::traffic::source::Source;
 
+    fn robots(list: &str) -> Robots {
+        let list = Source::from_bytes(Path::new("a"), list.into()).unwrap();
+        let list = PatternList::read("robots", &list, UnixMs(0)).unwrap();
+        Robots { known_robots: Some(list), ..Robots::default() }
+    }
+
     #[test]
     fn a_verdict_is_remembered_for_the_very_same_text_alone() {
-        let list = Source::from_bytes(Path::new("a"), b"bot\n".to_vec()).unwrap();
-        let list = PatternList::read("robots", &list, UnixMs(0)).unwrap();
-        let robots = Robots { known_robots: Some(list), ..Robots::default() };
+        let robots = robots("bot\n");
         let mut agents = Agents::new();
         // Many more than there are places, so each place has had several.
         for round in 0..3 {
@@ -95,8 +100,18 @@ mod tests {
         // Under other lists it is forgotten, and not before: that is its owner's part.
         let sent = UserAgent::Sent(b"bot");
         assert_eq!(agents.judge(&robots, sent), Verdict::KnownRobot);
-        assert_eq!(agents.judge(&Robots::default(), sent), Verdict::KnownRobot);
+        let others = self::robots("crawler\n");
+        assert_eq!(agents.judge(&others, sent), Verdict::KnownRobot);
         agents.clear();
-        assert_eq!(agents.judge(&Robots::default(), sent), Verdict::Valid);
+        assert_eq!(agents.judge(&others, sent), Verdict::Valid);
+    }
+
+    #[test]
+    fn without_patterns_nothing_is_remembered() {
+        let mut agents = Agents::new();
+        assert_eq!(agents.judge(&Robots::default(), UserAgent::Sent(b"bot")), Verdict::Valid);
+        assert!(agents.places.iter().all(|place| place.verdict.is_none()));
+        agents.judge(&robots("bot\n"), UserAgent::Sent(b"bot"));
+        assert_eq!(agents.places.iter().filter(|place| place.verdict.is_some()).count(), 1);
     }
 }

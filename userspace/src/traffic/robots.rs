@@ -139,6 +139,12 @@ impl Robots {
         self.browsers.is_some() || self.known_robots.is_some()
     }
 
+    /// Whether there is any list of patterns. Without one nothing speaks for or against a user agent.
+    #[inline]
+    pub(super) const fn has_patterns(&self) -> bool {
+        self.judges_user_agents() || self.custom_valid.is_some() || self.custom_robots.is_some()
+    }
+
     /// Which lists these are.
     pub fn versions(&self) -> impl Iterator<Item = &ListVersion> {
         let patterns = [&self.custom_valid, &self.custom_robots, &self.browsers, &self.known_robots];

@@ -6,14 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_common::time::{Minute, UnixMs};
+use weir_common::time::Minute;
 
 use super::doors::Doors;
 use super::frames::SharedSteering;
 use super::settings;
 use crate::admission::Admission;
+use crate::clock::system_clock;
 use crate::config::{self, Config, Host};
 use crate::pseudonym::{Pseudonyms, SaltsError};
 use crate::published::Published;
@@ -103,8 +103,7 @@ impl Replaceable {
 /// With every list that cannot be used.
 pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lists, LoadErrors> {
     // For people to read; nothing is decided by it.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let lists = Lists::load(&config.traffic.rules, UnixMs(now.as_millis() as u64))?;
+    let lists = Lists::load(&config.traffic.rules, system_clock())?;
     let lists = lists.with_scorer(config.score.as_ref().map(|settings| read_scorer(settings, before)));
     for version in lists.versions() {
         tracing::info!(%version, "a list of invalid traffic is read");

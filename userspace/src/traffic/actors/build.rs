@@ -20,6 +20,7 @@ use zerocopy::IntoBytes;
 use super::file::{ACTORS_MAX, FILTER_BYTES_MAX, HEADER_LEN, Header, SHARDS_MAX};
 use super::fuse::{self, FILE_KEY, Scratch, Shard};
 use super::key::ActorKey;
+use crate::journal::disk::sync_folder;
 use crate::traffic::source::{LINE_BYTES_MAX, ListError, ListProblems, VERSION_LEN_MAX};
 
 /// Partitions of the spill: as many as there can be shards.
@@ -166,7 +167,7 @@ impl Partial {
         let failed = |source| BuildError::Write { path: out.to_owned(), source };
         self.file.sync_all().and_then(|()| fs::rename(&self.path, out)).map_err(failed)?;
         self.placed = true;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        sync_folder(folder).map_err(failed)
     }
 }
 

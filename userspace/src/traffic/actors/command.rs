@@ -10,6 +10,7 @@ use weir_common::time::UnixMs;
 use super::build::{BuildError, Progress, Summary, build};
 use super::file::{ActorFilter, FilterError};
 use super::key::ActorKey;
+use crate::clock::system_clock;
 
 /// Why `weir actors` could not do it.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
@@ -28,9 +29,7 @@ pub enum CommandError {
 /// When there is no new filter; the old one is then where it was.
 pub fn run_build(list: &Path, out: &Path, told: &mut dyn Write) -> Result<(), CommandError> {
     let started = Instant::now();
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let built_at = UnixMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    let summary = build(list, out, built_at, &mut |progress| {
+    let summary = build(list, out, system_clock(), &mut |progress| {
         let _ = writeln!(told, "{}", progress_text(progress));
     })?;
     let _ = writeln!(told, "{}", summary_text(out, &summary, started.elapsed().as_secs_f64()));

@@ -156,8 +156,7 @@ fn a_catalog_that_is_replaced_is_used_and_one_that_is_broken_is_not() {
     let mut node = started(&door);
     let reloaded = |node: &mut Node<'_>, catalog: &str, told: &str| {
         door.folder.write_private("catalog.toml", catalog).expect("write");
-        node.reload().expect("SIGHUP");
-        node.wait_until(told, |_| door.folder.log_text().contains(told)).expect("reload");
+        node.reload_until_told(told).expect("reload");
     };
     let named = |number: u64, name: &str| format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":\"{name}\"}}");
     let statuses = |number, name| post(&door, "application/json", &named(number, name)).statuses();

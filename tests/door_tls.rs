@@ -75,7 +75,7 @@ fn a_client_sees_that_a_certificate_is_expired_or_for_another_name() {
 #[test]
 fn a_certificate_is_replaced_under_connections_that_go_on() {
     let (door, authority) = door(NAME, 1, "");
-    let node = started(&door);
+    let mut node = started(&door);
     assert_eq!(post(&door, 1, &[]).expect("curl").statuses(), ["created"]);
     let serial = |door: &Door| {
         let shown = Command::new("sh")
@@ -110,12 +110,7 @@ fn a_certificate_is_replaced_under_connections_that_go_on() {
     assert_eq!(post(&door, 2, &[]).expect("curl").statuses(), ["created"]);
     // A certificate that cannot be read does not replace one that works.
     std::fs::write(door.file("door.pem"), "nothing").expect("write");
-    node.reload().expect("SIGHUP");
-    let said = |log: &str| log.contains("the certificate is not replaced");
-    while !said(&door.folder.log_text()) {
-        assert!(std::time::Instant::now() < deadline, "{}", door.folder.log_tail());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    node.reload_until_told("the certificate is not replaced").expect("reload");
     assert_eq!(post(&door, 3, &[]).expect("curl").statuses(), ["created"]);
     node.drain().expect("drain");
 }

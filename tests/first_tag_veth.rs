@@ -2,23 +2,15 @@
 //! and what is signed by a key of the node does not.
 
 use std::net::UdpSocket;
-use std::process::Command;
 
-use serde_json::Value;
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
 use weir_common::wire::{Click, Header, click_flags};
 use weir_labs::clicks::numbered;
-use weir_labs::veth::{NODE, NODE_INTERFACE, SENDER_INTERFACE, SENDERS, Veth};
+use weir_labs::veth::{NODE, NODE_INTERFACE, SENDERS, Veth, frames};
 use weir_labs::{Node, NodeFolder};
 use weir_sdk::{Minter, Offer};
 use zerocopy::IntoBytes;
-
-fn packets(status: &Value, reason: &str) -> u64 {
-    let frames = status["frames"].as_array().expect("frames");
-    let found = frames.iter().find(|frame| frame["reason"] == reason);
-    found.and_then(|frame| frame["packets"].as_u64()).unwrap_or(0)
-}
 
 /// A datagram of one click.
 fn datagram(click: &Click) -> Vec<u8> {
@@ -30,9 +22,6 @@ fn send(veth: &Veth, port: u16, clicks: &[Click]) {
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             veth.senders.enter().expect("the namespace");
-            // A checksum that the card is to fill in would be missing after the redirect to a CPU.
-            let quiet = Command::new("ethtool").args(["-K", SENDER_INTERFACE, "tx", "off"]).output();
-            assert!(quiet.expect("ethtool, which `cargo xtask setup` installs").status.success());
             let socket = UdpSocket::bind((SENDERS[0], 0)).expect("a socket");
             for click in clicks {
                 socket.send_to(&datagram(click), (NODE, port)).expect("send");
@@ -53,6 +42,7 @@ fn forged_datagrams_end_in_the_xdp_program_and_a_new_key_is_known_there_too() {
         Ok(veth) => veth,
         Err(error) => return eprintln!("skipped: no network namespaces: {error:#}"),
     };
+    veth.send_whole_checksums().expect("ethtool");
     let folder = NodeFolder::new(&format!(
         "[admission]\nallow_unsigned = true\n\
          [steer]\nmode = \"native\"\ninterface = \"{NODE_INTERFACE}\"\nverify_first = true\n"
@@ -85,7 +75,7 @@ fn forged_datagrams_end_in_the_xdp_program_and_a_new_key_is_known_there_too() {
     wait_for(&mut node, 60);
     let status = node.status().expect("status");
     assert_eq!(
-        (packets(&status, "bad_tag"), packets(&status, "unknown_key")),
+        (frames(&status, "bad_tag"), frames(&status, "unknown_key")),
         (30, 20),
         "{:#}",
         status["frames"]
@@ -96,13 +86,11 @@ fn forged_datagrams_end_in_the_xdp_program_and_a_new_key_is_known_there_too() {
     let config = std::fs::read_to_string(folder.config()).expect("config");
     let key = "[[keys]]\nissuer = 1\nkey = 2\nfile = \"next\"\n";
     std::fs::write(folder.config(), config + key).expect("config");
-    node.reload().expect("SIGHUP");
-    let told = "the keys are read again";
-    node.wait_until(told, |_| folder.log_text().contains(told)).expect("reload");
+    node.reload_until_told("the keys are read again").expect("reload");
     send(&veth, folder.port(), &mint(&mut new, 20));
     wait_for(&mut node, 80);
     node.drain().expect("drain");
     let status = folder.final_status().expect("final status");
-    assert_eq!((packets(&status, "bad_tag"), packets(&status, "unknown_key")), (30, 20));
+    assert_eq!((frames(&status, "bad_tag"), frames(&status, "unknown_key")), (30, 20));
     assert_eq!(status["clicks"]["residual"], 0);
 }

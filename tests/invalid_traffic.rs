@@ -126,9 +126,7 @@ fn new_lists_are_judged_by_from_the_next_block_on_and_a_restart_counts_the_same_
     };
     let reload = |node: &mut Node<'_>, list: &str, told: &str| {
         door.folder.write_private("centres.list", list).expect("list");
-        let before = door.folder.log_text().matches(told).count();
-        node.reload().expect("SIGHUP");
-        node.wait_until(told, |_| door.folder.log_text().matches(told).count() > before).expect("reload");
+        node.reload_until_told(told).expect("reload");
     };
     post(0..40);
     assert_eq!(reasons(&node)["data_centre"], Value::Null);

@@ -1,7 +1,6 @@
 //! The keys of an ad server change under a running node, and no click that is signed right is refused.
 
 use weir_common::id::KeyId;
-use weir_labs::Node;
 use weir_labs::door::{Door, token};
 
 /// Gives the config other keys: each with its number and file.
@@ -17,12 +16,6 @@ fn give_keys(door: &Door, keys: &[(u16, &str)]) {
         text += &format!("[[keys]]\nissuer = 1\nkey = {number}\nfile = \"{file}\"\n");
     }
     std::fs::write(door.folder.config(), text).expect("config");
-}
-
-/// Lets the node read its keys again, and waits until its log has said so `times` times.
-fn reload(door: &Door, node: &mut Node<'_>, told: &str, times: usize) {
-    node.reload().expect("SIGHUP");
-    node.wait_until(told, |_| door.folder.log_text().matches(told).count() == times).expect("reload");
 }
 
 #[test]
@@ -42,14 +35,14 @@ fn a_key_is_rotated_under_a_running_node_and_its_text_is_in_no_log() {
     assert_eq!((follow(1, old_secret), follow(2, secret)), (302, 404));
     door.folder.write_private("next", &format!("{secret:032x}\n")).expect("key file");
     give_keys(&door, &[(1, "key"), (2, "next")]);
-    reload(&door, &mut node, "the keys are read again", 1);
+    node.reload_until_told("the keys are read again").expect("reload");
     assert_eq!((follow(1, old_secret), follow(2, secret)), (302, 302), "both are live");
     // What cannot be used replaces nothing.
     give_keys(&door, &[(2, "nowhere")]);
-    reload(&door, &mut node, "the keys are not replaced", 1);
+    node.reload_until_told("the keys are not replaced").expect("reload");
     assert_eq!((follow(1, old_secret), follow(2, secret)), (302, 302));
     give_keys(&door, &[(2, "next")]);
-    reload(&door, &mut node, "the keys are read again", 2);
+    node.reload_until_told("the keys are read again").expect("reload");
     assert_eq!((follow(1, old_secret), follow(2, secret)), (404, 302), "the old one is gone");
     let reasons = &node.status().expect("status")["clicks"]["reasons"];
     assert_eq!(reasons["unknown_key"], 2, "{reasons:#}");

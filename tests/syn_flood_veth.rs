@@ -8,11 +8,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
+use weir_kafka_lab::{Authority, Holder};
 use weir_labs::NodeFolder;
 use weir_labs::door::click_json;
-use weir_labs::veth::{NODE, NODE_INTERFACE, SENDERS, Veth};
+use weir_labs::veth::{NODE, NODE_INTERFACE, SENDERS, Veth, frames};
 
 const PLAIN: u16 = 80;
 const HTTPS: u16 = 443;
@@ -99,13 +99,8 @@ fn door() -> NodeFolder {
          [steer.syn_rate]\nsyns_per_s = {SYNS_PER_S}\nburst = {BURST}\n"
     ));
     let folder = folder.expect("folder");
-    let name = format!("subjectAltName=IP:{NODE}");
-    let own = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    let files =
-        ["-keyout", "door.key", "-out", "door.pem", "-days", "2", "-subj", "/CN=door", "-addext", &name];
-    let made = Command::new("openssl").current_dir(folder.path()).args(own).args(files).output();
-    let made = made.expect("openssl, which `cargo xtask setup` installs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let authority = Authority::new(folder.path()).expect("authority");
+    authority.issue("door", Holder::Address(NODE), 2).expect("certificate");
     folder
 }
 
@@ -117,7 +112,7 @@ fn click(number: u64) -> String {
 fn post_from(source: &str, folder: &Path, number: u64) {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "30", "--interface", source, "--cacert"]);
-    curl.arg(folder.join("door.pem")).args(["--header", "Content-Type: application/json"]);
+    curl.arg(folder.join("ca.pem")).args(["--header", "Content-Type: application/json"]);
     let output =
         curl.args(["--data", &click(number)]).arg(format!("https://{NODE}:{HTTPS}/v1/clicks")).output();
     let output = output.expect("curl, which `cargo xtask setup` installs");
@@ -198,10 +193,4 @@ fn counter(file: &str, table: &str, name: &str) -> u64 {
     let (names, values) = (cells(), cells());
     let found = names.zip(values).find(|(found, _)| *found == name);
     found.and_then(|(_, value)| value.parse().ok()).expect("the counter")
-}
-
-fn frames(status: &Value, reason: &str) -> u64 {
-    let frames = status["frames"].as_array().expect("frames");
-    let found = frames.iter().find(|frame| frame["reason"] == reason);
-    found.and_then(|frame| frame["packets"].as_u64()).unwrap_or(0)
 }

@@ -350,6 +350,18 @@ impl Node<'_> {
         self.process.signal(Signal::HUP)
     }
 
+    /// Lets it read again what can be replaced, and waits until its log says `told` once more.
+    ///
+    /// # Errors
+    /// When it ends or takes too long; with the end of its log.
+    pub fn reload_until_told(&mut self, told: &str) -> Result<()> {
+        let folder = self.folder;
+        let times = || folder.log_text().matches(told).count();
+        let before = times();
+        self.reload()?;
+        self.wait_until(told, |_| times() > before)
+    }
+
     /// Kills it at once, as a crash would.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Two network namespaces and a veth between them: a node's and its senders'. Needs root and `ip`.
+//! Two network namespaces and a veth between them: a node's and its senders'. Needs root and `ip`,
+//! to turn offloads off `ethtool` too.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 /// The node's address.
 pub const NODE: &str = "192.0.2.10";
@@ -76,15 +78,36 @@ impl Veth {
         Ok(veth)
     }
 
+    /// Lets senders fill in checksums themselves: one that the card is to fill in is missing where the XDP
+    /// program sends a packet to another CPU.
+    ///
+    /// # Errors
+    /// When `ethtool` is not there or fails.
+    pub fn send_whole_checksums(&self) -> Result<()> {
+        let turned_off = ["ethtool", "-K", SENDER_INTERFACE, "tx", "off"];
+        ip(&[&["netns", "exec", &self.senders.0], &turned_off[..]].concat()).map(drop)
+    }
+
     /// Packets that found the ring between the two full, and so never came to the node.
     ///
     /// # Errors
     /// When `ip` does not say.
     pub fn lost(&self) -> Result<u64> {
         let text = ip(&["-n", &self.senders.0, "-s", "-j", "link", "show", SENDER_INTERFACE])?;
-        let links: serde_json::Value = serde_json::from_str(&text)?;
-        links.pointer("/0/stats64/tx/dropped").and_then(serde_json::Value::as_u64).context("its counters")
+        let links: Value = serde_json::from_str(&text)?;
+        links.pointer("/0/stats64/tx/dropped").and_then(Value::as_u64).context("its counters")
     }
+}
+
+/// The frames that a node's status counts under this reason.
+///
+/// # Panics
+/// When it is no status.
+#[must_use]
+pub fn frames(status: &Value, reason: &str) -> u64 {
+    let frames = status["frames"].as_array().expect("a status has frames");
+    let found = frames.iter().find(|frame| frame["reason"] == reason);
+    found.and_then(|frame| frame["packets"].as_u64()).unwrap_or(0)
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {

@@ -14,8 +14,8 @@ const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 pub enum Holder<'a> {
     /// The host of this name.
     Name(&'a str),
-    /// Whoever is at 127.0.0.1.
-    Loopback,
+    /// Whoever is at this IP address.
+    Address(&'a str),
 }
 
 /// A certificate authority in a folder: `ca.pem`, and its key while it lives.
@@ -43,7 +43,7 @@ impl Authority {
     pub fn issue(&self, file: &str, holder: Holder<'_>, days: u32) -> Result<()> {
         let (name, alternative) = match holder {
             Holder::Name(name) => (name, format!("DNS:{name}")),
-            Holder::Loopback => (file, "IP:127.0.0.1".to_owned()),
+            Holder::Address(address) => (file, format!("IP:{address}")),
         };
         let (request, names) = (format!("{file}.csr"), format!("{file}.names"));
         self.openssl(&format!("req {KEY} -keyout {file}.key -out {request} -subj /CN={name}"))?;

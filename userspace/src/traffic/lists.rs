@@ -31,9 +31,9 @@ pub struct Settings {
     /// A filter of known-bad actors, as `weir actors build` writes it.
     pub bad_actors: Option<PathBuf>,
     /// Own patterns of valid user agents, which no other list of robots overrides.
-    pub custom_valid_agents: Option<PathBuf>,
+    pub valid_agents: Option<PathBuf>,
     /// Own patterns of robots' user agents.
-    pub custom_robots: Option<PathBuf>,
+    pub robot_agents: Option<PathBuf>,
     /// Prefixes of robots.
     pub robot_addresses: Option<PathBuf>,
     /// Patterns of valid browsers' user agents.
@@ -169,8 +169,8 @@ impl Lists {
             noted(&mut wrong, path.as_ref().map(|path| PatternList::load(name, path, now)))
         };
         let robots = Robots {
-            custom_valid: patterns("custom_valid_agents", &settings.custom_valid_agents),
-            custom_robots: patterns("custom_robots", &settings.custom_robots),
+            custom_valid: patterns("valid_agents", &settings.valid_agents),
+            custom_robots: patterns("robot_agents", &settings.robot_agents),
             addresses,
             browsers: patterns("browsers", &settings.browsers),
             known_robots: patterns("known_robots", &settings.known_robots),

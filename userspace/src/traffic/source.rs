@@ -28,7 +28,7 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// Which octets a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListVersion {
-    /// What the list is for, as the settings name it.
+    /// What the list is for: its key in the config, without `_file`.
     pub name: &'static str,
     /// What the list says of itself in `# version: ...`; empty when it says nothing.
     pub version: String,

@@ -33,8 +33,8 @@ impl Folder {
             data_centres: self.write("data_centres", "# version: 7\n192.0.2.0/24\n"),
             bad_prefixes: self.write("bad_prefixes", "203.0.113.0/24\n192.0.2.128/25\n"),
             bad_actors: Some(actors),
-            custom_valid_agents: self.write("custom_valid", "acme\n"),
-            custom_robots: self.write("custom_robots", "evil\n"),
+            valid_agents: self.write("valid_agents", "acme\n"),
+            robot_agents: self.write("robot_agents", "evil\n"),
             robot_addresses: self.write("robot_addresses", "198.51.100.77\n"),
             browsers: self.write("browsers", "firefox/\n"),
             known_robots: self.write("robots", "bot\n"),
@@ -218,16 +218,34 @@ fn each_list_says_which_octets_it_is_and_the_rules_have_a_number() {
         "data_centres",
         "bad_prefixes",
         "bad_actors",
-        "custom_valid_agents",
-        "custom_robots",
+        "valid_agents",
+        "robot_agents",
         "browsers",
         "known_robots",
         "robot_addresses",
         "countries",
     ];
     assert_eq!(names, all);
-    assert!(lists.versions().all(|version| version.activated_at == NOW && version.crc32c != 0));
-    assert_eq!(lists.versions().nth(1).unwrap().version, "7");
+    let files = [
+        ("forwarders", "", 1),
+        ("data_centres", "7", 1),
+        ("bad_prefixes", "", 2),
+        ("actors.list", "", 2),
+        ("valid_agents", "", 1),
+        ("robot_agents", "", 1),
+        ("browsers", "", 1),
+        ("robots", "", 1),
+        ("robot_addresses", "", 1),
+        ("countries", "", 1),
+    ];
+    let keys = crate::config::Config::known_keys();
+    for (found, (file, version, entries)) in lists.versions().zip(files) {
+        let octets = fs::read(folder.0.path().join(file)).unwrap();
+        let (name, crc32c) = (found.name, crc32c::crc32c(&octets));
+        let expected = ListVersion { name, version: version.to_owned(), crc32c, entries, activated_at: NOW };
+        assert_eq!(*found, expected);
+        assert!(keys.contains(&format!("traffic.{name}_file")), "{name} has no key in the config");
+    }
     let again = Lists::load(&settings, UnixMs(NOW.0 + 1)).unwrap();
     assert_eq!(again.rules_version(), lists.rules_version(), "the same octets are the same rules");
     let stricter = Limits { per_second: 9, ..Limits::default() };

@@ -169,7 +169,7 @@ fn checks() {
     measure("known-bad actor by address", addresses_v4, |&address| filter.contains_address(address));
     let robots = &lists.robots;
     measure("robot, browsers' user agents", agents, |agent| {
-        robots.judge(None, UserAgent::Sent(agent.as_bytes())).is_robot()
+        robots.judge_agent(UserAgent::Sent(agent.as_bytes())).is_robot()
     });
     activity("activity, a million users in a table for them", 1 << 20, 1 << 20);
     activity("activity, a million users in a table for 65,536", 1 << 20, 1 << 16);

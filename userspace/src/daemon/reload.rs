@@ -106,7 +106,7 @@ pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lis
     let lists = Lists::load(&config.traffic.rules, system_clock())?;
     let lists = lists.with_scorer(config.score.as_ref().map(|settings| read_scorer(settings, before)));
     for version in lists.versions() {
-        tracing::info!(%version, "a list of invalid traffic is read");
+        tracing::info!(%version, activated_at_ms = version.activated_at.0, "a list of invalid traffic is read");
     }
     if !lists.is_plain() {
         tracing::info!(rules = lists.rules_version(), "clicks are judged by these lists and limits");

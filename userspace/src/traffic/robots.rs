@@ -39,7 +39,8 @@ const EXCEPTIONS_MAX: usize = 32;
 pub enum UserAgent<'a> {
     /// The user's side said this.
     Sent(&'a [u8]),
-    /// It could have said one and did not.
+    /// It could have said one and did not. No door says so yet: on the wire an empty one, which is judged alike,
+    /// cannot be told from it, and a click without the field is [`UserAgent::Unasked`].
     Absent,
     /// Nobody asked: a sender that does not pass user agents on.
     Unasked,
@@ -89,13 +90,6 @@ pub struct Robots {
 }
 
 impl Robots {
-    /// Judges one click, in the order that the module names.
-    #[inline]
-    #[must_use]
-    pub fn judge(&self, address: Option<IpAddr>, user_agent: UserAgent<'_>) -> Verdict {
-        self.with_address(self.judge_agent(user_agent), address)
-    }
-
     /// The verdict by user agent, and by address where that comes first in the order.
     #[inline]
     #[must_use]
@@ -251,13 +245,6 @@ impl PatternList {
     #[must_use]
     pub const fn version(&self) -> &ListVersion {
         &self.version
-    }
-
-    /// Octets of memory it takes, about.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        let qualified = self.qualified.iter().flat_map(|qualified| [&qualified.any, &qualified.patterns]);
-        [&self.anywhere, &self.at_start].into_iter().chain(qualified).map(AhoCorasick::memory_usage).sum()
     }
 }
 

@@ -27,8 +27,13 @@ fn shipped() -> Robots {
     }
 }
 
+/// One click's verdict, as the room comes to it.
+fn judge(robots: &Robots, address: Option<IpAddr>, user_agent: UserAgent<'_>) -> Verdict {
+    robots.with_address(robots.judge_agent(user_agent), address)
+}
+
 fn judged(robots: &Robots, user_agent: &str) -> Verdict {
-    robots.judge(None, UserAgent::Sent(user_agent.as_bytes()))
+    judge(robots, None, UserAgent::Sent(user_agent.as_bytes()))
 }
 
 #[test]
@@ -67,10 +72,10 @@ fn who_could_send_a_user_agent_and_does_not_is_no_browser_and_who_was_not_asked_
     let robots = shipped();
     for user_agent in [UserAgent::Absent, UserAgent::Sent(b""), UserAgent::Sent(b" "), UserAgent::Sent(b"-")]
     {
-        assert_eq!(robots.judge(None, user_agent), Verdict::NoUserAgent, "{user_agent:?}");
+        assert_eq!(judge(&robots, None, user_agent), Verdict::NoUserAgent, "{user_agent:?}");
     }
-    assert_eq!(robots.judge(None, UserAgent::Unasked), Verdict::Valid);
-    assert_eq!(Robots::default().judge(None, UserAgent::Absent), Verdict::Valid, "no list asks for one");
+    assert_eq!(judge(&robots, None, UserAgent::Unasked), Verdict::Valid);
+    assert_eq!(judge(&Robots::default(), None, UserAgent::Absent), Verdict::Valid, "no list asks for one");
 }
 
 #[test]
@@ -84,19 +89,19 @@ fn the_first_list_with_an_answer_decides_in_the_order_of_the_field() {
         known_robots: Some(patterns("chrome\ncurl\n").unwrap()),
     };
     let (listed, other) = (Some([192, 0, 2, 7].into()), Some([198, 51, 100, 7].into()));
-    let judge =
-        |robots: &Robots, address, text: &str| robots.judge(address, UserAgent::Sent(text.as_bytes()));
-    assert_eq!(judge(&robots, listed, "acme evil chrome"), Verdict::CustomValid);
-    assert_eq!(judge(&robots, listed, "evil chrome"), Verdict::CustomRobot);
-    assert_eq!(judge(&robots, listed, ""), Verdict::RobotAddress);
-    assert_eq!(robots.judge(listed, UserAgent::Unasked), Verdict::RobotAddress);
-    assert_eq!(judge(&robots, other, ""), Verdict::NoUserAgent);
-    assert_eq!(judge(&robots, other, "curl"), Verdict::NoBrowser);
-    assert_eq!(judge(&robots, other, "chrome"), Verdict::KnownRobot);
+    let judge_text =
+        |robots: &Robots, address, text: &str| judge(robots, address, UserAgent::Sent(text.as_bytes()));
+    assert_eq!(judge_text(&robots, listed, "acme evil chrome"), Verdict::CustomValid);
+    assert_eq!(judge_text(&robots, listed, "evil chrome"), Verdict::CustomRobot);
+    assert_eq!(judge_text(&robots, listed, ""), Verdict::RobotAddress);
+    assert_eq!(judge(&robots, listed, UserAgent::Unasked), Verdict::RobotAddress);
+    assert_eq!(judge_text(&robots, other, ""), Verdict::NoUserAgent);
+    assert_eq!(judge_text(&robots, other, "curl"), Verdict::NoBrowser);
+    assert_eq!(judge_text(&robots, other, "chrome"), Verdict::KnownRobot);
     robots.known_robots = None;
-    assert_eq!(judge(&robots, other, "chrome"), Verdict::Valid);
+    assert_eq!(judge_text(&robots, other, "chrome"), Verdict::Valid);
     robots.browsers = None;
-    assert_eq!(judge(&robots, other, "curl"), Verdict::Valid);
+    assert_eq!(judge_text(&robots, other, "curl"), Verdict::Valid);
 }
 
 #[test]

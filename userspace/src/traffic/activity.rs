@@ -1,5 +1,5 @@
 //! Who clicks more often than a person does: over 100 clicks in a minute or 10 in a second, by
-//! user or by address.
+//! user or by address, where the config sets no other [`Limits`].
 //!
 //! Exact and rolling: a click is marked when as many clicks of the same key as the limit allows lie
 //! within the minute, or the second, that ends with it. The window is half open: a click exactly a
@@ -12,7 +12,8 @@
 //! innocent are not touched: a place belongs to one hash of 64 bits, and two keys with the same
 //! one are counted together, which among a million keys happens once in 37 million tables.
 //!
-//! Time comes with each click. Nothing here allocates after it is made.
+//! Time comes with each click. Nothing here allocates after it is made, and nothing here is shared:
+//! [`super::Crowd`] makes of such tables the one that all workers count in.
 
 use weir_common::time::{MS_PER_MINUTE, UnixMs};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -10,7 +10,8 @@
 //! Start reading at [`judge`]. [`prefixes`] finds the longest prefix of an address,
 //! [`geography`] its country; [`actors`] is the filter of a hundred million known-bad actors;
 //! [`robots`] knows user agents; [`activity`] counts clicks by the second and the minute;
-//! [`source`] reads lists and names their versions.
+//! [`source`] reads lists and names their versions. A worker's end of it all is [`Judge`]; what the
+//! workers count together is a [`Crowd`].
 
 pub mod activity;
 pub mod actors;

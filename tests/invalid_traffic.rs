@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weir_common::wire::{CLICK_LEN, Click, Header, click_flags, extension};
 use weir_labs::Node;
-use weir_labs::clicks::numbered;
+use weir_labs::clicks::{numbered, send};
 use weir_labs::door::{Door, click_json};
 use zerocopy::IntoBytes;
 
@@ -113,6 +113,21 @@ fn the_ack_of_a_flagged_datagram_is_that_of_a_valid_one_to_the_octet() {
     node.drain().expect("drain");
     let audit = audited(&door);
     assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn a_flagged_datagram_is_acknowledged_like_any_other_and_counted_under_its_reason() {
+    let door = door();
+    let mut node = door.folder.start_ready().expect("ready");
+    let valid = send(&door.folder, &numbered(1, 30)).expect("answers");
+    door.folder.write_private("centres.list", "127.0.0.0/8\n").expect("list");
+    node.reload_until_told("clicks are judged by these lists").expect("reload");
+    let flagged = send(&door.folder, &numbered(1000, 30)).expect("answers");
+    assert_eq!((valid.acked_created, flagged), (30, valid), "nobody can tell from outside");
+    assert_eq!(reasons(&node)["data_centre"], 30);
+    node.drain().expect("drain");
+    let audit = audited(&door);
+    assert_eq!((&audit["outcomes"][0], &audit["outcomes"][4]), (&30.into(), &30.into()));
 }
 
 #[test]

@@ -49,6 +49,27 @@ fn a_model_of_other_features_is_refused_with_the_first_that_differs() {
 }
 
 #[test]
+fn a_model_of_more_metadata_or_attributes_than_any_writer_makes_is_refused() {
+    let of_metadata = |entries: usize| {
+        let mut draft = Draft::sound();
+        let more = (draft.metadata.len()..entries).map(|n| (format!("key {n}"), "value".to_owned()));
+        let more: Vec<_> = more.collect();
+        draft.metadata.extend(more);
+        draft
+    };
+    assert_eq!(score(&of_metadata(256), 0.0), 0.25);
+    is_refused(&of_metadata(257), &["more than 256 attributes or entries of metadata"]);
+    let names: Vec<&'static str> = (0..64).map(|n| &*format!("attribute {n}").leak()).collect();
+    let more = |count: usize| Draft {
+        with: names[..count].iter().map(|name| (*name, vec![1])).collect(),
+        ..Draft::sound()
+    };
+    // Few are looked at one by one, and the first that is not known is named.
+    is_refused(&more(30), &["attribute \"attribute 0\"", "not understood"]);
+    is_refused(&more(64), &["more than 64 attributes or entries of metadata"]);
+}
+
+#[test]
 fn a_model_that_does_not_name_its_features_is_refused() {
     for (at, key) in [(0, "weir.features_version"), (1, "weir.features")] {
         let mut draft = Draft::sound();

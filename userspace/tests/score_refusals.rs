@@ -49,6 +49,24 @@ fn a_model_of_other_features_is_refused_with_the_first_that_differs() {
 }
 
 #[test]
+fn a_model_of_operators_that_may_mean_something_else_is_refused() {
+    let importing = |domain: &str, version: u8| {
+        let import = [&[0x0a, domain.len() as u8], domain.as_bytes(), &[0x10, version]].concat();
+        [&Draft::sound().bytes()[..], &[8 << 3 | 2, import.len() as u8], &import].concat()
+    };
+    for (domain, version) in [("ai.onnx.ml", 1), ("ai.onnx.ml", 3), ("ai.onnx.ml", 4), ("", 21)] {
+        assert!(Model::parse(&importing(domain, version)).is_ok(), "{domain:?} {version}");
+    }
+    for version in [0, 5, 99] {
+        let fault = Model::parse(&importing("ai.onnx.ml", version)).expect_err("a refusal").to_string();
+        assert!(
+            fault.contains(&format!("of ai.onnx.ml {version}; export it for ai.onnx.ml 1 to 4")),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
 fn a_model_of_more_metadata_or_attributes_than_any_writer_makes_is_refused() {
     let of_metadata = |entries: usize| {
         let mut draft = Draft::sound();

@@ -2,7 +2,7 @@
 //! metadata. What the columns mean together is for [`super::forest`] to check.
 //!
 //! Field numbers are those of `onnx-ml.proto`, attributes those of `TreeEnsembleClassifier` and
-//! `TreeEnsembleRegressor` in `ai.onnx.ml` 1 to 3
+//! `TreeEnsembleRegressor` in `ai.onnx.ml` 1 to 4
 //! (<https://github.com/onnx/onnx/blob/main/docs/Operators-ml.md>). An attribute that is not
 //! understood is refused: passing over it would give scores that nobody trained.
 
@@ -15,8 +15,14 @@ use super::protobuf::{self, Damage, Fields};
 pub(super) const MAX_NODES: usize = 1 << 17;
 /// A tree node has two dozen attributes.
 const MAX_ATTRIBUTES: usize = 64;
+/// An import has one version; the last of several counts, as protobuf does it.
+const MAX_VERSIONS: usize = 4;
 /// Writers add a handful of entries.
 const MAX_METADATA: usize = 256;
+/// The domain of the operators.
+const DOMAIN: &str = "ai.onnx.ml";
+/// Versions of the domain in which they are what is read here: 4 has those of 3, 5 does away with them.
+const OPSETS: std::ops::RangeInclusive<i64> = 1..=4;
 /// Characters of a name from the file that are repeated in a message.
 const QUOTED_MAX: usize = 40;
 
@@ -33,14 +39,16 @@ pub enum FormatFault {
     NoNode,
     /// the graph has more than its tree node; cut it to that, as bare() in deploy/score/train.py does
     MoreNodes,
-    /// the node is {operator:?} of domain {domain:?}; export a TreeEnsembleClassifier or TreeEnsembleRegressor of ai.onnx.ml 1 to 3
+    /// the node is {operator:?} of domain {domain:?}; export a TreeEnsembleClassifier or TreeEnsembleRegressor of ai.onnx.ml 1 to 4
     Operator {
         /// What it is.
         operator: String,
         /// Where it is defined.
         domain: String,
     },
-    /// the tree node has an attribute {0:?}, which is not understood; export 32-bit values, labels 0 and 1, and ai.onnx.ml 1 to 3
+    /// the model is of ai.onnx.ml {0}; export it for ai.onnx.ml 1 to 4
+    Opset(i64),
+    /// the tree node has an attribute {0:?}, which is not understood; export 32-bit values, labels 0 and 1, and ai.onnx.ml 1 to 4
     UnknownAttribute(String),
     /// the tree node has no attribute {0}; export the model again
     NoAttribute(&'static str),
@@ -101,7 +109,8 @@ pub(super) struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Reads `ModelProto`: `graph` is field 7, `metadata_props` 14.
+    /// Reads `ModelProto`: `graph` is field 7, `opset_import` 8, `metadata_props` 14. A model that imports no
+    /// operators is of the first version, as before they had any.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, FormatFault> {
         let mut graph = None;
         let mut metadata = Vec::new();
@@ -110,6 +119,7 @@ impl<'a> File<'a> {
             match field.number {
                 7 if graph.is_some() => return Err(FormatFault::Twice("graph")),
                 7 => graph = Some(field.bytes()?),
+                8 => check_opset(field.bytes()?)?,
                 14 if metadata.len() == MAX_METADATA => {
                     return Err(FormatFault::TooManyEntries(MAX_METADATA));
                 }
@@ -125,6 +135,19 @@ impl<'a> File<'a> {
     pub(super) fn metadata(&self, key: &str) -> Option<&'a str> {
         self.metadata.iter().rev().find(|(known, _)| *known == key).map(|&(_, value)| value)
     }
+}
+
+/// `OperatorSetIdProto`: domain 1, version 2.
+fn check_opset(message: &[u8]) -> Result<(), FormatFault> {
+    let mut domain = "";
+    for field in Fields::of(message) {
+        let field = field?;
+        if field.number == 1 {
+            domain = field.text()?;
+        }
+    }
+    let version = protobuf::ints(message, 2, MAX_VERSIONS)?.last().copied().unwrap_or_default();
+    if domain == DOMAIN && !OPSETS.contains(&version) { Err(FormatFault::Opset(version)) } else { Ok(()) }
 }
 
 /// `StringStringEntryProto`: key 1, value 2.
@@ -171,8 +194,8 @@ impl<'a> Ensemble<'a> {
             }
         }
         let operator = match (domain, operator) {
-            ("ai.onnx.ml", "TreeEnsembleClassifier") => Operator::Classifier,
-            ("ai.onnx.ml", "TreeEnsembleRegressor") => Operator::Regressor,
+            (DOMAIN, "TreeEnsembleClassifier") => Operator::Classifier,
+            (DOMAIN, "TreeEnsembleRegressor") => Operator::Regressor,
             _ => return Err(FormatFault::Operator { operator: quoted(operator), domain: quoted(domain) }),
         };
         attributes.check_names(operator)?;

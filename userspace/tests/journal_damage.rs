@@ -6,13 +6,14 @@
 
 mod journal_fixture;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use journal_fixture::{START, Writer, open};
+use journal_fixture::{START, Writer, open, open_sealed};
 use weir::journal::block::check_block;
+use weir::journal::scan::{Found, SegmentScan};
 use weir::journal::{BlockIdentity, Finding, Folder, RecoveryReport, SegmentId, recover};
 use weir_common::id::BlockSeq;
 use weir_common::time::UnixMs;
@@ -67,21 +68,28 @@ fn recovered(folder: &Folder) -> (Vec<u32>, RecoveryReport) {
 }
 
 /// Blocks of a whole segment, with their rows.
-fn blocks_of(bytes: &[u8]) -> Vec<Block> {
-    let starts = bytes.windows(4).enumerate().filter(|(_, window)| *window == b"WBLK");
-    let block = |at: usize| {
-        let (header, body) = check_block(&bytes[at..]).unwrap();
+fn blocks_of(folder: &Folder, path: &Path) -> Vec<Block> {
+    let mut scan = SegmentScan::new(File::open(path).unwrap(), id_of(path), &folder.place()).unwrap();
+    let mut blocks = Vec::new();
+    while let Some(found) = scan.next_found() {
+        let Found::Block(start) = found else { panic!("{found:?}") };
+        let (header, body) = check_block(scan.block()).unwrap();
         let rows = weir_common::row::Rows::new(body)
             .map(|(row, extension)| crc32c::crc32c_append(crc32c::crc32c(row.as_bytes()), extension))
             .collect();
-        Block { at: at..at + 128 + body.len(), sequence: BlockIdentity::of(header).sequence, rows }
-    };
-    starts.map(|(at, _)| block(at)).collect()
+        let at = start as usize..scan.position() as usize;
+        blocks.push(Block { at, sequence: BlockIdentity::of(header).sequence, rows });
+    }
+    blocks
+}
+
+fn id_of(path: &Path) -> SegmentId {
+    SegmentId::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()
 }
 
 impl Bench {
     /// Three segments of groups of one and two blocks; the one with this index is to be damaged.
-    fn new(index: usize) -> Self {
+    fn new(index: usize, open: fn(&Path) -> Folder) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path());
         let mut writer = Writer::new(&folder, 0);
@@ -97,14 +105,14 @@ impl Bench {
         drop(writer);
         let paths = segment_paths(&folder);
         fs::remove_file(&paths[3]).unwrap(); // asked for when the third was half full, and empty
-        let whole: Vec<_> = paths[..3].iter().map(|path| blocks_of(&fs::read(path).unwrap())).collect();
+        let whole: Vec<_> = paths[..3].iter().map(|path| blocks_of(&folder, path)).collect();
         let rows = |blocks: &[Vec<Block>]| -> Vec<u32> {
             blocks.iter().flatten().flat_map(|block| block.rows.clone()).collect()
         };
         let (before, after) = (rows(&whole[..index]), rows(&whole[index + 1..]));
         let next = whole.get(index + 1).map(|blocks| blocks[0].sequence);
         let path = paths[index].clone();
-        let id = SegmentId::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
+        let id = id_of(&path);
         let bytes = fs::read(&path).unwrap();
         let blocks = whole.into_iter().nth(index).unwrap();
         assert!(blocks.len() > 8 && blocks.last().unwrap().at.end > 20_000, "a segment of some size");
@@ -207,20 +215,32 @@ impl Bench {
 
 #[test]
 fn each_flipped_bit_of_a_segment_between_two_others_is_found_and_costs_its_own_block_alone() {
-    Bench::new(1).check_bits();
+    Bench::new(1, open).check_bits();
 }
 
 #[test]
 fn each_flipped_bit_of_the_last_segment_is_found_and_costs_its_own_block_alone() {
-    Bench::new(2).check_bits();
+    Bench::new(2, open).check_bits();
 }
 
 #[test]
 fn each_truncation_of_a_segment_between_two_others_costs_the_blocks_behind_it_and_names_them() {
-    Bench::new(1).check_cuts();
+    Bench::new(1, open).check_cuts();
 }
 
 #[test]
 fn each_truncation_of_the_last_segment_is_a_tail_torn_at_that_block() {
-    Bench::new(2).check_cuts();
+    Bench::new(2, open).check_cuts();
+}
+
+#[test]
+fn each_flipped_bit_of_an_encrypted_segment_is_found_and_costs_its_own_block_alone() {
+    Bench::new(1, open_sealed).check_bits();
+    Bench::new(2, open_sealed).check_bits();
+}
+
+#[test]
+fn each_truncation_of_an_encrypted_segment_costs_the_blocks_behind_it_alone() {
+    Bench::new(1, open_sealed).check_cuts();
+    Bench::new(2, open_sealed).check_cuts();
 }

@@ -100,7 +100,7 @@ impl Segment {
     fn scan(&self, source: impl ReadAt) -> Vec<Found> {
         let writer = self.folder.writer(WorkerId(0));
         let id = SegmentId { epoch: writer.epoch, worker: WorkerId(0), segment: SegmentNo(1) };
-        let mut scan = SegmentScan::new(source, id, writer.node, writer.incarnation).unwrap();
+        let mut scan = SegmentScan::new(source, id, &self.folder.place()).unwrap();
         std::iter::from_fn(|| scan.next_found()).take(100).collect()
     }
 

@@ -420,6 +420,7 @@ fn losses(findings: &[Finding]) -> (Vec<Loss>, BTreeSet<(u32, u16)>) {
             }
             Finding::TornTail { segment, .. }
             | Finding::Unopened { segment, .. }
+            | Finding::KeyMissing { segment, .. }
             | Finding::Conflict { segment, .. }
             | Finding::ChainBroken { segment, .. }
             | Finding::Damaged { segment, lost: None, .. } => {

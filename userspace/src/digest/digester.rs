@@ -94,7 +94,7 @@ impl Lookout {
     /// The first block of a segment, if there is one yet.
     fn first_block(&self, id: SegmentId) -> Option<BlockSeq> {
         let file = File::open(self.place.segments.join(id.file_name())).ok()?;
-        let mut scan = SegmentScan::new(file, id, self.place.node, self.place.incarnation).ok()?;
+        let mut scan = SegmentScan::new(file, id, &self.place).ok()?;
         // Where the first block is to be, or nowhere: an empty segment is not read through.
         match scan.next_found()? {
             Found::Block(_) => {

@@ -205,7 +205,7 @@ impl<'a> Gathered<'a> {
         (id, last): (SegmentId, Option<BlockSeq>),
         stop: &AtomicBool,
     ) -> Result<(), WriteError> {
-        let scan = SegmentScan::new(source, id, place.node, place.incarnation);
+        let scan = SegmentScan::new(source, id, place);
         let mut scan = scan.map_err(failed("look at the segment", id))?;
         let mut torn = None;
         while let Some(found) = scan.next_found() {

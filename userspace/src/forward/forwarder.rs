@@ -8,14 +8,13 @@ mod opening;
 mod part;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::time::{Minute, UnixMs};
 
 use part::Planned;
@@ -30,7 +29,7 @@ use super::sink::{Sink, SinkError};
 use super::uniques::Uniques;
 use crate::clock::NodeClock;
 use crate::digest::Digests;
-use crate::journal::{BlockStream, DiskBudget, Folder, Recovery};
+use crate::journal::{BlockStream, DiskBudget, Folder, Place, Recovery};
 use crate::rejects::Samples;
 use crate::stats::ForwardStats;
 
@@ -146,9 +145,7 @@ pub struct Forwarder<S> {
     mailboxes: Mailboxes,
     stats: Arc<ForwardStats>,
     budget: Arc<DiskBudget>,
-    folder: PathBuf,
-    node: NodeId,
-    incarnation: Incarnation,
+    place: Place,
     epoch: Epoch,
     merge: Merge,
     clock: Arc<NodeClock>,
@@ -198,9 +195,7 @@ impl<S: Sink> Forwarder<S> {
             mailboxes,
             stats,
             budget,
-            folder: folder.segments().to_owned(),
-            node: folder.node(),
-            incarnation: folder.incarnation(),
+            place: folder.place(),
             epoch: folder.epoch(),
             upto,
             ahead: BTreeMap::new(),
@@ -403,7 +398,7 @@ impl<S: Sink> Forwarder<S> {
     /// # Errors
     /// When a deletion fails.
     pub fn trim(&mut self, now: UnixMs) -> std::io::Result<u64> {
-        self.retention.trim(&self.folder, &self.budget, &self.checkpoint, &self.config, now)
+        self.retention.trim(&self.place, &self.budget, &self.checkpoint, &self.config, now)
     }
 
     /// Runs until `stop`, then makes one last flush. Workers must answer flushes until this

@@ -11,8 +11,9 @@ use weir_common::time::UnixMs;
 use super::batch::Checkpoint;
 use super::pace::ForwarderConfig;
 use crate::digest::Digests;
+use crate::journal::seal::Day;
 use crate::journal::trim::{trim, trimmable};
-use crate::journal::{BlockStream, DiskBudget, SegmentId, SegmentSummary};
+use crate::journal::{BlockStream, DiskBudget, Place, SegmentId, SegmentSummary};
 
 /// What is known of the segments and digests in the folder.
 #[derive(Debug)]
@@ -23,11 +24,13 @@ pub(super) struct Retention {
     /// Of this one, as far as they were read.
     live: BTreeMap<(Epoch, WorkerId), Vec<SegmentSummary>>,
     digests: Option<Digests>,
+    /// The day of the latest key when keys were destroyed last.
+    keys_of: Option<Day>,
 }
 
 impl Retention {
     pub(super) const fn new(old: Vec<SegmentSummary>, epoch: Epoch) -> Self {
-        Self { epoch, old, live: BTreeMap::new(), digests: None }
+        Self { epoch, old, live: BTreeMap::new(), digests: None, keys_of: None }
     }
 
     pub(super) fn keep_digests(&mut self, digests: Digests) {
@@ -57,7 +60,7 @@ impl Retention {
     /// Deletes what may go at `now`. Returns how many segments that were.
     pub(super) fn trim(
         &mut self,
-        folder: &Path,
+        place: &Place,
         budget: &DiskBudget,
         checkpoint: &Checkpoint,
         config: &ForwarderConfig,
@@ -81,11 +84,13 @@ impl Retention {
             trimmable(&known, committed, |id| last.contains(&id), final_before, is_remembered)
                 .copied()
                 .collect();
+        let folder = place.segments.as_path();
         let count = trim(folder, budget, going.iter())?;
         let stays = |summary: &SegmentSummary| !going.iter().any(|gone| gone.id == summary.id);
         self.old.retain(stays);
         self.live.values_mut().for_each(|known| known.retain(stays));
         self.delete_digests(folder, budget, now)?;
+        self.destroy_keys(place, count > 0);
         Ok(count)
     }
 
@@ -99,6 +104,19 @@ impl Retention {
         let Some(digests) = &mut self.digests else { return Ok(()) };
         let is_gone = |id: SegmentId| !folder.join(id.file_name()).exists();
         digests.delete_expired(now, budget, is_gone).map(drop)
+    }
+
+    /// Destroys the keys that nothing needs any more, when there may be such: segments went, or a
+    /// later day has begun. A key that cannot be destroyed now is tried again with the next segment.
+    fn destroy_keys(&mut self, place: &Place, segments_went: bool) {
+        let Some(keys) = &place.keys else { return };
+        let newest = keys.newest();
+        if std::mem::replace(&mut self.keys_of, newest) == newest && !segments_went {
+            return;
+        }
+        if let Err(error) = keys.destroy_unneeded(place) {
+            tracing::error!(%error, "a key of the journal that nothing needs any more is not destroyed yet");
+        }
     }
 
     /// Ends the thread that writes digests.

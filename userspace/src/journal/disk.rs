@@ -251,6 +251,7 @@ impl Disk {
     /// Runs one operation and says how it ended, where the journal wants to know.
     pub fn run(&mut self, operation: Operation) -> Option<Completion> {
         match operation {
+            Operation::TakeKey { keys, day } => Some(Completion::KeyTaken { result: keys.take(day) }),
             Operation::CreateSegment { segment, path, bytes, header } => {
                 let result = create_segment(&mut System, &path, bytes, &header)
                     .map(|file| drop(self.files.insert(segment, file)));

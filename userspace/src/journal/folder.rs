@@ -11,11 +11,13 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 
 use super::block::BlockIdentity;
 use super::disk::{create_folder, sync_folder};
+use super::keys::DayKeys;
 use super::segment::SegmentId;
 
 /// Why a folder cannot be used.
@@ -75,6 +77,8 @@ pub struct Place {
     pub node: NodeId,
     /// The life of the folder.
     pub incarnation: Incarnation,
+    /// The keys of its encrypted segments, if it has such.
+    pub keys: Option<Arc<DayKeys>>,
 }
 
 /// A journal folder, locked as long as this value lives.
@@ -84,6 +88,7 @@ pub struct Folder {
     node: NodeId,
     incarnation: Incarnation,
     epoch: Epoch,
+    keys: Option<Arc<DayKeys>>,
     _lock: File,
 }
 
@@ -107,7 +112,19 @@ impl Folder {
             Some(incarnation) => incarnation,
             None => draw_incarnation(&path.join("incarnation"), node)?,
         };
-        Ok(Self { segments, node, incarnation, epoch, _lock: lock })
+        Ok(Self { segments, node, incarnation, epoch, keys: None, _lock: lock })
+    }
+
+    /// The same folder, whose new segments are encrypted, with these keys.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<DayKeys>) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// The keys its new segments are encrypted with, if they are.
+    #[must_use]
+    pub const fn keys(&self) -> Option<&Arc<DayKeys>> {
+        self.keys.as_ref()
     }
 
     /// Where the segments are.
@@ -119,7 +136,12 @@ impl Folder {
     /// Where its segments are, for who does not need the lock.
     #[must_use]
     pub fn place(&self) -> Place {
-        Place { segments: self.segments.clone(), node: self.node, incarnation: self.incarnation }
+        Place {
+            segments: self.segments.clone(),
+            node: self.node,
+            incarnation: self.incarnation,
+            keys: self.keys.clone(),
+        }
     }
 
     /// The node it belongs to.

@@ -17,12 +17,22 @@ enum WriteState {
 
 #[derive(Debug)]
 struct Placed {
-    /// Its bytes are with the shell while the write runs.
+    /// Its bytes are with the shell while the write runs, unless others are written for them.
     block: SealedBlock,
+    /// What is written in its place, where the segment is encrypted.
+    sealed: Vec<u8>,
+    is_sealed: bool,
     len: usize,
     offset: u64,
     from: usize,
     state: WriteState,
+}
+
+impl Placed {
+    /// The bytes that go to the file.
+    fn written_bytes(&mut self) -> &mut Vec<u8> {
+        if self.is_sealed { &mut self.sealed } else { &mut self.block.bytes }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +57,13 @@ impl Group {
         Self { segment, blocks, phase: Phase::Writing, failure: None }
     }
 
-    /// Adds a block at its place in the file.
-    pub(super) fn place(&mut self, block: SealedBlock, offset: u64) {
-        let len = block.bytes.len();
-        self.blocks.push(Placed { block, len, offset, from: 0, state: WriteState::Wanted });
+    /// Adds a block at its place in the file, and what is written there in its place if that is
+    /// not empty.
+    pub(super) fn place(&mut self, block: SealedBlock, sealed: Vec<u8>, offset: u64) {
+        let is_sealed = !sealed.is_empty();
+        let len = if is_sealed { sealed.len() } else { block.bytes.len() };
+        let state = WriteState::Wanted;
+        self.blocks.push(Placed { block, sealed, is_sealed, len, offset, from: 0, state });
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -78,9 +91,9 @@ impl Group {
         self.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into())
     }
 
-    /// Its blocks in order.
-    pub(super) fn into_blocks(self) -> impl DoubleEndedIterator<Item = SealedBlock> {
-        self.blocks.into_iter().map(|placed| placed.block)
+    /// Its blocks in order, each with the buffer of what was written in its place.
+    pub(super) fn into_blocks(self) -> impl DoubleEndedIterator<Item = (SealedBlock, Vec<u8>)> {
+        self.blocks.into_iter().map(|placed| (placed.block, placed.sealed))
     }
 
     /// The next thing to do for it.
@@ -98,7 +111,7 @@ impl Group {
         Some(Operation::Write {
             segment: self.segment,
             offset: placed.offset + placed.from as u64,
-            buffer: std::mem::take(&mut placed.block.bytes),
+            buffer: std::mem::take(placed.written_bytes()),
             from: placed.from,
         })
     }
@@ -113,7 +126,7 @@ impl Group {
             return;
         };
         debug_assert_eq!(buffer.len(), placed.len, "the buffer that was given comes back");
-        placed.block.bytes = buffer;
+        *placed.written_bytes() = buffer;
         placed.state = WriteState::Wanted;
         match result {
             Ok(count) if count > 0 && count <= placed.len - placed.from => {

@@ -62,13 +62,17 @@
 
 pub mod block;
 pub mod budget;
+mod config;
 pub mod disk;
 pub mod folder;
 pub mod group;
+pub mod keys;
 pub mod operation;
 pub mod read_ahead;
 pub mod recovery;
 pub mod scan;
+pub mod seal;
+mod sealer;
 pub mod segment;
 pub mod settle;
 pub mod spool;
@@ -78,11 +82,13 @@ pub mod writer;
 
 pub use block::{BlockBuilder, BlockFull, BlockIdentity, SealedBlock};
 pub use budget::DiskBudget;
+pub use config::{JournalConfig, JournalState};
 pub use disk::Disk;
 pub use folder::{Folder, FolderError, Place};
+pub use keys::{DayKeys, KeyError, check_keys};
 pub use operation::{Completion, Operation, SegmentNo};
 
 pub use recovery::{Part, Recovery, RecoveryReport, recover, recover_part};
 pub use segment::SegmentId;
 pub use stream::{BlockStream, Finding, Position, SegmentSummary};
-pub use writer::{Journal, JournalConfig, JournalState};
+pub use writer::Journal;

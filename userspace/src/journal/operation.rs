@@ -2,6 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::keys::{DayKeys, KeyError};
+use super::seal::{Day, SealingKey};
 
 /// Counts the segments of one (epoch, worker) from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +15,14 @@ pub struct SegmentNo(pub u32);
 /// [`Operation::Close`] and [`Operation::Remove`] come after all others on their segment.
 #[derive(Debug)]
 pub enum Operation {
+    /// Take the key of a day, to make segments with. Blocking: for a helper thread. Answer with
+    /// [`Completion::KeyTaken`]. Asked for only where segments are encrypted.
+    TakeKey {
+        /// Where from.
+        keys: Arc<DayKeys>,
+        /// Of which day.
+        day: Day,
+    },
     /// Create the file (it must not exist), allocate `bytes` for it, write `header` at its
     /// start, fsync the file and then its folder. Blocking: for a helper thread. Answer with
     /// [`Completion::Created`] when all of it is done.
@@ -58,6 +70,11 @@ pub enum Operation {
 /// How an [`Operation`] ended.
 #[derive(Debug)]
 pub enum Completion {
+    /// [`Operation::TakeKey`] ended.
+    KeyTaken {
+        /// The key, durable.
+        result: Result<SealingKey, KeyError>,
+    },
     /// [`Operation::CreateSegment`] ended.
     Created {
         /// The segment.

@@ -81,8 +81,7 @@ impl Part {
         let id = |segment| SegmentId { epoch: writer.0, worker: writer.1, segment };
         let known = self.known.range(id(SegmentNo(0))..=id(SegmentNo(u32::MAX)));
         let known = known.map(|(id, summary)| (id.segment, *summary)).collect();
-        let Place { segments, node, incarnation } = place;
-        let stream = BlockStream::new(segments, *node, *incarnation, writer, Position::default());
+        let stream = BlockStream::new(place, writer, Position::default());
         Some(stream.over().knowing(known).until(until))
     }
 }
@@ -242,6 +241,7 @@ impl Recovery {
                 Finding::Damaged { lost: None, .. }
                 | Finding::Conflict { .. }
                 | Finding::ChainBroken { .. }
+                | Finding::KeyMissing { .. }
                 | Finding::Unopened { .. } => {}
             }
             if report.findings.len() < FINDINGS_MAX {
@@ -286,6 +286,10 @@ impl fmt::Display for Finding {
             Self::ChainBroken { segment, offset, sequence } => {
                 write!(f, "{segment} at {offset}: block {} does not chain to the one before it", sequence.0)
             }
+            Self::KeyMissing { segment, key } => write!(
+                f,
+                "{segment} is encrypted and its key {key} is MISSING: nothing of it is read, changed or deleted; put the key's file back into `journal.keys_dir` and start again"
+            ),
             Self::Unopened { segment, error } => write!(f, "{segment} cannot be opened: {error}"),
         }
     }

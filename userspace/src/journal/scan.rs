@@ -1,8 +1,8 @@
 //! Finds the blocks of one segment, whatever became of the file.
 //!
 //! Every byte belongs to a sound block, is zero, or is reported as damage. After damage the scan
-//! goes on at the next sound block of this segment's writer; the incarnation in each header,
-//! random and never sent out, keeps bytes that a sender chose from passing for one. The position
+//! goes on at the next sound block of this segment's writer; the incarnation in each header and
+//! envelope, random and never sent out, keeps bytes that a sender chose from passing for one. The position
 //! only moves forward, so a scan ends on any input.
 
 use std::fs::File;
@@ -12,15 +12,17 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
-use weir_common::id::{Incarnation, NodeId};
 
 use super::block::{BlockFault, BlockIdentity, check_block, check_header};
+use super::folder::Place;
+use super::seal::{ENVELOPE_LEN, Envelope, SEAL_MAGIC, SealFault, SegmentCipher};
 use super::segment::{FIRST_GROUP, SEGMENT_HEADER_LEN, SegmentFault, SegmentHeader, SegmentId, group_start};
 
 /// Bytes read at once where no block is expected.
 const CHUNK: usize = 64 << 10;
 /// Bytes of the magic that may stand at the end of one chunk when the last is in the next.
 const OVERLAP: u64 = BLOCK_MAGIC.len() as u64 - 1;
+const _: () = assert!(BLOCK_MAGIC.len() == SEAL_MAGIC.len() && ENVELOPE_LEN <= BLOCK_HEADER_LEN);
 
 /// Bytes that can be read at any offset: a file, or a simulated one.
 pub trait ReadAt {
@@ -70,6 +72,8 @@ pub enum Fault {
     Segment(SegmentFault),
     /// {0}
     Block(BlockFault),
+    /// {0}
+    Seal(SealFault),
     /// there are bytes where nothing was written
     Stray,
     /// the disk cannot read it
@@ -102,21 +106,21 @@ pub struct SegmentScan<R> {
     source: R,
     size: u64,
     id: SegmentId,
-    node: NodeId,
-    incarnation: Incarnation,
+    place: Place,
+    cipher: Option<SegmentCipher>,
     position: u64,
     block: Vec<u8>,
     chunk: Vec<u8>,
 }
 
 impl<R: ReadAt> SegmentScan<R> {
-    /// A scan of the whole segment `id`.
+    /// A scan of the whole segment `id`, which belongs to `place`.
     ///
     /// # Errors
     /// When its size cannot be found out.
-    pub fn new(source: R, id: SegmentId, node: NodeId, incarnation: Incarnation) -> io::Result<Self> {
-        let size = source.size()?;
-        Ok(Self { source, size, id, node, incarnation, position: 0, block: Vec::new(), chunk: Vec::new() })
+    pub fn new(source: R, id: SegmentId, place: &Place) -> io::Result<Self> {
+        let (size, place) = (source.size()?, place.clone());
+        Ok(Self { source, size, id, place, cipher: None, position: 0, block: Vec::new(), chunk: Vec::new() })
     }
 
     /// Goes on at `offset`, where a block ended before.
@@ -142,7 +146,7 @@ impl<R: ReadAt> SegmentScan<R> {
         self.size
     }
 
-    /// The bytes of the block found last.
+    /// The bytes of the block found last, as they were before they were encrypted, if they were.
     #[must_use]
     pub fn block(&self) -> &[u8] {
         &self.block
@@ -167,6 +171,12 @@ impl<R: ReadAt> SegmentScan<R> {
                     // The group ended here; the next one begins on the next page.
                     self.position = group_start(self.position);
                 }
+                Err(fault @ Fault::Seal(SealFault::KeyMissing(_))) => {
+                    // All of a segment is under one key: nothing more of it can be read.
+                    let (offset, bytes) = (self.position, self.size - self.position);
+                    self.position = self.size;
+                    return Some(Found::Damage(Damage { offset, bytes, fault }));
+                }
                 Err(fault) => {
                     if let Some(damage) = self.find_next_block(fault) {
                         return Some(Found::Damage(damage));
@@ -184,7 +194,7 @@ impl<R: ReadAt> SegmentScan<R> {
         if !self.fill(0, len as usize) {
             return damage(0, Fault::Unreadable);
         }
-        if let Err(fault) = SegmentHeader::check(&self.chunk, self.id, self.incarnation) {
+        if let Err(fault) = SegmentHeader::check(&self.chunk, self.id, self.place.incarnation) {
             return damage(0, Fault::Segment(fault));
         }
         let after = &self.chunk[SEGMENT_HEADER_LEN..];
@@ -208,15 +218,14 @@ impl<R: ReadAt> SegmentScan<R> {
         len > 0 && self.fill(self.position, len) && self.chunk.iter().all(|&byte| byte == 0)
     }
 
-    /// Reads and checks the block at `offset`; its length.
+    /// Reads and checks the block at `offset`; its length in the file.
     fn block_at(&mut self, offset: u64) -> Result<u64, Fault> {
         self.block.resize(BLOCK_HEADER_LEN, 0);
         let count = read_full(&self.source, &mut self.block, offset).map_err(|_| Fault::Unreadable)?;
-        let header = check_header(&self.block[..count]).map_err(Fault::Block)?;
-        if !self.is_ours(header) {
-            return Err(Fault::Block(BlockFault::Foreign));
+        if self.block[..count].starts_with(&SEAL_MAGIC) {
+            return self.sealed_block_at(offset, count);
         }
-        let len = BLOCK_HEADER_LEN as u64 + u64::from(header.body_len.get());
+        let len = self.check_our_header(count)?;
         if len > self.size - offset {
             return Err(Fault::Block(BlockFault::BodyCut));
         }
@@ -229,10 +238,67 @@ impl<R: ReadAt> SegmentScan<R> {
         Ok(len)
     }
 
+    /// Checks the block header of which `count` bytes are read; the length of the whole block.
+    fn check_our_header(&self, count: usize) -> Result<u64, Fault> {
+        let header = check_header(&self.block[..count]).map_err(Fault::Block)?;
+        if !self.is_ours(header) {
+            return Err(Fault::Block(BlockFault::Foreign));
+        }
+        Ok(BLOCK_HEADER_LEN as u64 + u64::from(header.body_len.get()))
+    }
+
+    /// Reads, opens and checks the sealed block at `offset`, of which `count` bytes are read; its
+    /// length in the file.
+    fn sealed_block_at(&mut self, offset: u64, count: usize) -> Result<u64, Fault> {
+        let envelope = Envelope::check(&self.block[..count], self.place.incarnation).map_err(Fault::Seal)?;
+        let sealed_len = envelope.sealed_len();
+        if sealed_len > self.size - offset {
+            return Err(Fault::Seal(SealFault::Cut));
+        }
+        let mut block = std::mem::take(&mut self.block);
+        block.resize(sealed_len as usize - ENVELOPE_LEN, 0);
+        let opened = self.open(offset, &envelope, &mut block);
+        self.block = block;
+        opened?;
+        self.block.truncate(envelope.len.get() as usize);
+        let len = self.check_our_header(self.block.len())?;
+        if len != self.block.len() as u64 {
+            return Err(Fault::Block(BlockFault::BodyCut));
+        }
+        check_block(&self.block).map_err(Fault::Block)?;
+        Ok(sealed_len)
+    }
+
+    /// Reads what follows an envelope and opens it.
+    fn open(&mut self, offset: u64, envelope: &Envelope, sealed: &mut [u8]) -> Result<(), Fault> {
+        let cipher = match self.cipher.take().filter(|cipher| cipher.fits(envelope)) {
+            Some(cipher) => cipher,
+            None => self.cipher_for(envelope).map_err(Fault::Seal)?,
+        };
+        let cipher = self.cipher.insert(cipher);
+        let count =
+            read_full(&self.source, sealed, offset + ENVELOPE_LEN as u64).map_err(|_| Fault::Unreadable)?;
+        if count < sealed.len() {
+            return Err(Fault::Seal(SealFault::Cut));
+        }
+        cipher.open(offset, envelope, sealed).map_err(Fault::Seal)
+    }
+
+    fn cipher_for(&self, envelope: &Envelope) -> Result<SegmentCipher, SealFault> {
+        let keys = self.place.keys.as_ref();
+        let key = keys.and_then(|keys| {
+            let warn =
+                |error| tracing::error!(segment = %self.id, %error, "an encrypted segment cannot be read");
+            keys.get(envelope.key()).map_err(warn).ok()
+        });
+        let key = key.ok_or_else(|| SealFault::KeyMissing(envelope.key()))?;
+        Ok(SegmentCipher::new(&key, envelope.salt, self.place.incarnation, self.id))
+    }
+
     fn is_ours(&self, header: &BlockHeader) -> bool {
         let identity = BlockIdentity::of(header);
-        identity.incarnation == self.incarnation
-            && identity.node == self.node
+        identity.incarnation == self.place.incarnation
+            && identity.node == self.place.node
             && identity.epoch == self.id.epoch
             && identity.worker == self.id.worker
             && identity.sequence.0 > 0
@@ -271,7 +337,7 @@ impl<R: ReadAt> SegmentScan<R> {
             let is_empty = is_zero(&chunk);
             for candidate in candidates(if is_empty { &[] } else { &chunk }) {
                 let at = offset + candidate as u64;
-                if at > start && self.block_at(at).is_ok() {
+                if at > start && is_block(self.block_at(at)) {
                     resume = at;
                     note_written(&chunk[..candidate], offset, &mut first_written, &mut last_written);
                     break 'file;
@@ -297,10 +363,16 @@ impl<R: ReadAt> SegmentScan<R> {
     }
 }
 
+/// Whether there is a block, be it one that cannot be opened without its key.
+const fn is_block(found: Result<u64, Fault>) -> bool {
+    matches!(found, Ok(_) | Err(Fault::Seal(SealFault::KeyMissing(_))))
+}
+
 /// Where in `chunk` a block may begin.
 fn candidates(chunk: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let magic = chunk.windows(BLOCK_MAGIC.len());
-    magic.enumerate().filter(|(_, window)| *window == BLOCK_MAGIC).map(|(at, _)| at)
+    let is_magic = |window: &[u8]| window == BLOCK_MAGIC || window == SEAL_MAGIC;
+    magic.enumerate().filter(move |(_, window)| is_magic(window)).map(|(at, _)| at)
 }
 
 /// Whether all bytes are zero, many at a time.

@@ -18,11 +18,14 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::operation::SegmentNo;
+use super::seal::DayKeyId;
 
 /// First eight bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"WEIRSEG\n";
-/// The version this build writes.
+/// The version of a segment with plain blocks.
 pub const SEGMENT_VERSION: u16 = 1;
+/// The version of an encrypted one: so that a build that knows only the other leaves it alone.
+pub const SEALED_SEGMENT_VERSION: u16 = 2;
 /// Bytes of the header's fields.
 pub const SEGMENT_HEADER_LEN: usize = size_of::<SegmentHeader>();
 const _: () = assert!(SEGMENT_HEADER_LEN == 128);
@@ -48,7 +51,7 @@ const CRC_OFFSET: usize = SEGMENT_HEADER_LEN - 4;
 pub struct SegmentHeader {
     /// [`SEGMENT_MAGIC`].
     pub magic: [u8; 8],
-    /// [`SEGMENT_VERSION`].
+    /// [`SEGMENT_VERSION`] or [`SEALED_SEGMENT_VERSION`].
     pub version: U16,
     /// The worker.
     pub worker: U16,
@@ -62,7 +65,7 @@ pub struct SegmentHeader {
     pub incarnation: U64,
     /// When it was made ready, in ms since the Unix epoch.
     pub created_at_ms: U64,
-    /// The key its blocks are encrypted with; 0: they are not. Reserved for encryption at rest.
+    /// The day's key its blocks are encrypted with ([`DayKeyId`]); 0: they are not.
     pub key_id: U64,
     /// The file's full size.
     pub bytes: U64,
@@ -158,6 +161,15 @@ impl SegmentHeader {
         header
     }
 
+    /// The same header of a segment whose blocks are encrypted with this key.
+    #[must_use]
+    pub fn sealed(mut self, key: DayKeyId) -> Self {
+        self.version = U16::new(SEALED_SEGMENT_VERSION);
+        self.key_id = U64::new(key.0);
+        self.crc = U32::new(crc32c::crc32c(&self.as_bytes()[..CRC_OFFSET]));
+        self
+    }
+
     /// The id its fields state.
     #[must_use]
     pub const fn id(&self) -> SegmentId {
@@ -182,7 +194,8 @@ impl SegmentHeader {
         if crc32c::crc32c(&bytes[..CRC_OFFSET]) != header.crc.get() {
             return Err(SegmentFault::HeaderCrc);
         }
-        if header.version.get() != SEGMENT_VERSION {
+        let version = if header.key_id.get() == 0 { SEGMENT_VERSION } else { SEALED_SEGMENT_VERSION };
+        if header.version.get() != version {
             return Err(SegmentFault::Version);
         }
         if header.id() != id || header.incarnation.get() != incarnation.0 {

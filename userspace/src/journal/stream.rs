@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
 
 use weir_common::block::BlockHeader;
-use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
+use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::time::UnixMs;
 use zerocopy::FromBytes;
 
-use super::folder::{FolderError, segment_ids};
+use super::folder::{FolderError, Place, segment_ids};
 use super::group::GROUP_BLOCKS_MAX;
 use super::operation::SegmentNo;
 use super::read_ahead::{ReadAhead, Source};
 use super::scan::{Damage, Fault, Found, SegmentScan};
+use super::seal::{DayKeyId, SealFault};
 use super::segment::SegmentId;
 
 /// Blocks whose CRCs are remembered, to tell a block written twice from another with its number:
@@ -76,6 +76,13 @@ pub enum Finding {
         /// The block.
         sequence: BlockSeq,
     },
+    /// The key of an encrypted segment is not there: what is in it cannot be read.
+    KeyMissing {
+        /// The segment.
+        segment: SegmentId,
+        /// The key.
+        key: DayKeyId,
+    },
     /// A segment cannot be opened.
     Unopened {
         /// The segment.
@@ -121,9 +128,7 @@ const FIRST_SEGMENT: SegmentNo = SegmentNo(1);
 /// The blocks of one (epoch, worker).
 #[derive(Debug)]
 pub struct BlockStream {
-    folder: PathBuf,
-    node: NodeId,
-    incarnation: Incarnation,
+    place: Place,
     epoch: Epoch,
     worker: WorkerId,
     scan: Option<SegmentScan<Source>>,
@@ -143,17 +148,9 @@ pub struct BlockStream {
 impl BlockStream {
     /// The stream after `position`, which is the default for all of it.
     #[must_use]
-    pub fn new(
-        folder: &Path,
-        node: NodeId,
-        incarnation: Incarnation,
-        (epoch, worker): (Epoch, WorkerId),
-        position: Position,
-    ) -> Self {
+    pub fn new(place: &Place, (epoch, worker): (Epoch, WorkerId), position: Position) -> Self {
         Self {
-            folder: folder.to_owned(),
-            node,
-            incarnation,
+            place: place.clone(),
             epoch,
             worker,
             scan: None,
@@ -240,16 +237,29 @@ impl BlockStream {
                 }
                 Some(Found::Damage(damage)) => {
                     let id = scan.id();
-                    self.pending.push((id, damage));
+                    self.note_damage(id, damage);
                 }
                 None => self.scan = None,
             }
         }
     }
 
+    /// Without its key all of a segment is there and nothing of it can be read: that is no torn
+    /// tail, and the segment has to stay.
+    fn note_damage(&mut self, segment: SegmentId, damage: Damage) {
+        if let Fault::Seal(SealFault::KeyMissing(key)) = damage.fault {
+            if let Some(summary) = self.summaries.last_mut() {
+                summary.damaged = true;
+            }
+            self.findings.push(Finding::KeyMissing { segment, key });
+        } else {
+            self.pending.push((segment, damage));
+        }
+    }
+
     /// Opens the segment with the next higher number that is to be read.
     fn open_next(&mut self) -> Result<bool, FolderError> {
-        let ids = segment_ids(&self.folder)?;
+        let ids = segment_ids(&self.place.segments)?;
         let own = |id: &&SegmentId| id.epoch == self.epoch && id.worker == self.worker;
         let there: Vec<_> = ids.iter().filter(own).map(|id| id.segment).collect();
         let (last, known) = (self.last_segment, &self.known);
@@ -267,8 +277,8 @@ impl BlockStream {
         self.last_segment = segment;
         let source =
             |file| if self.is_over { Source::Closed(ReadAhead::new(file)) } else { Source::Live(file) };
-        let opened = File::open(self.folder.join(id.file_name()))
-            .and_then(|file| SegmentScan::new(source(file), id, self.node, self.incarnation));
+        let opened = File::open(self.place.segments.join(id.file_name()))
+            .and_then(|file| SegmentScan::new(source(file), id, &self.place));
         match opened {
             Ok(mut scan) => {
                 if let Some(offset) = self.resume_at.take().filter(|_| id.segment == self.position.segment) {
@@ -368,13 +378,13 @@ impl BlockStream {
     /// this one was given up, and what is found of that group here is not to be used, or the
     /// whole group there would pass for a repetition.
     fn is_written_again(&self, first: BlockSeq, end: BlockSeq) -> bool {
-        let Ok(ids) = segment_ids(&self.folder) else { return false };
+        let Ok(ids) = segment_ids(&self.place.segments) else { return false };
         let later = ids.into_iter().filter(|id| {
             id.epoch == self.epoch && id.worker == self.worker && id.segment > self.last_segment
         });
         later.take(GIVEN_UP_MAX).any(|id| {
-            let Ok(file) = File::open(self.folder.join(id.file_name())) else { return false };
-            let Ok(mut scan) = SegmentScan::new(file, id, self.node, self.incarnation) else { return false };
+            let Ok(file) = File::open(self.place.segments.join(id.file_name())) else { return false };
+            let Ok(mut scan) = SegmentScan::new(file, id, &self.place) else { return false };
             (0..GROUP_BLOCKS_MAX)
                 .map_while(|_| scan.next_found().map(|found| (found, sequence_of(scan.block()))))
                 .any(|(found, sequence)| {
@@ -405,7 +415,9 @@ impl BlockStream {
         for (segment, damage) in self.pending.drain(..) {
             self.findings.push(match damage.fault {
                 Fault::Segment(_) => Finding::Damaged { segment, damage, lost: None },
-                Fault::Block(_) | Fault::Stray | Fault::Unreadable => Finding::TornTail { segment, damage },
+                Fault::Block(_) | Fault::Seal(_) | Fault::Stray | Fault::Unreadable => {
+                    Finding::TornTail { segment, damage }
+                }
             });
         }
     }

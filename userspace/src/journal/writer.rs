@@ -24,76 +24,13 @@ use zerocopy::IntoBytes;
 
 use super::block::{BlockIdentity, SealedBlock};
 use super::budget::DiskBudget;
+use super::config::{JournalConfig, JournalState};
 use super::group::{GROUP_BLOCKS_MAX, Group};
+use super::keys::KeyError;
 use super::operation::{Completion, Operation, SegmentNo};
-use super::segment::{
-    FIRST_GROUP, GROUP_ALIGN, SEGMENT_BYTES_DEFAULT, SegmentHeader, SegmentId, group_start,
-};
-use super::stream::GIVEN_UP_MAX;
-
-/// How one worker's journal is kept.
-#[derive(Clone, Debug)]
-pub struct JournalConfig {
-    /// Where the segments are.
-    pub folder: PathBuf,
-    /// Who writes; its sequence is that of the first block, 1.
-    pub writer: BlockIdentity,
-    /// Size of a segment.
-    pub segment_bytes: u64,
-    /// The largest block that will be submitted.
-    pub block_bytes_max: usize,
-    /// Bytes of sealed blocks that may wait while a group is in flight.
-    pub queue_bytes_max: usize,
-    /// Failures in a row before the journal halts.
-    pub failures_max: u32,
-    /// How long to wait before asking for a segment again when there was no space.
-    pub retry_ms: u64,
-    /// When the daemon started: the least creation time of a segment.
-    pub started_at: UnixMs,
-}
-
-impl JournalConfig {
-    /// The defaults for this writer and folder.
-    #[must_use]
-    pub const fn new(folder: PathBuf, writer: BlockIdentity) -> Self {
-        Self {
-            folder,
-            writer,
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-            block_bytes_max: 256 << 10,
-            queue_bytes_max: 4 << 20,
-            failures_max: 3,
-            retry_ms: 1000,
-            started_at: UnixMs(0),
-        }
-    }
-
-    /// Corrects what cannot work: a segment must hold several times what can wait, or a
-    /// group that has to be written again might not fit the next one. Less may wait where
-    /// segments are small; two blocks can always.
-    fn sound(mut self) -> Self {
-        self.failures_max = self.failures_max.clamp(1, GIVEN_UP_MAX as u32);
-        let half = self.segment_bytes.saturating_sub(4 * GROUP_ALIGN) / 2;
-        let fitting = (half.saturating_sub(self.block_bytes_max as u64) / 2) as usize;
-        self.queue_bytes_max = self.queue_bytes_max.min(fitting).max(2 * self.block_bytes_max);
-        let waiting = (2 * self.queue_bytes_max + self.block_bytes_max) as u64;
-        self.segment_bytes = group_start(self.segment_bytes.max(2 * waiting + 4 * GROUP_ALIGN));
-        self
-    }
-}
-
-/// Whether blocks can become durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalState {
-    /// As it should be.
-    Running,
-    /// The next segment cannot be created: the disk or the journal's bound is full. The journal
-    /// goes on by itself when there is space.
-    NoSpace,
-    /// Too many failures in a row; nothing more will become durable until the daemon is
-    /// started again. Why, for the operator.
-    Halted(String),
-}
+use super::seal::{Day, SealingKey, SegmentCipher};
+use super::sealer::Sealer;
+use super::segment::{FIRST_GROUP, GROUP_ALIGN, SegmentHeader, SegmentId, group_start};
 
 #[derive(Debug)]
 struct OpenSegment {
@@ -101,11 +38,16 @@ struct OpenSegment {
     /// Where the next group may begin, before alignment.
     used: u64,
     holds_durable: bool,
+    /// What its blocks are sealed with, and the day of the key.
+    cipher: Option<SegmentCipher>,
+    day: Option<Day>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextSegment {
     Absent,
+    /// The key to make it with is asked for.
+    TakingKey,
     Creating(SegmentNo),
     Ready(SegmentNo),
 }
@@ -135,6 +77,7 @@ pub struct Journal {
     is_unproven: bool,
     state: JournalState,
     spares: Vec<Vec<u8>>,
+    sealer: Sealer,
 }
 
 impl Journal {
@@ -145,6 +88,7 @@ impl Journal {
         Self {
             next_sequence: BlockSeq(1),
             newest: config.started_at,
+            sealer: Sealer::new(config.keys.clone()),
             config,
             budget,
             previous_crc: 0,
@@ -234,7 +178,8 @@ impl Journal {
     /// Whether all that waits and one more block has its place allocated. Two groups may be
     /// formed before the last of it is placed, and each begins on a new page.
     fn has_place_for(&self, bytes: u64) -> bool {
-        let bytes = bytes + 2 * GROUP_ALIGN;
+        let seals = (self.queue.len() + 1) * self.sealer.overhead();
+        let bytes = bytes + 2 * GROUP_ALIGN + seals as u64;
         let fits_active =
             self.active.as_ref().is_some_and(|active| active.used + bytes <= self.config.segment_bytes);
         let fits_next =
@@ -295,10 +240,29 @@ impl Journal {
     fn wants_segment(&self) -> bool {
         let half_full =
             self.active.as_ref().is_none_or(|active| active.used >= self.config.segment_bytes / 2);
-        self.next == NextSegment::Absent && half_full && self.now_ms >= self.retry_at_ms
+        let is_wanted = half_full || self.is_outdated();
+        self.next == NextSegment::Absent && is_wanted && self.now_ms >= self.retry_at_ms
+    }
+
+    fn today(&self) -> Day {
+        Day::of(self.newest)
+    }
+
+    /// Whether what comes now is to stand under another key than what came before.
+    fn is_outdated(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| self.sealer.is_outdated(active.day, self.today(), self.now_ms))
     }
 
     fn create_segment(&mut self) -> Option<Operation> {
+        if let Some(operation) = self.sealer.ask(self.today(), self.now_ms) {
+            self.next = NextSegment::TakingKey;
+            return Some(operation);
+        }
+        if !self.sealer.can_make_segments() {
+            return None;
+        }
         self.at_bound = !self.budget.reserve(self.config.segment_bytes);
         if self.at_bound {
             self.no_space();
@@ -313,6 +277,7 @@ impl Journal {
         let writer = &self.config.writer;
         let header =
             SegmentHeader::new(id, writer.incarnation, writer.node, self.newest, self.config.segment_bytes);
+        let header = self.sealer.key_id().map_or(header, |key| header.sealed(key));
         Some(Operation::CreateSegment {
             segment,
             path: self.path(segment),
@@ -344,9 +309,11 @@ impl Journal {
     /// Places as much of the queue as fits into one segment.
     fn form_group(&mut self) {
         let Some(first) = self.queue.front() else { return };
-        let first_len = first.bytes.len() as u64;
+        let first_len = (first.bytes.len() + self.sealer.overhead()) as u64;
         let fits = |used: u64| group_start(used) + first_len <= self.config.segment_bytes;
-        if !self.active.as_ref().is_some_and(|active| fits(active.used)) && !self.rotate() {
+        let goes_on = self.active.as_ref().is_some_and(|active| fits(active.used));
+        let is_outdated = self.is_outdated();
+        if !(goes_on && !is_outdated || self.rotate() || goes_on) {
             return;
         }
         let Some(active) = self.active.as_mut() else { return };
@@ -355,13 +322,19 @@ impl Journal {
         while group.len() < GROUP_BLOCKS_MAX {
             let Some(block) = self.queue.pop_front() else { break };
             let len = block.bytes.len();
-            if offset + len as u64 > self.config.segment_bytes {
+            let end = offset + (len + self.sealer.overhead()) as u64;
+            if end > self.config.segment_bytes {
                 self.queue.push_front(block);
                 break;
             }
             self.queue_bytes -= len;
-            group.place(block, offset);
-            offset += len as u64;
+            let mut sealed = Vec::new();
+            if let Some(cipher) = &active.cipher {
+                sealed = self.sealer.buffer();
+                cipher.seal(offset, &block.bytes, &mut sealed);
+            }
+            group.place(block, sealed, offset);
+            offset = end;
         }
         active.used = offset;
         self.group = Some(group);
@@ -375,18 +348,40 @@ impl Journal {
         }
         self.next = NextSegment::Absent;
         self.has_space();
-        self.active = Some(OpenSegment { number, used: FIRST_GROUP, holds_durable: false });
+        let cipher = self.sealer.cipher(self.config.writer.incarnation, self.id(number));
+        let day = self.sealer.day();
+        self.active = Some(OpenSegment { number, used: FIRST_GROUP, holds_durable: false, cipher, day });
         true
     }
 
     /// Takes the end of an operation.
     pub fn complete(&mut self, completion: Completion) {
         match completion {
+            Completion::KeyTaken { result } => self.key_taken(result),
             Completion::Created { segment, result } => self.created(segment, result),
             Completion::Written { offset, buffer, result, segment } => {
                 self.written(segment, offset, buffer, result);
             }
             Completion::Synced { segment, result } => self.synced(segment, result),
+        }
+    }
+
+    fn key_taken(&mut self, result: Result<SealingKey, KeyError>) {
+        if self.next != NextSegment::TakingKey {
+            debug_assert!(false, "no key was asked for");
+            return;
+        }
+        self.next = NextSegment::Absent;
+        match result {
+            Ok(key) => self.sealer.took(key),
+            Err(error) => {
+                self.sealer.failed(self.now_ms.saturating_add(self.config.retry_ms));
+                // With an earlier day's key the journal goes on; without any it cannot.
+                if !self.sealer.can_make_segments() {
+                    let next = SegmentNo(self.last_number.0 + 1);
+                    self.failed("taking the key for", next, &io::Error::other(error));
+                }
+            }
         }
     }
 
@@ -435,8 +430,9 @@ impl Journal {
         if let Some(active) = self.active.as_mut() {
             active.holds_durable = true;
         }
-        for block in group.into_blocks() {
+        for (block, sealed) in group.into_blocks() {
             self.durable = block.sequence;
+            self.sealer.recycle(sealed);
             if self.spares.len() < GROUP_BLOCKS_MAX {
                 self.spares.push(block.bytes);
             }
@@ -448,7 +444,8 @@ impl Journal {
     fn abandon_failed_group(&mut self) {
         let Some(mut group) = self.group.take_if(|group| group.has_failed()) else { return };
         let (segment, error) = (group.segment(), group.take_failure());
-        for block in group.into_blocks().rev() {
+        for (block, sealed) in group.into_blocks().rev() {
+            self.sealer.recycle(sealed);
             self.queue_bytes += block.bytes.len();
             self.queue.push_front(block);
         }

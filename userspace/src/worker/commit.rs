@@ -1,12 +1,13 @@
 //! Runs the journal's operations on the worker's host: writes, syncs, the creation of segments.
 
 use std::io;
+use std::sync::Arc;
 
 use super::book::Book;
 use super::clock::Now;
 use super::host::{Creation, Host};
 use crate::journal::writer::is_no_space;
-use crate::journal::{Completion, Journal, JournalState, Operation, SegmentNo};
+use crate::journal::{Completion, Journal, JournalState, KeyError, Operation, SegmentNo};
 use crate::stats::{DiskFailure, DiskOperation, JournalHealth, OwnStats};
 use crate::uring::Write;
 
@@ -41,6 +42,12 @@ impl<F: Clone> JournalShell<F> {
             }
             book.journal().complete(Completion::Created { segment, result });
         }
+        while let Some(result) = host.key_taken() {
+            if let Err(error) = &result {
+                tracing::error!(%error, "no key for today's segments; it is asked for again, meanwhile they are under the last day's key");
+            }
+            book.journal().complete(Completion::KeyTaken { result });
+        }
         while let Some(operation) = book.journal().next_operation(now.monotonic_ns / 1_000_000) {
             self.start_one(now, operation, book, host);
         }
@@ -74,6 +81,13 @@ impl<F: Clone> JournalShell<F> {
 
     fn start_one(&mut self, now: Now, operation: Operation, book: &mut Book, host: &mut impl Host<File = F>) {
         match operation {
+            Operation::TakeKey { keys, day } => {
+                if let Err(source) = host.take_key(Arc::clone(&keys), day) {
+                    let error =
+                        KeyError::Io { doing: "ask for a key in", path: keys.folder().to_owned(), source };
+                    book.journal().complete(Completion::KeyTaken { result: Err(error) });
+                }
+            }
             Operation::CreateSegment { segment, path, bytes, header } => {
                 if let Err(error) = host.create(Creation { segment, path, bytes, header }) {
                     book.journal().complete(Completion::Created { segment, result: Err(error) });

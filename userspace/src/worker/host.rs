@@ -7,11 +7,13 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Now;
 use super::reply::SendSlots;
-use crate::journal::SegmentNo;
+use crate::journal::seal::{Day, SealingKey};
+use crate::journal::{DayKeys, KeyError, SegmentNo};
 use crate::rx::http::door::Streams;
 use crate::uring::{Completion, Datagram, ReceiverId, UringError, Write};
 
@@ -78,6 +80,19 @@ pub trait Host: SendSlots + Streams {
 
     /// The end of a creation, when one has ended.
     fn created(&mut self) -> Option<(SegmentNo, io::Result<Self::File>)>;
+
+    /// Takes the key of a day, without holding up the worker; it comes from [`Host::key_taken`].
+    ///
+    /// # Errors
+    /// When it cannot even be tried, as on a host without keys.
+    fn take_key(&mut self, _keys: Arc<DayKeys>, _day: Day) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The key that was asked for, when it is there or cannot be had.
+    fn key_taken(&mut self) -> Option<Result<SealingKey, KeyError>> {
+        None
+    }
 
     /// Writes `write.buffer[write.from..]` at `write.offset`; the buffer comes back with
     /// [`Completion::Written`].

@@ -18,8 +18,9 @@ use super::disk_faults::{DiskFaults, Injected};
 use super::host::{Creation, Host};
 use super::reply::SendSlots;
 use crate::clock::NodeClock;
-use crate::journal::SegmentNo;
 use crate::journal::disk::{Stepwise, create_segment};
+use crate::journal::seal::{Day, SealingKey};
+use crate::journal::{DayKeys, KeyError, SegmentNo};
 use crate::rx::http::door::Streams;
 use crate::rx::udp::socket_drops;
 use crate::uring::{
@@ -30,27 +31,62 @@ use crate::uring::{
 /// Segments a journal may have asked for and not got yet: it asks for one at a time.
 const CREATIONS: usize = 2;
 
-/// The thread that creates segments. It ends when its worker drops this.
+/// What a worker asks its helper thread for.
+enum Wanted {
+    Segment(Creation),
+    Key(Arc<DayKeys>, Day),
+}
+
+/// What the helper answers.
+enum Done {
+    Segment(SegmentNo, io::Result<File>),
+    Key(Result<SealingKey, KeyError>),
+}
+
+/// The thread that creates segments and takes keys, both of which block. It ends when its worker
+/// drops this.
 struct Creator {
-    wanted: SyncSender<Creation>,
-    created: Receiver<(SegmentNo, io::Result<File>)>,
+    wanted: SyncSender<Wanted>,
+    done: Receiver<Done>,
+    /// What came while the other was asked for.
+    keys: Vec<Result<SealingKey, KeyError>>,
+    created: Vec<(SegmentNo, io::Result<File>)>,
 }
 
 impl Creator {
     fn start(worker: WorkerId) -> io::Result<Self> {
-        let (wanted, to_create) = sync_channel::<Creation>(CREATIONS);
-        let (done, created) = sync_channel(CREATIONS);
+        let (wanted, to_create) = sync_channel::<Wanted>(CREATIONS);
+        let (answer, done) = sync_channel(CREATIONS);
         let faults = DiskFaults::new(worker);
         std::thread::Builder::new().name(format!("weir-segment-{}", worker.0)).spawn(move || {
-            for Creation { segment, path, bytes, header } in to_create {
-                let mut disk = Stepwise(|step| faults.creation(segment, step));
-                let result = create_segment(&mut disk, &path, bytes, &header);
-                if done.send((segment, result)).is_err() {
+            for wanted in to_create {
+                let done = match wanted {
+                    Wanted::Key(keys, day) => Done::Key(keys.take(day)),
+                    Wanted::Segment(Creation { segment, path, bytes, header }) => {
+                        let mut disk = Stepwise(|step| faults.creation(segment, step));
+                        Done::Segment(segment, create_segment(&mut disk, &path, bytes, &header))
+                    }
+                };
+                if answer.send(done).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Self { wanted, created })
+        Ok(Self { wanted, done, keys: Vec::new(), created: Vec::new() })
+    }
+
+    fn ask(&self, wanted: Wanted) -> io::Result<()> {
+        self.wanted.try_send(wanted).map_err(|_| io::Error::other("the thread that creates segments is gone"))
+    }
+
+    /// Takes what is done.
+    fn collect(&mut self) {
+        for done in self.done.try_iter() {
+            match done {
+                Done::Segment(segment, result) => self.created.push((segment, result)),
+                Done::Key(result) => self.keys.push(result),
+            }
+        }
     }
 }
 
@@ -161,12 +197,21 @@ impl Host for Kernel {
     }
 
     fn create(&mut self, creation: Creation) -> io::Result<()> {
-        let gone = |_| io::Error::other("the thread that creates segments is gone");
-        self.creator.wanted.try_send(creation).map_err(gone)
+        self.creator.ask(Wanted::Segment(creation))
     }
 
     fn created(&mut self) -> Option<(SegmentNo, io::Result<Arc<File>>)> {
-        self.creator.created.try_recv().ok().map(|(segment, result)| (segment, result.map(Arc::new)))
+        self.creator.collect();
+        self.creator.created.pop().map(|(segment, result)| (segment, result.map(Arc::new)))
+    }
+
+    fn take_key(&mut self, keys: Arc<DayKeys>, day: Day) -> io::Result<()> {
+        self.creator.ask(Wanted::Key(keys, day))
+    }
+
+    fn key_taken(&mut self) -> Option<Result<SealingKey, KeyError>> {
+        self.creator.collect();
+        self.creator.keys.pop()
     }
 
     fn write(&mut self, file: &Arc<File>, write: Write) {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weir::admission::Admitted;
-use weir::journal::{BlockBuilder, Disk, DiskBudget, Folder, Journal, JournalConfig, Recovery, recover};
+use weir::journal::{
+    BlockBuilder, DayKeys, Disk, DiskBudget, Folder, Journal, JournalConfig, Recovery, recover,
+};
 use weir::ledger::Decision;
 use weir::traffic::Flags;
 use weir_common::id::{ImpressionId, Issuer, KeyId, NodeId, WorkerId};
@@ -80,6 +82,7 @@ pub(crate) fn config(folder: &Folder, worker: u16) -> JournalConfig {
         segment_bytes: 64 << 10,
         block_bytes_max: 4 << 10,
         queue_bytes_max: 8 << 10,
+        keys: folder.keys().cloned(),
         ..JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(worker)))
     }
 }
@@ -128,6 +131,13 @@ impl Writer {
 
 pub(crate) fn open(dir: &Path) -> Folder {
     Folder::open(dir, NODE).unwrap()
+}
+
+/// The folder, whose new segments are encrypted, and the keys beside it.
+pub(crate) fn open_sealed(dir: &Path) -> Folder {
+    let folder = open(dir);
+    let keys = DayKeys::open(&dir.join("keys"), folder.incarnation()).unwrap();
+    folder.with_keys(Arc::new(keys))
 }
 
 /// Recovers the folder; the numbers of the clicks in the order they came.

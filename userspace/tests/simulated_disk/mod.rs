@@ -35,6 +35,7 @@ impl SimulatedDisk {
     /// Does one operation, or fails it with `error`.
     pub(crate) fn run(&mut self, operation: Operation, error: Option<io::Error>) -> Option<Completion> {
         match operation {
+            Operation::TakeKey { keys, day } => Some(Completion::KeyTaken { result: keys.take(day) }),
             Operation::CreateSegment { segment, path, bytes, header } => {
                 let result = error.map_or(Ok(()), Err);
                 if result.is_ok() {

@@ -109,7 +109,7 @@ impl<S: Sink> Forwarder<S> {
     }
 
     fn stream(&self, writer: (Epoch, WorkerId), from: Position) -> BlockStream {
-        BlockStream::new(&self.folder, self.node, self.incarnation, writer, from)
+        BlockStream::new(&self.place, writer, from)
     }
 
     /// Reads ahead, up to the bound of a part, and fixes what the part holds.
@@ -159,7 +159,7 @@ impl<S: Sink> Forwarder<S> {
                 self.uniques.close(closed, self.config.part_bytes_max, self.config.uniques_users_min);
         }
         let buckets = if is_last { self.merge.changed() } else { Vec::new() };
-        let (node, incarnation, flush) = (self.node, self.incarnation, self.flush);
+        let (node, incarnation, flush) = (self.place.node, self.place.incarnation, self.flush);
         // Samples go where there is something to go with: their own counts are in a block.
         let is_empty = blocks == 0 && buckets.is_empty() && gaps.is_empty();
         let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);

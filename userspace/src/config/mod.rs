@@ -252,7 +252,7 @@ pub struct Buckets {
 }
 
 /// `[journal]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
     /// How long a click may wait for others to share its fdatasync.
     pub commit_window: Duration,
@@ -262,6 +262,10 @@ pub struct Journal {
     pub max_bytes: u64,
     /// What an ack promises.
     pub ack: AckLevel,
+    /// Whether new segments are encrypted, with a key for each day.
+    pub encrypt: bool,
+    /// Where those keys are; also those of segments that are there already.
+    pub keys_dir: Option<PathBuf>,
 }
 
 /// `journal.ack`

@@ -1,7 +1,7 @@
 //! Each key's default, range and reason. The words for operators stand in the sample config.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -106,6 +106,14 @@ fn privacy(mut section: Section<'_, '_>) -> Option<PathBuf> {
     });
     section.finish();
     folder
+}
+
+fn optional_folder(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {
+    section.value(name, None, "an absolute path, or \"\" for none (default \"\")", |value| {
+        let path = value.as_str()?;
+        (path.is_empty() || Path::new(path).is_absolute())
+            .then(|| (!path.is_empty()).then(|| PathBuf::from(path)))
+    })
 }
 
 fn workers(mut section: Section<'_, '_>) -> Workers {
@@ -340,7 +348,12 @@ fn journal(mut section: Section<'_, '_>) -> Journal {
         segment_bytes: section.size("segment_size", 64 * MIB, 4 * MIB..=4 * GIB),
         max_bytes: section.size("max_size", 64 * GIB, 16 * MIB..=64 * TIB),
         ack: section.choice("ack", AckLevel::Disk, &[("disk", AckLevel::Disk)]),
+        encrypt: section.boolean("encrypt", false),
+        keys_dir: optional_folder(&mut section, "keys_dir"),
     };
+    if journal.encrypt && journal.keys_dir.is_none() {
+        section.note("encrypt", "on, and journal.keys_dir names no folder for the keys; name one that is not on the journal's disk");
+    }
     // One segment is written, one waits to be forwarded, one is being removed.
     if journal.max_bytes < 4 * journal.segment_bytes {
         section.note("max_size", "less than four times journal.segment_size; raise it or lower the other");

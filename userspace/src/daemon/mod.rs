@@ -12,6 +12,7 @@
 mod doors;
 mod frames;
 mod heal;
+mod keys;
 mod open_files;
 pub mod past;
 mod recall;
@@ -46,7 +47,7 @@ use crate::forward::{Checkpoint, Forwarder, mailboxes};
 use crate::journal::disk::System;
 use crate::journal::settle::settle;
 use crate::journal::spool::{SpoolGauges, SpoolWatch};
-use crate::journal::{DiskBudget, Folder, FolderError, Recovery};
+use crate::journal::{DiskBudget, Folder, FolderError, KeyError, Recovery};
 use crate::ledger;
 use crate::published::Published;
 use crate::rejects::{Gate, samplers};
@@ -89,6 +90,9 @@ pub enum DaemonError {
     /// The journal folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The keys of encrypted segments.
+    #[error(transparent)]
+    JournalKeys(#[from] KeyError),
     /// The buckets would change their shape.
     #[error(transparent)]
     Shape(#[from] shape::ShapeError),
@@ -161,6 +165,7 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
     open_files::make_room(config, cores.len())?;
     let folder = Folder::open(&config.node.data_dir, NodeId(config.node.id))?;
     settle(&mut System, &folder)?;
+    let folder = keys::equip(folder, &config.journal)?;
     shape::keep(&config.node.data_dir, config.buckets.dimensions)?;
     let workers: Arc<[WorkerStats]> = cores.iter().map(|_| WorkerStats::default()).collect();
     let node = Node {

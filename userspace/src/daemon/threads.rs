@@ -187,7 +187,7 @@ fn journal(
         segment_bytes: config.journal.segment_bytes,
         block_bytes_max: BLOCK_BYTES,
         started_at,
-        keys: folder.keys().cloned(),
+        keys: folder.sealing_keys(),
         ..journal
     };
     Journal::new(journal, Arc::clone(budget))

@@ -89,6 +89,7 @@ pub struct Folder {
     incarnation: Incarnation,
     epoch: Epoch,
     keys: Option<Arc<DayKeys>>,
+    encrypts: bool,
     _lock: File,
 }
 
@@ -112,19 +113,33 @@ impl Folder {
             Some(incarnation) => incarnation,
             None => draw_incarnation(&path.join("incarnation"), node)?,
         };
-        Ok(Self { segments, node, incarnation, epoch, keys: None, _lock: lock })
+        Ok(Self { segments, node, incarnation, epoch, keys: None, encrypts: false, _lock: lock })
     }
 
     /// The same folder, whose new segments are encrypted, with these keys.
     #[must_use]
     pub fn with_keys(self, keys: Arc<DayKeys>) -> Self {
-        Self { keys: Some(keys), ..self }
+        Self { keys: Some(keys), encrypts: true, ..self }
+    }
+
+    /// The same folder, whose encrypted segments are read with these keys; new ones are plain, so
+    /// each key goes with the last segment under it.
+    #[must_use]
+    pub fn reading_with(self, keys: Arc<DayKeys>) -> Self {
+        keys.retire();
+        Self { keys: Some(keys), encrypts: false, ..self }
+    }
+
+    /// The keys of its encrypted segments, if it has any.
+    #[must_use]
+    pub const fn day_keys(&self) -> Option<&Arc<DayKeys>> {
+        self.keys.as_ref()
     }
 
     /// The keys its new segments are encrypted with, if they are.
     #[must_use]
-    pub const fn keys(&self) -> Option<&Arc<DayKeys>> {
-        self.keys.as_ref()
+    pub fn sealing_keys(&self) -> Option<Arc<DayKeys>> {
+        self.keys.clone().filter(|_| self.encrypts)
     }
 
     /// Where the segments are.

@@ -149,6 +149,11 @@ impl DayKeys {
         self.held().newest
     }
 
+    /// Nothing will be sealed any more: every key may go as soon as no segment names it.
+    pub fn retire(&self) {
+        self.held().newest = Some(Day(u32::MAX));
+    }
+
     /// The key of `day` to seal with, made if there is none, and durable; with a salt of its own.
     ///
     /// # Errors

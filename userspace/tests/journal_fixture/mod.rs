@@ -82,7 +82,8 @@ pub(crate) fn config(folder: &Folder, worker: u16) -> JournalConfig {
         segment_bytes: 64 << 10,
         block_bytes_max: 4 << 10,
         queue_bytes_max: 8 << 10,
-        keys: folder.keys().cloned(),
+        started_at: START,
+        keys: folder.sealing_keys(),
         ..JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(worker)))
     }
 }

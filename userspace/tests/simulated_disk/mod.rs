@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
+use weir::journal::KeyError;
 use weir::journal::operation::{Completion, Operation, SegmentNo};
 
 /// A disk in memory that keeps apart what was synced and what was only written. A failed sync
@@ -35,7 +36,12 @@ impl SimulatedDisk {
     /// Does one operation, or fails it with `error`.
     pub(crate) fn run(&mut self, operation: Operation, error: Option<io::Error>) -> Option<Completion> {
         match operation {
-            Operation::TakeKey { keys, day } => Some(Completion::KeyTaken { result: keys.take(day) }),
+            Operation::TakeKey { keys, day } => {
+                let failed =
+                    |source| KeyError::Io { doing: "create", path: keys.folder().to_owned(), source };
+                let result = error.map_or_else(|| keys.take(day), |error| Err(failed(error)));
+                Some(Completion::KeyTaken { result })
+            }
             Operation::CreateSegment { segment, path, bytes, header } => {
                 let result = error.map_or(Ok(()), Err);
                 if result.is_ok() {

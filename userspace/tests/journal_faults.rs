@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use journal_fixture::{START, admitted, click, config, decision, open, recovered};
+use journal_fixture::{START, admitted, click, config, decision, open, open_sealed, recovered};
 use proptest::prelude::*;
 use simulated_disk::{SimulatedDisk, broken, no_space};
 use weir::journal::operation::{Completion, Operation};
@@ -25,6 +25,8 @@ struct Bench {
     /// The click after the last one of each block.
     ends: Vec<u64>,
     budget: Arc<DiskBudget>,
+    /// From one click to the next.
+    ms_per_click: u64,
 }
 
 impl Bench {
@@ -39,6 +41,7 @@ impl Bench {
             next_click: 0,
             ends: vec![],
             budget,
+            ms_per_click: 1,
         }
     }
 
@@ -49,7 +52,7 @@ impl Bench {
         }
         self.builder.begin(self.journal.next_identity(), START);
         for n in self.next_click..self.next_click + clicks {
-            let at = UnixMs(START.0 + n);
+            let at = UnixMs(START.0 + n * self.ms_per_click);
             self.builder.push(at, &admitted(at), &decision(n), &click(n, &[]), &[]).unwrap();
         }
         self.next_click += clicks;
@@ -342,6 +345,12 @@ fn short_writes_are_carried_on_and_an_empty_one_fails() {
 
 #[test]
 fn the_next_segment_is_asked_for_at_half_so_that_no_block_waits_for_it() {
+    for open in [open, open_sealed] {
+        no_block_waits_for_a_segment(open);
+    }
+}
+
+fn no_block_waits_for_a_segment(open: fn(&std::path::Path) -> weir::journal::Folder) {
     let dir = tempfile::tempdir().unwrap();
     let folder = open(dir.path());
     let mut bench = Bench::new(&folder, u64::MAX);
@@ -401,34 +410,59 @@ proptest! {
         steps in prop::collection::vec(step(), 1..400),
         survival in any::<u64>(),
     ) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = open(dir.path());
-        let mut bench = Bench::new(&folder, 20 * (64 << 10));
-        let mut running: Vec<Operation> = Vec::new();
-        let mut durable = 0;
-        for step in steps {
-            match step {
-                Step::Submit(clicks) => drop(bench.submit(clicks)),
-                Step::Issue => running.extend(bench.journal.next_operation(bench.now_ms)),
-                Step::End { which, fails, no_space: full } if !running.is_empty() => {
-                    let operation = running.swap_remove(which % running.len());
-                    let error = fails.then(|| if full { no_space() } else { broken() });
-                    // A write that fails while others on its segment run is no use after failure.
-                    let failed = bench.disk.failed.clone();
-                    if let Operation::Write { segment, .. } = &operation {
-                        bench.disk.failed.remove(segment);
-                    }
-                    let completion = bench.disk.run(operation, error);
-                    bench.disk.failed.extend(failed);
-                    completion.into_iter().for_each(|completion| bench.journal.complete(completion));
-                }
-                Step::End { .. } => {}
-                Step::Wait => bench.now_ms += 2000,
-            }
-            prop_assert!(bench.acknowledged() >= durable, "durable went back");
-            durable = bench.acknowledged();
-        }
-        let mut bits = survival;
-        bench.check_crash(&folder, || { bits = bits.rotate_left(3).wrapping_mul(5).wrapping_add(1); bits as u8 });
+        run_steps(open, (20, 1), steps, survival)?;
     }
+
+    #[test]
+    fn whatever_fails_over_days_of_encryption_acknowledged_clicks_survive_the_crash(
+        steps in prop::collection::vec(step(), 1..400),
+        survival in any::<u64>(),
+    ) {
+        run_steps(open_sealed, (100, MS_PER_CLICK_OVER_DAYS), steps, survival)?;
+    }
+}
+
+/// Some days for each run of steps.
+const MS_PER_CLICK_OVER_DAYS: u64 = 20 * 60_000;
+
+fn run_steps(
+    open: fn(&std::path::Path) -> weir::journal::Folder,
+    (segments_max, ms_per_click): (u64, u64),
+    steps: Vec<Step>,
+    survival: u64,
+) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    let mut bench = Bench::new(&folder, segments_max * (64 << 10));
+    bench.ms_per_click = ms_per_click;
+    let mut running: Vec<Operation> = Vec::new();
+    let mut durable = 0;
+    for step in steps {
+        match step {
+            Step::Submit(clicks) => drop(bench.submit(clicks)),
+            Step::Issue => running.extend(bench.journal.next_operation(bench.now_ms)),
+            Step::End { which, fails, no_space: full } if !running.is_empty() => {
+                let operation = running.swap_remove(which % running.len());
+                let error = fails.then(|| if full { no_space() } else { broken() });
+                // A write that fails while others on its segment run is no use after failure.
+                let failed = bench.disk.failed.clone();
+                if let Operation::Write { segment, .. } = &operation {
+                    bench.disk.failed.remove(segment);
+                }
+                let completion = bench.disk.run(operation, error);
+                bench.disk.failed.extend(failed);
+                completion.into_iter().for_each(|completion| bench.journal.complete(completion));
+            }
+            Step::End { .. } => {}
+            Step::Wait => bench.now_ms += 2000,
+        }
+        prop_assert!(bench.acknowledged() >= durable, "durable went back");
+        durable = bench.acknowledged();
+    }
+    let mut bits = survival;
+    bench.check_crash(&folder, || {
+        bits = bits.rotate_left(3).wrapping_mul(5).wrapping_add(1);
+        bits as u8
+    });
+    Ok(())
 }

@@ -87,6 +87,8 @@ impl WorkerThreads {
         let mut threads = Vec::new();
         let (crowd, limits) = (settings::crowd(config), settings::limits(config));
         let refractory = settings::refractory(config);
+        // Whose key the first segments take: today's, where the node knows the time.
+        let started_at = start.latest.max(start.clock.read().time);
         let each = start.ledgers.into_iter().zip(start.boxes).zip(mesh(cores.len())).zip(start.samplers);
         for (number, (((((ledger, unflushed), mailbox), port), rejects), &core)) in
             each.zip(cores).enumerate()
@@ -101,7 +103,7 @@ impl WorkerThreads {
                 refractory: refractory.clone(),
                 pseudonyms: start.pseudonyms.reader(),
                 ledger,
-                book: Book::new(journal(config, start.folder, worker, &start.budget, start.latest)),
+                book: Book::new(journal(config, start.folder, worker, &start.budget, started_at)),
                 port,
                 waiting_capacity: settings::WAITING_MAX,
                 stats: OwnStats::new(Arc::clone(start.stats), number),

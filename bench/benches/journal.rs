@@ -1,4 +1,5 @@
-//! Sustained group commit beside a plain sequential writer, in one run on one disk.
+//! Sustained group commit, with and without encryption, beside a plain sequential writer, in one run
+//! on one disk.
 //!
 //! Both write the same bytes with the same number of bytes between two `fdatasync`s. The journal
 //! runs as in a worker: it makes its bytes from clicks (two copies and a CRC each), writes and
@@ -18,7 +19,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use weir::admission::Admitted;
 use weir::journal::disk::{System, create_segment};
-use weir::journal::{BlockBuilder, DiskBudget, Folder, Journal, JournalConfig, recover};
+use weir::journal::seal::{Day, SEAL_OVERHEAD};
+use weir::journal::{
+    BlockBuilder, DayKeys, DiskBudget, Folder, Journal, JournalConfig, SegmentId, SegmentNo, recover,
+};
 use weir::ledger::{Decision, Entry};
 use weir::stats::{OwnStats, WorkerStats};
 use weir::traffic::Flags;
@@ -73,20 +77,28 @@ fn main() -> Result<()> {
 
 fn run(dir: &Path, bytes: usize) -> Result<()> {
     filling()?;
+    sealing(dir)?;
     println!("group commit, {ROUNDS} rounds of at most {} MiB, medians", bytes >> 20);
     println!(
-        "{:>10} {:>24} {:>24} {:>24} {:>18}",
-        "group", "journal", "plain preallocated", "plain growing", "ratio (quartiles)"
+        "{:>10} {:>24} {:>24} {:>24} {:>24} {:>18} {:>18}",
+        "group",
+        "journal",
+        "encrypted",
+        "plain preallocated",
+        "plain growing",
+        "ratio (quartiles)",
+        "encrypted/journal"
     );
     for group in GROUP_BYTES {
-        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
             let folder = dir.join(format!("{group}-{round}"));
             fs::create_dir_all(&folder)?;
             // Each goes first in turn: what the round before left to the disk hits the first.
-            for which in (0..3).map(|place| (place + round) % 3) {
+            for which in (0..4).map(|place| (place + round) % 4) {
                 rounds[which].push(match which {
-                    0 => journal(&folder, group, bytes)?,
+                    0 => journal(&folder.join("journal"), group, bytes, false)?,
+                    3 => journal(&folder.join("encrypted"), group, bytes, true)?,
                     1 => plain(&folder.join("preallocated"), group, bytes, true)?,
                     _ => plain(&folder.join("growing"), group, bytes, false)?,
                 });
@@ -94,17 +106,20 @@ fn run(dir: &Path, bytes: usize) -> Result<()> {
             fs::remove_dir_all(&folder)?;
         }
         let [low, ratio, high] = ratios(&rounds[0], &rounds[1]);
+        let [seal_low, seal_ratio, seal_high] = ratios(&rounds[3], &rounds[0]);
         let medians = rounds.map(median);
         let show = |round: Round| {
             let sync_ms = round.took.as_secs_f64() * 1e3 / round.syncs as f64;
             format!("{:.1} MB/s {:.2} ms/sync", round.mb_per_s(), sync_ms)
         };
-        let [journal, preallocated, growing] = medians.map(show);
+        let [journal, preallocated, growing, encrypted] = medians.map(show);
         println!(
-            "{group:>10} {journal:>24} {preallocated:>24} {growing:>24} {ratio:>5.2} ({low:.2}, {high:.2})"
+            "{group:>10} {journal:>24} {encrypted:>24} {preallocated:>24} {growing:>24} {ratio:>5.2} ({low:.2}, {high:.2}) \
+             {seal_ratio:>5.2} ({seal_low:.2}, {seal_high:.2})"
         );
     }
-    recovery(dir, bytes)
+    recovery(&dir.join("recovery"), bytes, false)?;
+    recovery(&dir.join("encrypted"), bytes, true)
 }
 
 /// Quartiles of the bandwidth of one beside the other's, round by round: a disk that others use
@@ -167,6 +182,33 @@ fn filling() -> Result<()> {
     Ok(())
 }
 
+fn open(path: &Path, encrypted: bool) -> Result<Folder> {
+    let folder = Folder::open(path, NodeId(1))?;
+    if !encrypted {
+        return Ok(folder);
+    }
+    let keys = DayKeys::open(&path.join("keys"), folder.incarnation())?;
+    Ok(folder.with_keys(Arc::new(keys)))
+}
+
+/// How fast blocks of some sizes are encrypted, without a disk.
+fn sealing(dir: &Path) -> Result<()> {
+    let folder = open(&dir.join("sealing"), true)?;
+    let keys = folder.sealing_keys().context("no keys")?;
+    let writer = folder.writer(WorkerId(0));
+    let id = SegmentId { epoch: writer.epoch, worker: writer.worker, segment: SegmentNo(1) };
+    let cipher = keys.take(Day::of(AT))?.segment(writer.incarnation, id);
+    for bytes in [1 << 10, 16 << 10, BLOCK_BYTES] {
+        let (block, mut out) = (vec![7; bytes], Vec::with_capacity(bytes + SEAL_OVERHEAD));
+        let blocks = (2 << 30) / bytes;
+        let began = cpu_s()?;
+        (0..blocks).for_each(|n| cipher.seal((n * bytes) as u64, &block, &mut out));
+        let mb_per_s = (blocks * bytes) as f64 / 1e6 / (cpu_s()? - began);
+        println!("encrypting blocks of {bytes} bytes: {mb_per_s:.0} MB a second of CPU");
+    }
+    Ok(())
+}
+
 /// One worker's journal at full speed: its book, its shell, its ring.
 struct Writer {
     book: Book,
@@ -181,10 +223,11 @@ struct Writer {
 /// would make larger groups of them, and sync less often than what it is held against.
 const GROUPS_AHEAD: u64 = 2;
 
-fn journal(folder: &Path, group: usize, bytes: usize) -> Result<Round> {
-    let folder = Folder::open(folder, NodeId(1))?;
+fn journal(folder: &Path, group: usize, bytes: usize, encrypted: bool) -> Result<Round> {
+    let folder = open(folder, encrypted)?;
     let config = JournalConfig {
         block_bytes_max: BLOCK_BYTES,
+        keys: folder.sealing_keys(),
         ..JournalConfig::new(folder.segments().to_owned(), folder.writer(WorkerId(0)))
     };
     let stats = OwnStats::new([WorkerStats::default()].into(), 0);
@@ -292,10 +335,9 @@ fn cpu_s() -> Result<f64> {
 }
 
 /// How fast a start reads the journal back.
-fn recovery(dir: &Path, bytes: usize) -> Result<()> {
-    let path = dir.join("recovery");
-    journal(&path, 512 << 10, bytes)?;
-    let folder = Folder::open(&path, NodeId(1))?;
+fn recovery(path: &Path, bytes: usize, encrypted: bool) -> Result<()> {
+    journal(path, 512 << 10, bytes, encrypted)?;
+    let folder = open(path, encrypted)?;
     let mut sum = 0_u64;
     let (began, cpu) = (Instant::now(), cpu_s()?);
     let recovery = recover(&folder, |_, row, _| sum = sum.wrapping_add(row.click.ad.get()))?;
@@ -303,7 +345,7 @@ fn recovery(dir: &Path, bytes: usize) -> Result<()> {
     let rows = recovery.report.rows;
     anyhow::ensure!(recovery.report.findings.is_empty(), "{}", recovery.report);
     println!(
-        "recovery from the page cache: {rows} rows in {took:.2} s, {took_cpu:.2} s of CPU: {:.1} million rows and \
+        "recovery from the page cache, encrypted {encrypted}: {rows} rows in {took:.2} s, {took_cpu:.2} s of CPU: {:.1} million rows and \
          {:.0} MB a second of CPU (sum {sum})",
         rows as f64 / 1e6 / took_cpu,
         recovery.report.bytes as f64 / 1e6 / took_cpu,

@@ -208,9 +208,7 @@ impl DayKeys {
         })?;
         let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX as usize));
         match file.take(TEXT_MAX).read_to_string(&mut text) {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
-                return Err(failed("read", &path)(error));
-            }
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(failed("read", &path)(error)),
             Ok(_) | Err(_) => parse(&text, id).ok_or(KeyError::Damaged { path }),
         }
     }

@@ -312,8 +312,8 @@ impl Journal {
         let first_len = (first.bytes.len() + self.sealer.overhead()) as u64;
         let fits = |used: u64| group_start(used) + first_len <= self.config.segment_bytes;
         let goes_on = self.active.as_ref().is_some_and(|active| fits(active.used));
-        let is_outdated = self.is_outdated();
-        if !(goes_on && !is_outdated || self.rotate() || goes_on) {
+        let stays = goes_on && !self.is_outdated();
+        if !stays && !self.rotate() && !goes_on {
             return;
         }
         let Some(active) = self.active.as_mut() else { return };

@@ -48,6 +48,8 @@ const ROUNDS: usize = 15;
 const MIB_PER_ROUND_DEFAULT: usize = 128;
 /// The longest a turn waits: the helper that makes segments does not ring.
 const TURN_MAX: Duration = Duration::from_millis(1);
+/// A helper makes at most two segments more; each takes no second.
+const REMOVALS_MAX: u32 = 2000;
 /// A round ends after this long, however slow the disk is.
 const ROUND_MAX: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,7 @@ fn main() -> Result<()> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("journal-{}", std::process::id()));
     fs::create_dir_all(&dir).context("creating the folder of the benchmark")?;
     let result = run(&dir, bytes);
-    fs::remove_dir_all(&dir).context("removing the folder of the benchmark")?;
+    remove(&dir).context("removing the folder of the benchmark")?;
     result
 }
 
@@ -103,7 +105,7 @@ fn run(dir: &Path, bytes: usize) -> Result<()> {
                     _ => plain(&folder.join("growing"), group, bytes, false)?,
                 });
             }
-            fs::remove_dir_all(&folder)?;
+            remove(&folder)?;
         }
         let [low, ratio, high] = ratios(&rounds[0], &rounds[1]);
         let [seal_low, seal_ratio, seal_high] = ratios(&rounds[3], &rounds[0]);
@@ -120,6 +122,18 @@ fn run(dir: &Path, bytes: usize) -> Result<()> {
     }
     recovery(&dir.join("recovery"), bytes, false)?;
     recovery(&dir.join("encrypted"), bytes, true)
+}
+
+/// Removes a folder in which a helper thread may still be making the segment that was asked for
+/// last: then the first try leaves that.
+fn remove(folder: &Path) -> Result<()> {
+    for _ in 0..REMOVALS_MAX {
+        if fs::remove_dir_all(folder).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(TURN_MAX);
+    }
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// Quartiles of the bandwidth of one beside the other's, round by round: a disk that others use
@@ -270,6 +284,9 @@ impl Writer {
         let now = self.kernel.now();
         let mut written = 0;
         while group - written >= HEADER_BYTES + ROW_BYTES {
+            while !self.book.has_room() {
+                self.turn(TURN_MAX)?; // a slow disk: the block would find none
+            }
             let rows = ((group - written).min(BLOCK_BYTES) - HEADER_BYTES) / ROW_BYTES;
             for row in 1..=rows {
                 let click = click(self.next);

@@ -143,10 +143,8 @@ impl Source {
         let crc32c = crc32c::crc32c(&bytes);
         let mut problems = ListProblems::default();
         for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-            if line.len() > LINE_BYTES_MAX {
-                problems.note(at + 1, format!("has more than {LINE_BYTES_MAX} octets; is this a list?"));
-            } else if std::str::from_utf8(line).is_err() {
-                problems.note(at + 1, "is not UTF-8; save the list as UTF-8");
+            if let Err(wrong) = line_text(line) {
+                problems.note(at + 1, wrong);
             }
         }
         let path = path.to_owned();
@@ -163,17 +161,12 @@ impl Source {
 
     /// The entries, numbered from 1, without comments.
     pub(super) fn entries(&self) -> impl Iterator<Item = (usize, &str)> {
-        let entry = |line: &'_ str| line.split_once('#').map_or(line.len(), |(entry, _)| entry.len());
-        self.lines().map(move |(at, line)| (at, line[..entry(line)].trim())).filter(|(_, e)| !e.is_empty())
+        self.lines().map(|(at, line)| (at, entry(line))).filter(|(_, entry)| !entry.is_empty())
     }
 
     /// What the list says of its own version.
     pub(super) fn version(&self) -> String {
-        let said = |line: &str| {
-            let comment = line.strip_prefix('#')?.trim_start();
-            Some(comment.strip_prefix("version:")?.trim().chars().take(VERSION_LEN_MAX).collect())
-        };
-        self.lines().find_map(|(_, line)| said(line)).unwrap_or_default()
+        self.lines().find_map(|(_, line)| said_version(line)).unwrap_or_default()
     }
 
     /// The list's version, once all its entries are sound.
@@ -200,6 +193,25 @@ impl Source {
             Err(ListError::TooMany { path: self.path.clone(), entries, max })
         }
     }
+}
+
+/// A line without its end as text, or what is wrong with it.
+pub(super) fn line_text(line: &[u8]) -> Result<&str, String> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err(format!("has more than {LINE_BYTES_MAX} octets; is this a list?"));
+    }
+    std::str::from_utf8(line).map_err(|_| "is not UTF-8; save the list as UTF-8".to_owned())
+}
+
+/// The entry in a line, without its comment; empty when there is none.
+pub(super) fn entry(line: &str) -> &str {
+    line.split_once('#').map_or(line, |(entry, _)| entry).trim()
+}
+
+/// What a line that is a comment says of its list's version.
+pub(super) fn said_version(line: &str) -> Option<String> {
+    let comment = line.trim_start().strip_prefix('#')?.trim_start();
+    Some(comment.strip_prefix("version:")?.trim().chars().take(VERSION_LEN_MAX).collect())
 }
 
 /// An entry as a message repeats it.

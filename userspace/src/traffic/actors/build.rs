@@ -21,7 +21,9 @@ use super::file::{ACTORS_MAX, FILTER_BYTES_MAX, HEADER_LEN, Header, SHARDS_MAX};
 use super::fuse::{self, FILE_KEY, Scratch, Shard};
 use super::key::ActorKey;
 use crate::journal::disk::sync_folder;
-use crate::traffic::source::{LINE_BYTES_MAX, ListError, ListProblems, VERSION_LEN_MAX};
+use crate::traffic::source::{
+    LINE_BYTES_MAX, ListError, ListProblems, VERSION_LEN_MAX, entry, line_text, said_version,
+};
 
 /// Partitions of the spill: as many as there can be shards.
 const PARTITIONS: usize = SHARDS_MAX as usize;
@@ -284,14 +286,14 @@ fn read_list(list: &Path, spill: &mut Spill, told: &mut dyn FnMut(Progress)) -> 
         }
         at += 1;
         read.crc32c = crc32c::crc32c_append(read.crc32c, &bytes);
-        if bytes.len() > LINE_BYTES_MAX {
-            problems.note(at, format!("has more than {LINE_BYTES_MAX} octets; is this a list?"));
-            break;
-        }
-        match read_line(&bytes, &mut read.version) {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        match line_text(line).and_then(|line| read_line(line, &mut read.version)) {
             Ok(Some(actor)) => spill.add(actor.hash(&FILE_KEY))?,
             Ok(None) => {}
             Err(wrong) => problems.note(at, wrong),
+        }
+        if line.len() > LINE_BYTES_MAX {
+            break;
         }
         if spill.lines > LINES_MAX {
             let (entries, max) = (spill.lines, LINES_MAX);
@@ -310,15 +312,11 @@ fn read_list(list: &Path, spill: &mut Spill, told: &mut dyn FnMut(Progress)) -> 
 }
 
 /// The actor in one line, if there is one.
-fn read_line(bytes: &[u8], version: &mut String) -> Result<Option<ActorKey>, String> {
-    let line = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8; save the list as UTF-8")?;
-    let (entry, comment) = line.split_once('#').unwrap_or((line, ""));
-    if version.is_empty()
-        && let Some(said) = comment.trim_start().strip_prefix("version:")
-    {
-        *version = said.trim().chars().take(VERSION_LEN_MAX).collect();
+fn read_line(line: &str, version: &mut String) -> Result<Option<ActorKey>, String> {
+    if version.is_empty() {
+        *version = said_version(line).unwrap_or_default();
     }
-    let entry = entry.trim();
+    let entry = entry(line);
     if entry.is_empty() { Ok(None) } else { ActorKey::read(entry).map(Some) }
 }
 

@@ -288,10 +288,10 @@ fn resolved(config: &Config, host: &Host) -> String {
         (
             "journal",
             format!(
-                "commit every {}, at most {}, {}",
+                "commit every {}, at most {}{}",
                 duration_text(config.journal.commit_window),
                 size_text(config.journal.max_bytes),
-                if config.journal.encrypt { "encrypted" } else { "not encrypted" }
+                if config.journal.encrypt { ", encrypted" } else { "" }
             ),
         ),
         ("forward", format!("{} every {}", sink_text(config), duration_text(config.forward.interval))),

@@ -131,6 +131,28 @@ fn a_flagged_datagram_is_acknowledged_like_any_other_and_counted_under_its_reaso
 }
 
 #[test]
+fn an_ack_says_when_to_come_back_to_who_has_spent_a_budget() {
+    let door =
+        Door::folder("\n[workers]\ncores = [0]\n[limits.ad]\nclicks_per_s = 1\nburst = 1\n").expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    socket.connect(("127.0.0.1", door.folder.port())).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    let ack = |click: Click| {
+        socket.send(&datagram(Click { ad: 5.into(), ..click }, "agent")).expect("sent");
+        let mut ack = [0; 2048];
+        let len = socket.recv(&mut ack).expect("an ack");
+        // How long to wait, in tenths of a second, and the status of the one click.
+        (len, ack[7], ack[16])
+    };
+    let clicks = numbered(1, 3);
+    assert_eq!(ack(clicks[0]), (17, 0, 0));
+    assert_eq!(ack(clicks[1]), (17, 10, 2));
+    node.drain().expect("drain");
+    audited(&door);
+}
+
+#[test]
 fn new_lists_are_judged_by_from_the_next_block_on_and_a_restart_counts_the_same_again() {
     let door = door();
     let mut node = door.folder.start_ready().expect("ready");

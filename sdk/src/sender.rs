@@ -20,6 +20,8 @@ use crate::config::{Config, ConfigError};
 use crate::ledger::{Ledger, Traffic};
 use crate::wheel::Wheel;
 
+const NS_PER_MS: u64 = 1_000_000;
+
 /// Names a click to the caller: what [`Sender::offer`] counted or [`Sender::offer_as`] was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -303,7 +305,9 @@ impl Sender {
         batch.state = State::Backoff;
         let attempt = batch.attempts;
         self.pool.seal(slot);
-        let wait_ns = self.backoff_ns(attempt);
+        // A node that says how long knows it; the random time still keeps a fleet out of step.
+        let asked_ns = u64::from(ack.retry_after_ms) * NS_PER_MS;
+        let wait_ns = asked_ns + self.backoff_ns(attempt);
         self.wheel.set(slot, now_ns + wait_ns);
     }
 

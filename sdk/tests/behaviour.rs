@@ -75,6 +75,23 @@ fn only_clicks_answered_with_retry_are_sent_again_under_a_new_batch_id() {
 }
 
 #[test]
+fn a_node_that_says_how_long_to_wait_is_not_asked_before() {
+    let mut sender = sender(steady());
+    sender.offer(0, &clicks(1)[0], &[]).unwrap();
+    sender.flush();
+    let first = sender.poll_transmit(0).unwrap();
+    let mut ack = answer(&sender, first, &[AckStatus::Retry]);
+    ack[7] = 10;
+    sender.on_datagram(MS, &ack, |_| panic!("nothing is settled"));
+    let due_ns = sender.next_timeout_ns().unwrap();
+    assert!((1001 * MS..1010 * MS).contains(&due_ns), "{due_ns}");
+    sender.advance(1000 * MS, |_| {});
+    assert_eq!(sender.poll_transmit(1000 * MS), None);
+    sender.advance(due_ns, |_| {});
+    assert!(sender.poll_transmit(due_ns).is_some());
+}
+
+#[test]
 fn a_click_without_answer_is_given_up_after_its_last_attempt_and_not_before() {
     let mut sender = sender(Config { attempts_max: 3, ..steady() });
     sender.offer(0, &clicks(1)[0], &[]).unwrap();

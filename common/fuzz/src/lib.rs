@@ -96,9 +96,10 @@ pub fn acks(bytes: &[u8]) {
     let mut written = Vec::new();
     for ack in acks.by_ref() {
         let count = u8::try_from(ack.statuses.len()).expect("a count is a u8");
-        written.extend_from_slice(AckHeader::new(ack.batch_id, count).as_bytes());
+        let header = AckHeader::new(ack.batch_id, count).with_retry_after(ack.retry_after_ms);
+        written.extend_from_slice(header.as_bytes());
         written.extend_from_slice(ack.statuses);
-        read.push((ack.batch_id, ack.statuses.to_vec()));
+        read.push((ack.batch_id, ack.retry_after_ms, ack.statuses.to_vec()));
         assert!(read.len() <= bytes.len() / ACK_HEADER_LEN);
     }
     assert_eq!(written, bytes[..bytes.len() - acks.rest().len()]);

@@ -131,20 +131,20 @@ fn extension(bytes: &[u8]) -> bool {
 
 /// Acks as (batch id, statuses), and the octets left unread.
 #[must_use]
-pub fn acks(bytes: &[u8]) -> (Vec<(u64, Vec<u8>)>, usize) {
+pub fn acks(bytes: &[u8]) -> (Vec<(u64, u32, Vec<u8>)>, usize) {
     let mut acks = Vec::new();
     let mut at = 0;
     while at + 16 <= bytes.len() {
         let end = at + 16 + usize::from(bytes[at + 6]);
         let head = [0x57, 0x41, 0x43, 0x4b, 1, 0];
-        if bytes[at..at + 6] != head || bytes[at + 7] != 0 || end > bytes.len() {
+        if bytes[at..at + 6] != head || end > bytes.len() {
             break;
         }
         let statuses = bytes[at + 16..end].to_vec();
         if statuses.iter().any(|&status| status > 3) {
             break;
         }
-        acks.push((number(&bytes[at + 8..at + 16]), statuses));
+        acks.push((number(&bytes[at + 8..at + 16]), u32::from(bytes[at + 7]) * 100, statuses));
         at = end;
     }
     (acks, bytes.len() - at)

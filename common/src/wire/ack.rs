@@ -9,6 +9,8 @@ use super::VERSION;
 
 /// First four bytes of an ack.
 pub const ACK_MAGIC: [u8; 4] = *b"WACK";
+/// A unit of [`AckHeader::retry_after`], in ms.
+pub(super) const RETRY_AFTER_UNIT_MS: u32 = 100;
 /// Bytes of an ack's header.
 pub const ACK_HEADER_LEN: usize = size_of::<AckHeader>();
 
@@ -55,8 +57,9 @@ pub struct AckHeader {
     pub flags: u8,
     /// Number of status bytes: the request's click count.
     pub count: u8,
-    /// Reserved, zero.
-    pub reserved: u8,
+    /// How long to keep what is answered with [`AckStatus::Retry`], in tenths of a second; 0 says
+    /// nothing of it.
+    pub retry_after: u8,
     /// The request's batch id.
     pub batch_id: U64,
 }
@@ -70,9 +73,16 @@ impl AckHeader {
             version: VERSION,
             flags: 0,
             count,
-            reserved: 0,
+            retry_after: 0,
             batch_id: U64::new(batch_id),
         }
+    }
+
+    /// The same, and what is to be sent again is to wait so long: rounded up, and at most 25.5 s.
+    #[must_use]
+    pub const fn with_retry_after(self, ms: u32) -> Self {
+        let units = ms.div_ceil(RETRY_AFTER_UNIT_MS);
+        Self { retry_after: if units > u8::MAX as u32 { u8::MAX } else { units as u8 }, ..self }
     }
 }
 
@@ -81,6 +91,8 @@ impl AckHeader {
 pub struct Ack<'a> {
     /// The batch it answers.
     pub batch_id: u64,
+    /// How long to wait before clicks are sent again, in ms; 0 says nothing of it.
+    pub retry_after_ms: u32,
     /// One status byte a click, each a valid [`AckStatus`].
     pub statuses: &'a [u8],
 }
@@ -111,14 +123,12 @@ impl<'a> Iterator for Acks<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (header, after) = AckHeader::ref_from_prefix(self.rest).ok()?;
         let (statuses, rest) = after.split_at_checked(header.count as usize)?;
-        let sound = header.magic == ACK_MAGIC
-            && header.version == VERSION
-            && header.flags == 0
-            && header.reserved == 0;
+        let sound = header.magic == ACK_MAGIC && header.version == VERSION && header.flags == 0;
         if !sound || statuses.iter().any(|&status| AckStatus::from_number(status).is_none()) {
             return None;
         }
         self.rest = rest;
-        Some(Ack { batch_id: header.batch_id.get(), statuses })
+        let retry_after_ms = u32::from(header.retry_after) * RETRY_AFTER_UNIT_MS;
+        Some(Ack { batch_id: header.batch_id.get(), retry_after_ms, statuses })
     }
 }

@@ -22,6 +22,9 @@ use pace::Table;
 pub use pace::{Budget, Pace};
 pub use refractory::Refractory;
 
+/// After so long a sender may try again whose budget is spent: none is less than a click a second.
+pub const RETRY_AFTER_MS: u32 = 1000;
+
 /// Whose budgets there are, from the widest to the narrowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {

@@ -334,7 +334,7 @@ impl<H: Host> Worker<H> {
             for waiting in ready.drain(..) {
                 match waiting.to {
                     ReplyTo::Datagram { peer, batch_id } => {
-                        self.acks.add(&mut self.host, &peer, batch_id, waiting.statuses());
+                        self.acks.add(&mut self.host, &peer, waiting.ack(batch_id), waiting.statuses());
                         self.stats
                             .ack_latency
                             .record(now.monotonic_ns.saturating_sub(waiting.received_ns), 1);

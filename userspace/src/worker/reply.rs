@@ -7,6 +7,7 @@ use weir_common::reason::{Outcome, Reason};
 use weir_common::wire::{ACK_HEADER_LEN, AckHeader, AckStatus, CLICK_LEN, HEADER_LEN};
 use zerocopy::IntoBytes;
 
+use crate::limits::RETRY_AFTER_MS;
 use crate::stats::WorkerStats;
 use crate::uring::{Peer, SLOT_PAYLOAD};
 
@@ -113,6 +114,13 @@ impl Waiting {
     #[must_use]
     pub const fn over_budget(&self) -> u8 {
         self.over_budget
+    }
+
+    /// The header of its ack; with how long to wait where a budget is spent.
+    #[must_use]
+    pub const fn ack(&self, batch_id: u64) -> AckHeader {
+        let header = AckHeader::new(batch_id, self.count);
+        if self.over_budget > 0 { header.with_retry_after(RETRY_AFTER_MS) } else { header }
     }
 
     /// The status bytes of its clicks.
@@ -266,7 +274,14 @@ impl<S> Default for AckPacker<S> {
 
 impl<S> AckPacker<S> {
     /// Adds the ack of a batch to what goes to `peer`.
-    pub fn add(&mut self, slots: &mut impl SendSlots<Slot = S>, peer: &Peer, batch_id: u64, statuses: &[u8]) {
+    pub fn add(
+        &mut self,
+        slots: &mut impl SendSlots<Slot = S>,
+        peer: &Peer,
+        header: AckHeader,
+        statuses: &[u8],
+    ) {
+        debug_assert_eq!(usize::from(header.count), statuses.len());
         let bin = self.hasher.hash_one(peer) as usize % BINS;
         let len = ACK_HEADER_LEN + statuses.len();
         if self.bins[bin].as_ref().is_some_and(|open| open.peer != *peer || open.len + len > SLOT_PAYLOAD) {
@@ -283,7 +298,7 @@ impl<S> AckPacker<S> {
         let Some(open) = &mut self.bins[bin] else { return };
         let space = &mut slots.payload(&open.slot)[open.len..open.len + len];
         let (head, tail) = space.split_at_mut(ACK_HEADER_LEN);
-        head.copy_from_slice(AckHeader::new(batch_id, statuses.len() as u8).as_bytes());
+        head.copy_from_slice(header.as_bytes());
         tail.copy_from_slice(statuses);
         open.len += len;
         self.tally.acks_sent += 1;

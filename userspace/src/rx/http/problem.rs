@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// Seconds after which a sender may try again whose budget is spent: none is less than a click a second.
-pub const RETRY_AFTER_TOO_MANY_S: u32 = 1;
+/// Seconds after which a sender may try again whose budget is spent.
+pub const RETRY_AFTER_TOO_MANY_S: u32 = crate::limits::RETRY_AFTER_MS.div_ceil(1000);
 /// Seconds after which a sender may try a node again that cannot take clicks now. Long enough that waiting
 /// senders do not become the load, short enough that a restart (seconds) is not felt as an outage.
 pub const RETRY_AFTER_UNAVAILABLE_S: u32 = 5;

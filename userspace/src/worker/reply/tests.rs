@@ -72,12 +72,28 @@ impl SendSlots for Outgoing {
     }
 }
 
+fn add(packer: &mut AckPacker<SlotId>, out: &mut Outgoing, port: u16, batch_id: u64, statuses: &[u8]) {
+    packer.add(out, &peer(port), AckHeader::new(batch_id, statuses.len() as u8), statuses);
+}
+
+#[test]
+fn an_ack_says_how_long_to_wait_only_where_a_budget_is_spent() {
+    let mut table = WaitingTable::new(2);
+    for spent in [0, 2] {
+        let ticket = table.enter(to(1, 7), 0, 3).expect("room");
+        (0..spent).for_each(|_| table.limit(ticket));
+        let header = table.settle(ticket).expect("the last thing it waited for").ack(7);
+        let units = if spent > 0 { 10 } else { 0 };
+        assert_eq!((header.batch_id.get(), header.count, header.retry_after), (7, 3, units));
+    }
+}
+
 #[test]
 fn acks_to_one_sender_share_a_datagram_and_others_get_their_own() {
     let (mut packer, mut out) = (AckPacker::default(), Outgoing::default());
-    packer.add(&mut out, &peer(1), 10, &[0, 1]);
-    packer.add(&mut out, &peer(2), 20, &[3]);
-    packer.add(&mut out, &peer(1), 11, &[2]);
+    add(&mut packer, &mut out, 1, 10, &[0, 1]);
+    add(&mut packer, &mut out, 2, 20, &[3]);
+    add(&mut packer, &mut out, 1, 11, &[2]);
     packer.flush(&mut out);
     out.sent.sort_by_key(|(peer, _)| peer.address.port());
     assert_eq!(out.sent.len(), 2);
@@ -90,7 +106,7 @@ fn acks_to_one_sender_share_a_datagram_and_others_get_their_own() {
 fn acks_that_do_not_fit_one_datagram_fill_several() {
     let (mut packer, mut out) = (AckPacker::default(), Outgoing::default());
     for batch_id in 0..100 {
-        packer.add(&mut out, &peer(1), batch_id, &[0; 14]);
+        add(&mut packer, &mut out, 1, batch_id, &[0; 14]);
     }
     packer.flush(&mut out);
     let all: Vec<_> =
@@ -103,7 +119,7 @@ fn acks_that_do_not_fit_one_datagram_fill_several() {
 fn without_a_free_slot_acks_are_dropped_and_counted() {
     let (mut packer, mut out) = (AckPacker::default(), Outgoing::default());
     for port in 1..=4 {
-        packer.add(&mut out, &peer(port), 1, &[0]);
+        add(&mut packer, &mut out, port, 1, &[0]);
     }
     packer.flush(&mut out);
     assert_eq!((packer.tally.acks_sent, packer.tally.acks_dropped), (3, 1));

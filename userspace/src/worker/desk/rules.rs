@@ -38,8 +38,10 @@ impl Desk {
         if self.judge.is_on() {
             self.judge_traffic(entries, extensions, sources);
         }
-        if let Some(refractory) = self.refractory.clone() {
+        // Taken and put back, not cloned: its count of owners is a line that all workers would write.
+        if let Some(refractory) = self.refractory.take() {
             entries.iter_mut().for_each(|entry| self.note_repeat(now, &refractory, entry));
+            self.refractory = Some(refractory);
         }
     }
 

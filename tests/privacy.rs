@@ -93,3 +93,19 @@ fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
     node.drain().expect("drain");
     assert!(count(written(&door), &USER.to_le_bytes()) > 0, "a test that cannot see a key proves nothing");
 }
+
+#[test]
+fn a_node_that_draws_salts_has_them_before_its_first_click() {
+    let keys = "\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[privacy]\nsalts_dir = \"salts\"\ndraw_salts = true";
+    let door = Door::folder(keys).expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    post(&door, 1, &[]);
+    assert_eq!(unsalted(&node), 0);
+    node.drain().expect("drain");
+    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    let salts = fs::read_dir(door.folder.path().join("salts")).expect("salts").count();
+    assert!(
+        (2..=3).contains(&salts),
+        "{salts}: of today and tomorrow, also where tomorrow has come meanwhile"
+    );
+}

@@ -2,12 +2,14 @@
 //! to the next, and nobody can find him in old rows once the salt is destroyed.
 //!
 //! Salts come from a folder, one file a day, the same on all nodes whose users are counted together; whoever made
-//! them destroys them. The day is that of the minute a click counts in, so a minute has one salt, and at
+//! them destroys them, an operator or the node itself. The day is that of the minute a click counts in, so a minute has one salt, and at
 //! midnight those of both days are live. A click whose day has no salt is one of an unknown user: what was
 //! promised to be keyed never leaves as it came.
 //!
 //! It keys what is written and nothing else: activity, budgets and windows know users in memory alone, each
 //! under a secret of its own that nothing outlives. Start reading at [`Pseudonyms::of`].
+
+mod drawing;
 
 use std::fs;
 use std::io;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 use weir_common::siphash::{SipKey, siphash24};
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use crate::config::read_secret;
 
@@ -86,6 +88,21 @@ impl Pseudonyms {
         folder.map_or(Ok(Self::AsSent), |folder| Salts::load(folder).map(Self::Salted))
     }
 
+    /// Of no day yet: nobody's user is written.
+    #[must_use]
+    pub const fn none_yet() -> Self {
+        Self::Salted(Salts(Vec::new()))
+    }
+
+    /// Draws the salts of today and tomorrow where they are missing, and destroys those of days that ended longer ago
+    /// than `keep_ms`; whether the folder is to be read again. Call it only where the time is certain.
+    ///
+    /// # Errors
+    /// When the disk or the system's random source does not give what it takes.
+    pub fn tend(folder: &Path, now: UnixMs, keep_ms: u64) -> Result<bool, SaltsError> {
+        drawing::tend(folder, now, keep_ms)
+    }
+
     /// The key under which the user of a click that counts in `minute` is written; 0 is nobody known.
     #[inline]
     #[must_use]
@@ -120,6 +137,9 @@ impl Salts {
         let mut salts = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let file = entry.map_err(unreadable)?.path();
+            if is_hidden(&file) {
+                continue;
+            }
             let day = day_of(&file).ok_or_else(|| SaltsError::Name { file: file.clone() })?;
             let secret = read_secret(&file).map_err(|reason| SaltsError::Salt { file, reason })?;
             if salts.len() == SALTS_MAX {
@@ -135,6 +155,11 @@ impl Salts {
         let day = Day(minute.0 / MINUTES_PER_DAY);
         self.0.binary_search_by_key(&day, |(day, _)| *day).ok().map(|at| &self.0[at].1)
     }
+}
+
+/// Whether a file is none that anybody named: what a crash left half written.
+fn is_hidden(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// The day that a file's name says.

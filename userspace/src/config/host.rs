@@ -54,7 +54,7 @@ impl Host {
         ];
         complete_files("rx.http", files, folder, &mut note);
         complete_files("traffic", config.traffic.files(), folder, &mut note);
-        if let Some(salts_dir) = &mut config.salts_dir {
+        if let Some(salts_dir) = &mut config.privacy.salts_dir {
             *salts_dir = folder.join(&*salts_dir);
         }
         if let Some(score) = &mut config.score {

@@ -56,8 +56,8 @@ pub struct Config {
     pub traffic: Traffic,
     /// The model that scores clicks, and from which score on they are marked.
     pub score: Option<crate::score::Settings>,
-    /// The folder of the salts that users' keys are written under; none writes them as they are sent.
-    pub salts_dir: Option<PathBuf>,
+    /// How users' keys are written.
+    pub privacy: Privacy,
     /// Budgets of clicks a second.
     pub limits: crate::limits::Settings,
     /// The XDP program.
@@ -273,6 +273,15 @@ pub struct Journal {
 pub enum AckLevel {
     /// The click is on this node's disk.
     Disk,
+}
+
+/// `[privacy]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privacy {
+    /// The folder of the salts that users' keys are written under; none writes them as they are sent.
+    pub salts_dir: Option<PathBuf>,
+    /// Whether the node draws salts by itself, and destroys them.
+    pub draw_salts: bool,
 }
 
 /// `[forward]`

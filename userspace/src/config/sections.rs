@@ -16,7 +16,7 @@ use super::reader::{Notes, Section, integer_in};
 use super::traffic;
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
-    Node, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
+    Node, Privacy, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
 };
 use super::{kafka, limits, score};
 
@@ -50,7 +50,7 @@ pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
         http,
         traffic: traffic::read(root.section("traffic")),
         score: score::read(root.section("score")),
-        salts_dir: privacy(root.section("privacy")),
+        privacy: privacy(root.section("privacy")),
         limits: limits::read(root.section("limits")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
@@ -99,13 +99,17 @@ fn folder(section: &mut Section<'_, '_>, name: &'static str, default: &str) -> P
     })
 }
 
-fn privacy(mut section: Section<'_, '_>) -> Option<PathBuf> {
+fn privacy(mut section: Section<'_, '_>) -> Privacy {
     let expected = "the path of a folder, or \"\" for none (default \"\")";
-    let folder = section.value("salts_dir", None, expected, |value| {
+    let salts_dir = section.value("salts_dir", None, expected, |value| {
         value.as_str().map(|path| (!path.is_empty()).then(|| PathBuf::from(path)))
     });
+    let draw_salts = section.boolean("draw_salts", false);
+    if draw_salts && salts_dir.is_none() {
+        section.note("draw_salts", "there is no folder to draw them into; name one as salts_dir");
+    }
     section.finish();
-    folder
+    Privacy { salts_dir, draw_salts }
 }
 
 fn optional_folder(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {

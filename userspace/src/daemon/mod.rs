@@ -247,7 +247,6 @@ impl Node {
         let closed_before = checkpoint.final_before;
         let admission = Published::new(settings::admission(config, closed_before)?);
         let lists = Published::new(reload::read_lists(config, None)?);
-        let pseudonyms = Published::new(reload::read_salts(config)?);
         let told = (&settings::ledger(config, self.cores.len()), config.forward.uniques_bytes_max);
         let refold::Refolded { ledgers, recovery, shelf, past, uniques, latest } =
             self.refold(told, &sink, &checkpoint)?;
@@ -256,6 +255,7 @@ impl Node {
         let latest = latest.max(checkpoint.final_before.start());
         let newest = (latest > UnixMs(0)).then_some(latest);
         let watch = Watch::begin(&self.clock, settings::clock(config), newest, by.clock_is_right);
+        let pseudonyms = Published::new(reload::first_salts(config, &self.clock)?);
         let sink = sink.settled(config, &self.folder, &recovery)?;
         let budget = Arc::new(DiskBudget::new(config.journal.max_bytes, self.folder.bytes_used()?));
         self.steering.attach(config, &self.cores, &self.shards, &sockets)?;
@@ -306,6 +306,7 @@ impl Node {
             steering: Arc::clone(&self.steering),
             lists,
             pseudonyms,
+            salts_due: UnixMs(0),
             doors,
         };
         Ok(Running { phase, workers, forwarder, watch, clock: Arc::clone(&self.clock), spool, replaceable })
@@ -380,6 +381,7 @@ impl Running {
                 self.replaceable.reload();
             }
             self.replaceable.free_replaced();
+            self.replaceable.tend_salts_now_and_then(&self.clock);
             self.watch.look(&self.clock);
             self.spool.look_now_and_then();
             std::thread::park_timeout(WATCH_TICK);

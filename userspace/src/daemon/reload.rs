@@ -7,18 +7,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use super::doors::Doors;
 use super::frames::SharedSteering;
 use super::settings;
 use crate::admission::Admission;
-use crate::clock::system_clock;
+use crate::clock::{NodeClock, system_clock};
 use crate::config::{self, Config, Host};
 use crate::pseudonym::{Pseudonyms, SaltsError};
 use crate::published::Published;
 use crate::score::{self, Scorer};
 use crate::traffic::{Lists, LoadErrors};
+
+/// From one look after the salts to the next: tomorrow's is there a day before it is needed.
+const SALTS_EVERY_MS: u64 = 60_000;
+/// How long a salt is kept after the last click of its day may come: clocks of workers differ by less.
+const SALTS_SLACK_MS: u64 = 3_600_000;
 
 /// The parts of a run that can be replaced.
 pub(super) struct Replaceable {
@@ -36,6 +41,8 @@ pub(super) struct Replaceable {
     pub(super) lists: Arc<Published<Lists>>,
     /// How users' keys are written.
     pub(super) pseudonyms: Arc<Published<Pseudonyms>>,
+    /// When salts are to be looked after again.
+    pub(super) salts_due: UnixMs,
     /// Certificate and catalog.
     pub(super) doors: Doors,
 }
@@ -48,11 +55,30 @@ impl Replaceable {
             Err(error) => tracing::error!(%error, "the keys are not replaced"),
         }
         self.reload_lists();
+        self.reload_salts();
+        self.doors.reload();
+    }
+
+    fn reload_salts(&self) {
         match read_salts(&self.config) {
             Ok(pseudonyms) => self.pseudonyms.publish(pseudonyms),
             Err(error) => tracing::error!(%error, "the salts are not replaced"),
         }
-        self.doors.reload();
+    }
+
+    /// Draws and destroys salts, now and then, where the node does that.
+    pub(super) fn tend_salts_now_and_then(&mut self, clock: &NodeClock) {
+        let now = clock.read();
+        if self.config.privacy.draw_salts && now.doubt.is_none() && now.time >= self.salts_due {
+            self.salts_due = UnixMs(now.time.0 + SALTS_EVERY_MS);
+            match tend_salts(&self.config, now.time) {
+                Ok(true) => self.reload_salts(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the salts of users' keys could not be tended; it is tried again")
+                }
+            }
+        }
     }
 
     fn replace_keys(&mut self, new: Config) {
@@ -114,12 +140,38 @@ pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lis
     Ok(lists)
 }
 
+/// Draws the salts of today and tomorrow, and destroys those of days that no click can come of any more, where the
+/// node does that; whether it did anything.
+///
+/// # Errors
+/// When the disk or the system's random source does not give what it takes.
+fn tend_salts(config: &Config, now: UnixMs) -> Result<bool, SaltsError> {
+    let Some(folder) = config.privacy.salts_dir.as_deref().filter(|_| config.privacy.draw_salts) else {
+        return Ok(false);
+    };
+    let keep_ms = config.admission.lateness.as_millis() as u64 + SALTS_SLACK_MS;
+    Pseudonyms::tend(folder, now, keep_ms)
+}
+
+/// The salts that a start begins with. While the time is in doubt none is drawn, and no user is written.
+///
+/// # Errors
+/// When one of them cannot be used, or not be drawn.
+pub(super) fn first_salts(config: &Config, clock: &NodeClock) -> Result<Pseudonyms, SaltsError> {
+    let now = clock.read();
+    if config.privacy.draw_salts && now.doubt.is_some() {
+        return Ok(Pseudonyms::none_yet());
+    }
+    tend_salts(config, now.time)?;
+    read_salts(config)
+}
+
 /// Reads the salts of users' keys.
 ///
 /// # Errors
 /// When one of them cannot be used.
-pub(super) fn read_salts(config: &Config) -> Result<Pseudonyms, SaltsError> {
-    let pseudonyms = Pseudonyms::load(config.salts_dir.as_deref())?;
+fn read_salts(config: &Config) -> Result<Pseudonyms, SaltsError> {
+    let pseudonyms = Pseudonyms::load(config.privacy.salts_dir.as_deref())?;
     if pseudonyms.are_salted() {
         tracing::info!(days = pseudonyms.days(), "users' keys are written under the salts of their days");
     }

@@ -21,7 +21,7 @@ mod value;
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::time::UnixMs;
-use weir_common::wire::{Click, Datagram, MAX_EXTENSION, click_flags};
+use weir_common::wire::{Click, Datagram, MAX_EXTENSION, click_flags, extension as extension_field};
 
 /// Prices of the catalog are read by the same digits.
 pub(crate) use decimal::Decimal;
@@ -140,12 +140,15 @@ impl Clicks {
         })
     }
 
-    /// Appends what `make` makes; it appends the click's extension to what it is given.
+    /// Appends what `make` makes of what this sender sent; it appends the click's extension to what it is given.
     #[inline]
-    fn push(&mut self, make: impl FnOnce(&mut Vec<u8>) -> Result<Click, Fault>) {
+    fn push(&mut self, sender: &Sender<'_>, make: impl FnOnce(&mut Vec<u8>) -> Result<Click, Fault>) {
         let extension_at = self.extensions.len();
         match make(&mut self.extensions) {
             Ok(mut click) => {
+                if sender.is_opted_out {
+                    forget_user(&mut click, &mut self.extensions, extension_at);
+                }
                 // Both fit: the extension of a click is that of a datagram, or at most MAX_EXTENSION.
                 click.extension_len = ((self.extensions.len() - extension_at) as u16).into();
                 self.slots.push(Slot::Click { click, extension_at: extension_at as u32 });
@@ -200,13 +203,33 @@ pub fn read(
 /// One click of a link or pixel: what its token says. Afterwards `out` holds it and nothing else.
 pub fn of_token(token: &Token, sender: &Sender<'_>, out: &mut Clicks) {
     out.clear();
-    out.push(|extension| {
+    out.push(sender, |extension| {
         let mut click = token.click;
         click.clicked_at_ms = sender.received_at.0.into();
         click.flags |= sender.flags();
         extension::Extension::of_sender(sender).append_to(extension);
         Ok(click)
     });
+}
+
+/// Takes away what could tell one user from another, in place. What is wrong stays as it is, for admission to
+/// see: a position that nobody announced, and what is no field of an extension.
+fn forget_user(click: &mut Click, extensions: &mut Vec<u8>, extension_at: usize) {
+    click.user_key = 0.into();
+    if click.flags & click_flags::POSITION != 0 {
+        click.flags &= !click_flags::POSITION;
+        (click.latitude_e6, click.longitude_e6) = (0.into(), 0.into());
+    }
+    let (mut kept, mut at) = (extension_at, extension_at);
+    while let Some((kind, value, _)) = extension_field::split_field(&extensions[at..]) {
+        let end = at + extension_field::FIELD_HEADER_LEN + value.len();
+        if !matches!(kind, extension_field::REFERRER | extension_field::SESSION) {
+            extensions.copy_within(at..end, kept);
+            kept += end - at;
+        }
+        at = end;
+    }
+    extensions.drain(kept..at);
 }
 
 impl Sender<'_> {
@@ -274,7 +297,7 @@ impl Reading<'_> {
                 .map_err(Fault::not_utf8)
                 .and_then(|line| self.object(line).map_err(|error| Fault::of_syntax(&error, lines_before)));
             if let Err(fault) = read {
-                self.out.push(|_| Err(fault));
+                self.out.push(self.sender, |_| Err(fault));
             }
         }
         Ok(())
@@ -302,7 +325,7 @@ impl Reading<'_> {
         let datagram =
             Datagram::parse(body).map_err(|bad| Fault::of_body(bad.reason, bad.reason.cause().to_owned()))?;
         for (click, extension) in datagram.clicks() {
-            self.out.push(|extensions| {
+            self.out.push(self.sender, |extensions| {
                 extensions.extend_from_slice(extension);
                 Ok(Click { flags: click.flags | self.sender.flags(), ..*click })
             });
@@ -357,7 +380,7 @@ impl Element<'_, '_> {
         if !self.0.has_room() {
             return Err(E::custom("too many clicks"));
         }
-        self.0.out.push(|_| Err(Fault::not_an_object(found)));
+        self.0.out.push(self.0.sender, |_| Err(Fault::not_an_object(found)));
         Ok(())
     }
 }
@@ -383,7 +406,7 @@ impl<'de> Visitor<'de> for Element<'_, '_> {
         }
         let fields = Fields::read(map)?;
         let (sender, catalog) = (self.0.sender, self.0.catalog);
-        self.0.out.push(|extension| assemble::click(&fields, sender, catalog, extension));
+        self.0.out.push(sender, |extension| assemble::click(&fields, sender, catalog, extension));
         Ok(())
     }
 

@@ -113,7 +113,7 @@ impl Intake<'_> {
     fn sender<'a>(&self, head: &Head<'a>) -> Sender<'a> {
         Sender {
             user_agent: head.user_agent,
-            referrer: head.referrer.filter(|_| !head.is_opted_out),
+            referrer: head.referrer,
             is_prefetch: head.is_prefetch,
             is_opted_out: head.is_opted_out,
             received_at: self.received_at,

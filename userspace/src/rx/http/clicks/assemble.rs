@@ -61,12 +61,6 @@ pub(super) fn click(
     if fields.boolean(Field::Test)? {
         click.flags |= click_flags::TEST;
     }
-    if sender.is_opted_out {
-        // Read all the same, so that a mistake is told to everybody.
-        click.user_key = 0.into();
-        (click.latitude_e6, click.longitude_e6) = (0.into(), 0.into());
-        click.flags &= !click_flags::POSITION;
-    }
     append_extension(fields, sender, extension)?;
     Ok(click)
 }
@@ -276,11 +270,10 @@ fn append_extension(fields: &Fields<'_>, sender: &Sender<'_>, out: &mut Vec<u8>)
     let session = fields.name(Field::Session, SESSION_LEN_MAX)?;
     let conversion = fields.name(Field::Conversion, CONVERSION_LEN_MAX)?;
     let of_sender = Extension::of_sender(sender);
-    let may_track = !sender.is_opted_out;
     Extension {
         user_agent: user_agent.as_ref().map_or(of_sender.user_agent, |text| text.as_bytes()),
-        referrer: referrer.as_ref().filter(|_| may_track).map_or(of_sender.referrer, |text| text.as_bytes()),
-        session: if may_track { session.as_bytes() } else { b"" },
+        referrer: referrer.as_ref().map_or(of_sender.referrer, |text| text.as_bytes()),
+        session: session.as_bytes(),
         conversion: conversion.as_bytes(),
     }
     .append_to(out);

@@ -4,7 +4,8 @@ mod any;
 mod bodies;
 
 use weir_common::id::{ImpressionId, Issuer, KeyId};
-use weir_common::wire::{MAX_PRICE_MICROS, extension as kind};
+use weir_common::wire::{CLICK_LEN, Header, MAX_PRICE_MICROS, extension as kind};
+use zerocopy::IntoBytes as _;
 
 use super::*;
 
@@ -93,11 +94,31 @@ fn of_who_does_not_want_to_be_tracked_nothing_is_kept_that_tells_users_apart() {
         r#"{{"event_id":"{ID}","ad_id":42,"user_id":77,"session_id":"s-1","country":"de","lat":-52.52,"lon":13.4,
         "x":12,"y":7,"referrer":"https://a.example/","conversion_id":12,"user_agent":"agent"}}"#
     );
-    let sender = Sender { received_at: NOW, is_opted_out: true, ..Sender::default() };
+    let sender =
+        Sender { received_at: NOW, referrer: Some(b"page"), is_opted_out: true, ..Sender::default() };
     let (click, extension) = read_from(Format::Json, body.as_bytes(), &sender).unwrap().remove(0).unwrap();
     assert_eq!((click.user_key.get(), click.latitude_e6.get(), click.longitude_e6.get()), (0, 0, 0));
     assert_eq!((click.flags, &click.country), (click_flags::FOREIGN | click_flags::POINT, b"DE"));
-    assert_eq!(extension, extension_of(&[(kind::USER_AGENT, b"agent"), (kind::CONVERSION, b"12")]));
+    let kept = extension_of(&[(kind::USER_AGENT, b"agent"), (kind::CONVERSION, b"12")]);
+    assert_eq!(extension, kept);
+    // A datagram in a body is no way around it, and what is wrong with one stays wrong.
+    let all = extension_of(&[
+        (kind::USER_AGENT, b"agent"),
+        (kind::REFERRER, b"page"),
+        (kind::SESSION, b"s-1"),
+        (kind::CONVERSION, b"12"),
+    ]);
+    let sent = Click { user_key: 7.into(), latitude_e6: 5.into(), ..signed() };
+    for (flags, latitude, damage) in [(click_flags::POSITION, 0, &b""[..]), (0, 5, &[3, 9, 0, b'x'])] {
+        let extension = [&all[..], damage].concat();
+        let click = Click { flags, extension_len: (extension.len() as u16).into(), ..sent };
+        let header = Header::new(1, CLICK_LEN + extension.len());
+        let body = [header.as_bytes(), click.as_bytes(), &extension].concat();
+        let (click, extension) = read_from(Format::Datagram, &body, &sender).unwrap().remove(0).unwrap();
+        assert_eq!((click.user_key.get(), click.latitude_e6.get(), click.flags), (0, latitude, 0));
+        assert_eq!(extension, [&kept[..], damage].concat());
+        assert_eq!(click.check(&extension).is_ok(), damage.is_empty());
+    }
 }
 
 #[test]

@@ -11,9 +11,13 @@ use weir_labs::door::Door;
 const USER: u64 = 0x1122_3344_5566_7788;
 const SALT: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
 
+/// A worker, without the window that would make a second click of a user a repeat, and what it does with users.
+fn privacy(keys: &str) -> String {
+    format!("\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[privacy]\n{keys}\n")
+}
+
 /// Today's salt, and that of the day that may begin meanwhile.
 fn write_salts(folder: &Path) {
-    fs::create_dir_all(folder).expect("folder");
     for days in 0..2 {
         let day = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
         let file = folder.join(format!("{}.hex", day.strftime("%Y-%m-%d")));
@@ -53,10 +57,10 @@ fn unsalted(node: &Node<'_>) -> u64 {
 
 #[test]
 fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one() {
-    let salted = "\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[privacy]\nsalts_dir = \"salts\"";
-    let door = Door::folder(salted).expect("folder");
-    let salts = door.folder.path().join("salts");
-    write_salts(&salts);
+    let salts = tempfile::tempdir().expect("folder");
+    let salts = salts.path();
+    write_salts(salts);
+    let door = Door::folder(&privacy(&format!("salts_dir = {salts:?}"))).expect("folder");
     let mut node = door.folder.start_ready().expect("ready");
     let pseudonym = siphash24(&SipKey::from_bytes(SALT.to_be_bytes()), &[USER]);
     post(&door, 1, &[]);
@@ -64,7 +68,7 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
         .expect("a row");
     assert_eq!((count(written(&door), &USER.to_le_bytes()), unsalted(&node)), (0, 0));
     let before = count(written(&door), &pseudonym.to_le_bytes());
-    for file in fs::read_dir(&salts).expect("salts") {
+    for file in fs::read_dir(salts).expect("salts") {
         fs::remove_file(file.expect("salt").path()).expect("destroyed");
     }
     let told = "days=0";
@@ -82,7 +86,7 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
 
 #[test]
 fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
-    let door = Door::folder("\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n").expect("folder");
+    let door = Door::folder(&privacy("")).expect("folder");
     let node = door.folder.start_ready().expect("ready");
     post(&door, 1, &["--header", "Sec-GPC: 1"]);
     post(&door, 2, &["--header", "DNT: 1"]);
@@ -96,14 +100,15 @@ fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
 
 #[test]
 fn a_node_that_draws_salts_has_them_before_its_first_click() {
-    let keys = "\n[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[privacy]\nsalts_dir = \"salts\"\ndraw_salts = true";
-    let door = Door::folder(keys).expect("folder");
+    let place = tempfile::tempdir().expect("folder");
+    let salts = place.path().join("salts");
+    let door = Door::folder(&privacy(&format!("salts_dir = {salts:?}\ndraw_salts = true"))).expect("folder");
     let node = door.folder.start_ready().expect("ready");
     post(&door, 1, &[]);
     assert_eq!(unsalted(&node), 0);
     node.drain().expect("drain");
     assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
-    let salts = fs::read_dir(door.folder.path().join("salts")).expect("salts").count();
+    let salts = fs::read_dir(salts).expect("salts").count();
     assert!(
         (2..=3).contains(&salts),
         "{salts}: of today and tomorrow, also where tomorrow has come meanwhile"

@@ -54,9 +54,6 @@ impl Host {
         ];
         complete_files("rx.http", files, folder, &mut note);
         complete_files("traffic", config.traffic.files(), folder, &mut note);
-        if let Some(salts_dir) = &mut config.privacy.salts_dir {
-            *salts_dir = folder.join(&*salts_dir);
-        }
         if let Some(score) = &mut config.score {
             // Not opened: a node without its model goes on, and says so.
             score.model = folder.join(&score.model);

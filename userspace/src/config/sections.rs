@@ -100,10 +100,7 @@ fn folder(section: &mut Section<'_, '_>, name: &'static str, default: &str) -> P
 }
 
 fn privacy(mut section: Section<'_, '_>) -> Privacy {
-    let expected = "the path of a folder, or \"\" for none (default \"\")";
-    let salts_dir = section.value("salts_dir", None, expected, |value| {
-        value.as_str().map(|path| (!path.is_empty()).then(|| PathBuf::from(path)))
-    });
+    let salts_dir = optional_folder(&mut section, "salts_dir");
     let draw_salts = section.boolean("draw_salts", false);
     if draw_salts && salts_dir.is_none() {
         section.note("draw_salts", "there is no folder to draw them into; name one as salts_dir");

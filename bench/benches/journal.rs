@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir::admission::Admitted;
+use weir::day::Day;
 use weir::journal::disk::{System, create_segment};
-use weir::journal::seal::{Day, ENVELOPE_LEN, Envelope, SEAL_OVERHEAD};
+use weir::journal::seal::{ENVELOPE_LEN, Envelope, SEAL_OVERHEAD};
 use weir::journal::{
     BlockBuilder, DayKeys, DiskBudget, Folder, Journal, JournalConfig, SegmentId, SegmentNo, recover,
 };

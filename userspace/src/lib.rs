@@ -20,6 +20,8 @@ pub mod config;
 pub mod control;
 /// One run, from config to exit: puts the rooms together and takes them apart.
 pub mod daemon;
+/// A day, as keys and salts are made for.
+pub mod day;
 /// What outlives the rows of a segment: the impressions clicked, in a few bytes each.
 pub mod digest;
 /// Where committed blocks and changed buckets go: the sinks.
@@ -44,6 +46,8 @@ pub mod rejects;
 pub mod rx;
 /// How likely a click is invalid, by a model loaded from a file: marks, never blocks.
 pub mod score;
+/// Files with a secret that the node makes by itself.
+pub mod secret_file;
 /// Counters and histograms that workers write and the control side reads.
 pub mod stats;
 /// Loads the XDP program and owns the BPF maps.

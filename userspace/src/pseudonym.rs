@@ -2,9 +2,9 @@
 //! to the next, and nobody can find him in old rows once the salt is destroyed.
 //!
 //! Salts come from a folder, one file a day, the same on all nodes whose users are counted together; whoever made
-//! them destroys them, an operator or the node itself. The day is that of the minute a click counts in, so a minute has one salt, and at
-//! midnight those of both days are live. A click whose day has no salt is one of an unknown user: what was
-//! promised to be keyed never leaves as it came.
+//! them destroys them, an operator or the node itself. The day is that of the minute a click counts in, so a
+//! minute has one salt, and at midnight those of both days are live. A click whose day has no salt is one of an
+//! unknown user: what was promised to be keyed never leaves as it came.
 //!
 //! It keys what is written and nothing else: activity, budgets and windows know users in memory alone, each
 //! under a secret of its own that nothing outlives. Start reading at [`Pseudonyms::of`].
@@ -15,15 +15,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::civil::Date;
 use weir_common::siphash::{SipKey, siphash24};
 use weir_common::time::{Minute, UnixMs};
 
 use crate::config::read_secret;
+use crate::day::Day;
+use crate::secret_file::{SecretFileError, is_left_over};
 
+/// How a salt's file name ends.
+const SUFFIX: &str = ".hex";
 /// A month of days to come, and as many that somebody forgot to destroy.
 const SALTS_MAX: usize = 64;
-const MINUTES_PER_DAY: u32 = 24 * 60;
 
 /// How users' keys are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,10 +40,6 @@ pub enum Pseudonyms {
 /// Salts by day.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Salts(Vec<(Day, SipKey)>);
-
-/// Days since 1970-01-01 UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Day(u32);
 
 impl core::fmt::Debug for Salts {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -72,6 +70,10 @@ pub enum SaltsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// {0}
+    File(#[from] SecretFileError),
+    /// the system's random source gave nothing for a salt; it is tried again
+    Random,
     /// {folder} has more than 64 salts; destroy those of days that are over
     TooMany {
         /// The folder.
@@ -88,10 +90,17 @@ impl Pseudonyms {
         folder.map_or(Ok(Self::AsSent), |folder| Salts::load(folder).map(Self::Salted))
     }
 
-    /// Of no day yet: nobody's user is written.
-    #[must_use]
-    pub const fn none_yet() -> Self {
-        Self::Salted(Salts(Vec::new()))
+    /// The same of a folder that the node draws salts into: as long as it is not there nobody's user is written.
+    ///
+    /// # Errors
+    /// As [`Pseudonyms::load`].
+    pub fn load_drawn(folder: &Path) -> Result<Self, SaltsError> {
+        match Salts::load(folder) {
+            Err(SaltsError::Folder { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Self::Salted(Salts(Vec::new())))
+            }
+            loaded => loaded.map(Self::Salted),
+        }
     }
 
     /// Draws the salts of today and tomorrow where they are missing, and destroys those of days that ended longer ago
@@ -137,7 +146,7 @@ impl Salts {
         let mut salts = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let file = entry.map_err(unreadable)?.path();
-            if is_hidden(&file) {
+            if is_left_over(&file) {
                 continue;
             }
             let day = day_of(&file).ok_or_else(|| SaltsError::Name { file: file.clone() })?;
@@ -152,22 +161,19 @@ impl Salts {
     }
 
     fn of(&self, minute: Minute) -> Option<&SipKey> {
-        let day = Day(minute.0 / MINUTES_PER_DAY);
+        let day = Day::of_minute(minute);
         self.0.binary_search_by_key(&day, |(day, _)| *day).ok().map(|at| &self.0[at].1)
     }
 }
 
-/// Whether a file is none that anybody named: what a crash left half written.
-fn is_hidden(file: &Path) -> bool {
-    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
 /// The day that a file's name says.
 fn day_of(file: &Path) -> Option<Day> {
-    let name = file.file_name()?.to_str()?.strip_suffix(".hex")?;
-    let date: Date = name.parse().ok().filter(|date: &Date| date.to_string() == name)?;
-    let since = date.since(Date::constant(1970, 1, 1)).ok()?.get_days();
-    u32::try_from(since).ok().map(Day)
+    file.file_name()?.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// The file of a day's salt.
+fn file_of(folder: &Path, day: Day) -> PathBuf {
+    folder.join(format!("{day}{SUFFIX}"))
 }
 
 #[cfg(test)]

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use journal_fixture::{START, Writer, click, config, open, open_sealed, recovered};
+use weir::day::Day;
 use weir::journal::keys::check_keys;
 use weir::journal::operation::{Completion, Operation};
 use weir::journal::scan::{Found, SegmentScan};
-use weir::journal::seal::{Day, DayKeyId, Envelope};
+use weir::journal::seal::{DayKeyId, Envelope};
 use weir::journal::segment::SegmentHeader;
 use weir::journal::trim::{trim, trimmable};
 use weir::journal::{
     DayKeys, DiskBudget, Finding, Folder, Journal, JournalState, KeyError, Place, SegmentId,
 };
+use weir::secret_file::SecretFileError;
 use weir_common::id::{BlockSeq, Epoch, WorkerId};
 use weir_common::time::{Minute, UnixMs};
 use zerocopy::IntoBytes;
@@ -106,7 +108,7 @@ fn a_folder_of_keys_that_others_can_look_into_is_refused() {
     let folder = open_sealed(dir.path());
     fs::set_permissions(dir.path().join("keys"), fs::Permissions::from_mode(0o750)).unwrap();
     let error = DayKeys::open(&dir.path().join("keys"), folder.incarnation()).unwrap_err();
-    assert!(matches!(error, KeyError::Open { mode: 0o750, .. }), "{error}");
+    assert!(matches!(error, KeyError::File(SecretFileError::Open { mode: 0o750, .. })), "{error}");
     assert!(error.to_string().contains("chmod 700"), "{error}");
 }
 

@@ -153,16 +153,15 @@ fn tend_salts(config: &Config, now: UnixMs) -> Result<bool, SaltsError> {
     Pseudonyms::tend(folder, now, keep_ms)
 }
 
-/// The salts that a start begins with. While the time is in doubt none is drawn, and no user is written.
+/// The salts that a start begins with. While the time is in doubt none is drawn; those that are there are used.
 ///
 /// # Errors
 /// When one of them cannot be used, or not be drawn.
 pub(super) fn first_salts(config: &Config, clock: &NodeClock) -> Result<Pseudonyms, SaltsError> {
     let now = clock.read();
-    if config.privacy.draw_salts && now.doubt.is_some() {
-        return Ok(Pseudonyms::none_yet());
+    if now.doubt.is_none() {
+        tend_salts(config, now.time)?;
     }
-    tend_salts(config, now.time)?;
     read_salts(config)
 }
 
@@ -171,7 +170,10 @@ pub(super) fn first_salts(config: &Config, clock: &NodeClock) -> Result<Pseudony
 /// # Errors
 /// When one of them cannot be used.
 fn read_salts(config: &Config) -> Result<Pseudonyms, SaltsError> {
-    let pseudonyms = Pseudonyms::load(config.privacy.salts_dir.as_deref())?;
+    let pseudonyms = match config.privacy.salts_dir.as_deref() {
+        Some(folder) if config.privacy.draw_salts => Pseudonyms::load_drawn(folder)?,
+        folder => Pseudonyms::load(folder)?,
+    };
     if pseudonyms.are_salted() {
         tracing::info!(days = pseudonyms.days(), "users' keys are written under the salts of their days");
     }

@@ -10,8 +10,8 @@ use weir_common::time::UnixMs;
 
 use super::batch::Checkpoint;
 use super::pace::ForwarderConfig;
+use crate::day::Day;
 use crate::digest::Digests;
-use crate::journal::seal::Day;
 use crate::journal::trim::{trim, trimmable};
 use crate::journal::{BlockStream, DiskBudget, Place, SegmentId, SegmentSummary};
 

@@ -14,9 +14,9 @@
 //! Everything here may block on a disk: never call it on a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,17 +27,15 @@ use weir_common::id::Incarnation;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::block::check_header;
-use super::disk::{Medium, System, create_folder, sync_folder};
+use super::disk::{Medium, System, sync_folder};
 use super::folder::{FolderError, Place, segment_ids};
-use super::seal::{Day, DayKey, DayKeyId, ENVELOPE_LEN, Envelope, SALT_LEN, SECRET_LEN, SealingKey};
+use super::seal::{DayKey, DayKeyId, ENVELOPE_LEN, Envelope, SALT_LEN, SECRET_LEN, SealingKey};
 use super::segment::{FIRST_GROUP, SegmentHeader, SegmentId};
+use crate::day::Day;
+use crate::secret_file::{self, SecretFileError, private_folder};
 
 /// How a key's file name ends.
 pub const KEY_SUFFIX: &str = ".key";
-/// Who may do what: the node's user all, others nothing.
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
-const OTHERS: u32 = 0o077;
 /// Longer than the text of a key; a file with more is none.
 const TEXT_MAX: u64 = 256;
 
@@ -53,13 +51,8 @@ pub enum KeyError {
         /// How it failed.
         source: io::Error,
     },
-    /// {path} has mode {mode:o}, so others may read the journal's keys; run `chmod 700` on it
-    Open {
-        /// The folder.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
+    /// {0}
+    File(#[from] SecretFileError),
     /// the system's random source gave nothing for a key; nothing is written without one
     Random,
     /// {path} is missing; put the key's file back
@@ -234,27 +227,10 @@ impl DayKeys {
         let mut secret = Zeroizing::new([0; SECRET_LEN]);
         random(&mut *secret)?;
         let key = DayKey::new(day, secret).ok_or(KeyError::Random)?;
-        let (path, fresh) = (self.path(key.id()), self.path(key.id()).with_extension("new"));
-        let written = self.write(&key, &fresh, &path);
-        if written.is_err() {
-            // What failed to become durable is never used: the next try is another key.
-            for path in [fresh, path] {
-                let _not_there_or_harmless = fs::remove_file(path);
-            }
-        }
-        written?;
+        // What failed to become durable is never used: the next try is another key.
+        secret_file::write(&self.path(key.id()), &text_of(&key))?;
         tracing::info!(key = %key.id(), "a key for the journal is made");
         Ok(Arc::new(key))
-    }
-
-    fn write(&self, key: &DayKey, fresh: &Path, path: &Path) -> Result<(), KeyError> {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(FILE_MODE);
-        let mut file = options.open(fresh).map_err(failed("create", fresh))?;
-        file.write_all(text_of(key).as_bytes()).map_err(failed("write", fresh))?;
-        file.sync_all().map_err(failed("sync", fresh))?;
-        fs::rename(fresh, path).map_err(failed("rename", fresh))?;
-        sync_folder(&self.folder).map_err(failed("sync", &self.folder))
     }
 
     /// Destroys the keys that nothing can need any more, and says which: those of days before the
@@ -285,22 +261,10 @@ impl DayKeys {
         }
         for id in &going {
             held.keys.remove(id);
-            self.destroy(*id)?;
+            secret_file::destroy(&self.path(*id))?;
             tracing::info!(key = %id, "a key of the journal is destroyed: nothing needs it any more");
         }
         Ok(going.into_iter().collect())
-    }
-
-    /// Overwrites a key's file, as far as the medium overwrites anything in place, and takes its
-    /// name away.
-    fn destroy(&self, id: DayKeyId) -> Result<(), KeyError> {
-        let path = self.path(id);
-        let mut file = OpenOptions::new().write(true).open(&path).map_err(failed("open", &path))?;
-        let len = file.metadata().map_err(failed("look at", &path))?.len();
-        let zeros = vec![0; len.min(TEXT_MAX) as usize];
-        file.write_all(&zeros).and_then(|()| file.sync_all()).map_err(failed("overwrite", &path))?;
-        fs::remove_file(&path).map_err(failed("remove", &path))?;
-        sync_folder(&self.folder).map_err(failed("sync", &self.folder))
     }
 }
 
@@ -365,18 +329,6 @@ fn key_of(place: &Place, id: SegmentId) -> Result<KeyOf, KeyError> {
         return Ok(KeyOf::Key(envelope.key()));
     }
     Ok(if check_header(first).is_ok() { KeyOf::None } else { KeyOf::Unknown })
-}
-
-/// Makes sure of a folder that only its owner can look into, and of its name.
-fn private_folder(path: &Path) -> Result<(), KeyError> {
-    if !path.is_dir() {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        create_folder(parent).map_err(failed("create", parent))?;
-        DirBuilder::new().mode(FOLDER_MODE).create(path).map_err(failed("create", path))?;
-        sync_folder(parent).map_err(failed("sync", parent))?;
-    }
-    let mode = fs::metadata(path).map_err(failed("look at", path))?.permissions().mode() & 0o777;
-    if mode & OTHERS != 0 { Err(KeyError::Open { path: path.to_owned(), mode }) } else { Ok(()) }
 }
 
 /// Whether two folders are on one device, so that who has one has the other; `false` where that

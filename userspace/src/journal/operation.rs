@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::keys::{DayKeys, KeyError};
-use super::seal::{Day, SealingKey};
+use super::seal::SealingKey;
+use crate::day::Day;
 
 /// Counts the segments of one (epoch, worker) from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

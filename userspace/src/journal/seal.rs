@@ -24,12 +24,12 @@ use std::sync::Arc;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::{digest, hkdf};
 use weir_common::id::Incarnation;
-use weir_common::time::UnixMs;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::Zeroizing;
 
 use super::segment::SegmentId;
+use crate::day::Day;
 
 /// First four bytes of a sealed block.
 pub const SEAL_MAGIC: [u8; 4] = *b"WSEL";
@@ -48,32 +48,9 @@ pub const SECRET_LEN: usize = 32;
 pub const SALT_LEN: usize = 16;
 
 const CRC_OFFSET: usize = ENVELOPE_LEN - 4;
-const MS_PER_DAY: u64 = 86_400_000;
 /// What keys of segments are derived for, so that none can be another purpose's.
 const SEGMENT_PURPOSE: &[u8] = b"weir journal segment 1";
 const FINGERPRINT_PURPOSE: &[u8] = b"weir journal key fingerprint 1";
-
-/// A UTC day, counted from 1970-01-01.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Day(pub u32);
-
-impl Day {
-    /// The day of a moment.
-    #[must_use]
-    pub fn of(at: UnixMs) -> Self {
-        Self(u32::try_from(at.0 / MS_PER_DAY).unwrap_or(u32::MAX))
-    }
-}
-
-impl fmt::Display for Day {
-    /// As ISO 8601 has it, or as its number where that has no date.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_second(i64::from(self.0) * 86_400) {
-            Ok(at) => write!(f, "{}", at.to_zoned(jiff::tz::TimeZone::UTC).date()),
-            Err(_) => write!(f, "day-{}", self.0),
-        }
-    }
-}
 
 /// Names a day's key: the day, and 32 bits of a hash of the key itself. So a file with another key
 /// under this name is found out. Never 0, which says "not encrypted".
@@ -324,15 +301,6 @@ mod tests {
         cipher.open(offset, &envelope, &mut body)?;
         body.truncate(envelope.len.get() as usize);
         Ok(body)
-    }
-
-    #[test]
-    fn a_day_is_a_utc_day_and_has_its_date() {
-        assert_eq!(Day::of(UnixMs(0)), Day(0));
-        let midnight = UnixMs(20_000 * MS_PER_DAY);
-        assert_eq!((Day::of(UnixMs(midnight.0 - 1)), Day::of(midnight)), (Day(19_999), Day(20_000)));
-        assert_eq!(Day(20_000).to_string(), "2024-10-04");
-        assert_eq!(Day::of(UnixMs(u64::MAX)).to_string(), "day-4294967295");
     }
 
     #[test]

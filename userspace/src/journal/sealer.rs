@@ -8,8 +8,9 @@ use weir_common::id::Incarnation;
 use super::group::GROUP_BLOCKS_MAX;
 use super::keys::DayKeys;
 use super::operation::Operation;
-use super::seal::{Day, DayKeyId, SEAL_OVERHEAD, SealingKey, SegmentCipher};
+use super::seal::{DayKeyId, SEAL_OVERHEAD, SealingKey, SegmentCipher};
 use super::segment::SegmentId;
+use crate::day::Day;
 
 #[derive(Debug)]
 pub(super) struct Sealer {

@@ -28,9 +28,10 @@ use super::config::{JournalConfig, JournalState};
 use super::group::{GROUP_BLOCKS_MAX, Group};
 use super::keys::KeyError;
 use super::operation::{Completion, Operation, SegmentNo};
-use super::seal::{Day, SealingKey, SegmentCipher};
+use super::seal::{SealingKey, SegmentCipher};
 use super::sealer::Sealer;
 use super::segment::{FIRST_GROUP, GROUP_ALIGN, SegmentHeader, SegmentId, group_start};
+use crate::day::Day;
 
 #[derive(Debug)]
 struct OpenSegment {

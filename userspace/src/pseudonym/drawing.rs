@@ -3,111 +3,57 @@
 //! For a node whose users are counted by itself alone; nodes that draw apart see one user as several. Control side: it
 //! waits for the disk.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::Path;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use weir_common::time::UnixMs;
 use zeroize::Zeroizing;
 
-use super::{Day, SaltsError, day_of, is_hidden};
-use crate::journal::disk::sync_folder;
+use super::{SaltsError, day_of, file_of};
+use crate::day::Day;
+use crate::secret_file::{self, private_folder};
 
-const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 const SALT_LEN: usize = 16;
 
-impl Day {
-    const fn of(at: UnixMs) -> Self {
-        Self((at.0 / MS_PER_DAY) as u32)
-    }
-
-    fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-
-    const fn end(self) -> UnixMs {
-        UnixMs((self.0 as u64 + 1) * MS_PER_DAY)
-    }
-
-    fn file_name(self) -> Option<String> {
-        let date = jiff::Timestamp::from_second(i64::from(self.0) * 86_400).ok()?;
-        Some(format!("{}.hex", date.to_zoned(jiff::tz::TimeZone::UTC).date()))
-    }
-}
-
 /// Draws the salts of today and tomorrow where they are missing, and destroys those of days that ended longer ago
-/// than `keep_ms`; whether there was anything to do. Call it only where the time is certain.
-///
-/// # Errors
-/// When the disk or the system's random source does not give what it takes; what was done stays done.
+/// than `keep_ms`; whether there was anything to do.
 pub(super) fn tend(folder: &Path, now: UnixMs, keep_ms: u64) -> Result<bool, SaltsError> {
-    let failed = |source| SaltsError::Folder { folder: folder.to_owned(), source };
-    make_folder(folder).map_err(failed)?;
+    private_folder(folder)?;
     let today = Day::of(now);
     let mut has_changed = false;
-    for name in [today, today.next()].into_iter().filter_map(Day::file_name) {
-        if !folder.join(&name).exists() {
-            draw(folder, &name).map_err(failed)?;
+    for day in [today, today.next()] {
+        let path = file_of(folder, day);
+        if !path.exists() {
+            secret_file::write(&path, &drawn()?)?;
+            tracing::info!(%day, "a salt is drawn for the users of a day");
             has_changed = true;
         }
     }
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let file = entry.map_err(failed)?.path();
-        let is_over = |day: Day| day.end().0.saturating_add(keep_ms) <= now.0;
-        if !is_hidden(&file) && day_of(&file).is_some_and(is_over) {
-            destroy(&file).map_err(failed)?;
+    let unreadable = |source| SaltsError::Folder { folder: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let is_over = |day: &Day| day.end().0.saturating_add(keep_ms) <= now.0;
+        if let Some(day) = day_of(&path).filter(is_over) {
+            secret_file::destroy(&path)?;
+            tracing::info!(%day, "a salt is destroyed: no click of its day can come any more");
             has_changed = true;
         }
-    }
-    if has_changed {
-        sync_folder(folder).map_err(failed)?;
     }
     Ok(has_changed)
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Whole under its name, or not there.
-fn draw(folder: &Path, name: &str) -> io::Result<()> {
+fn drawn() -> Result<Zeroizing<String>, SaltsError> {
     let mut salt = Zeroizing::new([0_u8; SALT_LEN]);
-    SystemRandom::new()
-        .fill(&mut *salt)
-        .map_err(|_| io::Error::other("the system's random source gave nothing"))?;
-    let text = Zeroizing::new(format!("{:032x}\n", u128::from_be_bytes(*salt)));
-    let fresh = folder.join(format!(".{name}.new"));
-    // What a crash left has whatever mode it has.
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, folder.join(name))?;
-    tracing::info!(salt = name, "a salt is drawn for the users of its day");
-    Ok(())
-}
-
-/// Overwritten as far as the medium overwrites anything in place, then away.
-fn destroy(file: &Path) -> io::Result<()> {
-    let mut open = OpenOptions::new().write(true).open(file)?;
-    let len = open.metadata()?.len().min(256);
-    open.write_all(&vec![0; len as usize])?;
-    open.sync_all()?;
-    fs::remove_file(file)?;
-    tracing::info!(salt = %file.display(), "a salt is destroyed: no click of its day can come any more");
-    Ok(())
+    SystemRandom::new().fill(&mut *salt).map_err(|_| SaltsError::Random)?;
+    Ok(Zeroizing::new(format!("{:032x}\n", u128::from_be_bytes(*salt))))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::Pseudonyms;
     use super::*;
 
@@ -146,9 +92,21 @@ mod tests {
     }
 
     #[test]
+    fn salts_that_are_there_are_used_though_the_time_is_in_doubt_and_a_folder_to_come_is_no_fault() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("salts");
+        let none = Pseudonyms::load_drawn(&folder).unwrap();
+        assert_eq!((none.are_salted(), none.days()), (true, 0), "and nobody is written as he came");
+        assert!(Pseudonyms::load(Some(&folder)).is_err(), "an operator's folder is a promise");
+        tend(&folder, at("2026-11-22T10:00:00Z"), HOUR_MS).unwrap();
+        assert_eq!(Pseudonyms::load_drawn(&folder).unwrap().days(), 2);
+    }
+
+    #[test]
     fn what_a_crash_left_half_written_is_no_salt_and_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".2026-11-22.hex.new"), "00").unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(folder.path().join("2026-11-22.new"), "00").unwrap();
         assert!(tend(folder.path(), at("2026-11-22T10:00:00Z"), HOUR_MS).unwrap());
         assert_eq!(Pseudonyms::load(Some(folder.path())).unwrap().days(), 2);
     }

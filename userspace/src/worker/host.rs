@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::clock::Now;
 use super::reply::SendSlots;
-use crate::journal::seal::{Day, SealingKey};
+use crate::day::Day;
+use crate::journal::seal::SealingKey;
 use crate::journal::{DayKeys, KeyError, SegmentNo};
 use crate::rx::http::door::Streams;
 use crate::uring::{Completion, Datagram, ReceiverId, UringError, Write};

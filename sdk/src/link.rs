@@ -33,7 +33,7 @@ enum Part {
 /// Why a text is no template of a link.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, displaydoc::Display)]
 pub enum LinkError {
-    /// a link has an address that begins with http:// or https:// and a host, such as https://clicks.example/v1/click/
+    /// a link begins with http:// or https://, a whole host and a path, such as https://clicks.example/v1/click/
     NoUrl,
     /// a link has at most 4096 bytes, and no blanks, quotes, angle brackets or control characters; write them percent-encoded
     Characters,
@@ -50,8 +50,10 @@ impl LinkTemplate {
     /// # Errors
     /// What is wrong with it.
     pub fn new(template: &str) -> Result<Self, LinkError> {
-        let host = template.strip_prefix("https://").or_else(|| template.strip_prefix("http://"));
-        if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', '{', '?', '#'])) {
+        let address = template.strip_prefix("https://").or_else(|| template.strip_prefix("http://"));
+        // A host that nothing ends would go on with the token.
+        let host = address.and_then(|address| Some(&address[..address.find(['/', '?', '#'])?]));
+        if host.is_none_or(|host| host.is_empty() || host.contains('{')) {
             return Err(LinkError::NoUrl);
         }
         let is_sound =
@@ -125,9 +127,19 @@ mod tests {
     #[test]
     fn what_is_no_link_is_refused_with_what_would_be_right() {
         let refused = |template: &str| LinkTemplate::new(template).expect_err(template);
-        for template in
-            ["", "clicks.example/", "https://", "https:///c/", "ftp://a.example/", "https://{token}"]
-        {
+        for template in [
+            "",
+            "clicks.example/",
+            "https://",
+            "https:///c/",
+            "ftp://a.example/",
+            "https://{token}",
+            // The token would be a part of the host.
+            "https://a.example",
+            "https://a.example:8080",
+            "https://{ad}.a.example/",
+            "https://a.example{token}/",
+        ] {
             assert_eq!(refused(template), LinkError::NoUrl, "{template}");
         }
         let long = format!("https://a.example/{}", "x".repeat(TEMPLATE_BYTES_MAX));

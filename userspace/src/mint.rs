@@ -78,7 +78,7 @@ pub enum MintError {
     Link(#[from] LinkError),
     /// {0}
     Sequence(#[from] SequenceError),
-    /// the clock is before 1970, or after 2106; set it, or say --issued-at
+    /// the clock is before 1970, or after 2106; set it
     Clock,
     /// cannot print: {0}; the impressions that are missing are not minted again under the same numbers
     Print(#[from] io::Error),
@@ -202,7 +202,7 @@ mod tests {
         assert!(
             mint(&folder, &["--link", "clicks.example"])
                 .expect_err("no link")
-                .starts_with("--link: a link has")
+                .starts_with("--link: a link begins with")
         );
         assert_eq!(std::fs::read(folder.path().join("key.sequence")).expect("read"), before);
     }

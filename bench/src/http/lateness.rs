@@ -27,12 +27,8 @@ impl Lateness {
     }
 
     /// Notes, after what could be sent was sent, whether a request is due and no connection idle.
-    pub const fn look(&mut self, now_ns: u64, is_held_up: bool) {
-        self.held_up_since_ns = match self.held_up_since_ns {
-            Some(since_ns) if is_held_up => Some(since_ns),
-            _ if is_held_up => Some(now_ns),
-            _ => None,
-        };
+    pub fn look(&mut self, now_ns: u64, is_held_up: bool) {
+        self.held_up_since_ns = is_held_up.then(|| self.held_up_since_ns.unwrap_or(now_ns));
     }
 
     /// Notes a first send.

@@ -206,9 +206,7 @@ fn run_udp(args: &UdpArgs) -> anyhow::Result<bool> {
     let options = options(args)?;
     let report = udp::run(&options)?;
     print_table(&report);
-    if let Some(path) = args.plan.json() {
-        write_json(path, &report)?;
-    }
+    args.plan.run.write_json(&report)?;
     Ok(report.valid)
 }
 

@@ -3,11 +3,12 @@
 //!
 //! It knows no socket and no protocol. Start reading at [`Plan`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use serde::Serialize;
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
 
@@ -16,6 +17,7 @@ use crate::clicks::Identity;
 use crate::duration::parse_duration;
 use crate::key_file::{KeyArgs, read_key};
 use crate::kind::Profile;
+use crate::report::write_json;
 
 /// The part of an engine's settings that every engine has.
 #[derive(Clone, Debug)]
@@ -49,6 +51,30 @@ pub struct Plan {
     pub unsigned: bool,
 }
 
+/// What every command takes that signs clicks and reports on them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Who signs.
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Seeds order and contents
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the report here
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// Writes the report, if that is wanted.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_json(&self, report: &impl Serialize) -> anyhow::Result<()> {
+        self.json.as_deref().map_or(Ok(()), |path| write_json(path, report))
+    }
+}
+
 /// A plan on the command line, the number of threads apart.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PlanArgs {
@@ -58,17 +84,12 @@ pub struct PlanArgs {
     /// What to send
     #[arg(long, value_enum, default_value = "clean")]
     profile: Profile,
+    /// What it has in common with other commands.
     #[command(flatten)]
-    key: KeyArgs,
-    /// Seeds order and contents
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub run: RunArgs,
     /// Cores to pin the threads to, in order
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
-    /// Write the report here
-    #[arg(long)]
-    json: Option<PathBuf>,
     /// Write a line for each acknowledged click here
     #[arg(long)]
     acked_log: Option<PathBuf>,
@@ -95,10 +116,10 @@ impl PlanArgs {
         Ok(Plan {
             duration: self.duration,
             profile: self.profile,
-            issuer: Issuer(self.key.issuer),
-            key_id: KeyId(self.key.key),
-            key: read_key(&self.key.key_file)?,
-            seed: self.seed,
+            issuer: Issuer(self.run.key.issuer),
+            key_id: KeyId(self.run.key.key),
+            key: read_key(&self.run.key.key_file)?,
+            seed: self.run.seed,
             threads,
             cores: self.cores.clone(),
             acked_log: self.acked_log.clone(),
@@ -108,21 +129,24 @@ impl PlanArgs {
             unsigned: !self.unsigned_refused,
         })
     }
+}
 
-    /// Where the report is to be written.
-    #[must_use]
-    pub fn json(&self) -> Option<&Path> {
-        self.json.as_deref()
-    }
+/// The time, in ms since 1970.
+pub(crate) fn now_ms() -> anyhow::Result<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(since.as_millis() as u64)
+}
+
+/// Where the sequences of a run begin, so that those of two runs do not meet: 2^20 of them for each millisecond
+/// between the starts.
+pub(crate) const fn first_sequence(now_ms: u64) -> u64 {
+    now_ms << 20
 }
 
 impl Plan {
     /// What each thread has of its own: its ids, and its end of the log.
     pub(crate) fn shares(&self) -> anyhow::Result<Vec<(Identity, Option<AckedLog>)>> {
-        let now_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_millis();
-        // Sequences of two runs do not meet: 2^20 of them for each millisecond between the starts.
-        let run = (now_ms as u64) << 20;
+        let run = first_sequence(now_ms()?);
         let log = self.acked_log.as_deref().map(AckedLog::create).transpose().context("acked log")?;
         let share = |thread| {
             let identity = Identity {

@@ -9,8 +9,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rand::SeedableRng;
@@ -23,9 +22,9 @@ use weir_sdk::{Minter, Offer, Token};
 use zerocopy::IntoBytes;
 
 use crate::http::reply::{self, Status};
-use crate::key_file::{KeyArgs, read_key};
+use crate::key_file::read_key;
+use crate::plan::{RunArgs, first_sequence, now_ms};
 use crate::rank_test::{RankTest, rank_test};
-use crate::report::write_json;
 
 /// A browser's ...
 const VALID: &str = "Mozilla/5.0 (X11; CrOS x86_64 16328.65) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
@@ -61,13 +60,7 @@ pub struct ReplyTimesArgs {
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     clicks: u32,
     #[command(flatten)]
-    key: KeyArgs,
-    /// Seeds the order
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Write the report here
-    #[arg(long)]
-    json: Option<PathBuf>,
+    run: RunArgs,
 }
 
 /// Reply times of one kind, in microseconds.
@@ -122,26 +115,23 @@ pub fn run(args: &ReplyTimesArgs) -> anyhow::Result<bool> {
             test.p
         );
     }
-    if let Some(path) = &args.json {
-        write_json(path, &report)?;
-    }
+    args.run.write_json(&report)?;
     Ok(true)
 }
 
 fn measure(args: &ReplyTimesArgs) -> anyhow::Result<Report> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let key = read_key(&args.key.key_file)?;
-    let first = (now.as_millis() as u64) << 20;
-    let mut minter = Minter::new(Issuer(args.key.issuer), KeyId(args.key.key), key, first);
+    let RunArgs { key, seed, .. } = &args.run;
+    let secret = read_key(&key.key_file)?;
+    let mut minter = Minter::new(Issuer(key.issuer), KeyId(key.key), secret, first_sequence(now_ms()?));
     let mut order = [false, true].repeat(args.clicks as usize);
-    order.shuffle(&mut SmallRng::seed_from_u64(args.seed));
+    order.shuffle(&mut SmallRng::seed_from_u64(*seed));
     let mut line = Line::open(args.transport, args.target)?;
     let (mut valid_ns, mut flagged_ns) = (Vec::new(), Vec::new());
     let warm_up = [false, true].repeat(WARM_UP / 2);
     for (number, &is_robot) in warm_up.iter().chain(&order).enumerate() {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let mut click = minter.mint(&Offer { ad: 1, ..Offer::default() }, seconds.as_secs() as u32 - 1);
-        click.clicked_at_ms = (seconds.as_millis() as u64).into();
+        let now_ms = now_ms()?;
+        let mut click = minter.mint(&Offer { ad: 1, ..Offer::default() }, (now_ms / 1000) as u32 - 1);
+        click.clicked_at_ms = now_ms.into();
         let message = line.message(number as u64, click, if is_robot { ROBOT } else { VALID })?;
         let begun = Instant::now();
         line.ask(&message).with_context(|| format!("click {number}"))?;

@@ -1,13 +1,12 @@
 //! `weir-bench attack`: the command line over the profiles.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use weir_common::id::{Issuer, KeyId};
 
 use super::{Options, Profile, Report};
-use crate::key_file::{KeyArgs, read_key};
-use crate::report::write_json;
+use crate::key_file::read_key;
+use crate::plan::RunArgs;
 
 /// What the command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,13 +18,7 @@ pub struct AttackArgs {
     #[arg(long, value_enum)]
     profile: Profile,
     #[command(flatten)]
-    key: KeyArgs,
-    /// Seeds order and contents
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Write the report here
-    #[arg(long)]
-    json: Option<PathBuf>,
+    run: RunArgs,
     /// No table
     #[arg(long)]
     quiet: bool,
@@ -36,21 +29,20 @@ pub struct AttackArgs {
 /// # Errors
 /// As [`super::run`], or the report cannot be written.
 pub fn run(args: &AttackArgs) -> anyhow::Result<bool> {
+    let RunArgs { key, seed, .. } = &args.run;
     let report = super::run(&Options {
         target: args.target,
         profile: args.profile,
-        issuer: Issuer(args.key.issuer),
-        key_id: KeyId(args.key.key),
-        key: read_key(&args.key.key_file)?,
-        seed: args.seed,
+        issuer: Issuer(key.issuer),
+        key_id: KeyId(key.key),
+        key: read_key(&key.key_file)?,
+        seed: *seed,
     })?;
     if !args.quiet {
         // Nobody may be listening on stderr; the JSON says the same.
         let _closed = write_table(&mut std::io::stderr().lock(), &report);
     }
-    if let Some(path) = &args.json {
-        write_json(path, &report)?;
-    }
+    args.run.write_json(&report)?;
     Ok(true)
 }
 

@@ -14,6 +14,7 @@ use weir_sdk::{Minter, Offer};
 
 use super::networks::{self, COUNTRIES};
 use super::{Options, Press, Profile, Visit, agents};
+use crate::plan::first_sequence;
 
 const MS_PER_S: u64 = 1000;
 const S_PER_H: u32 = 3600;
@@ -91,8 +92,7 @@ impl Scene {
     fn new(options: &Options, now_ms: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(options.seed);
         Self {
-            // Sequences of two runs do not meet: 2^20 of them for each millisecond between the starts.
-            minter: Minter::new(options.issuer, options.key_id, options.key, now_ms << 20),
+            minter: Minter::new(options.issuer, options.key_id, options.key, first_sequence(now_ms)),
             guessed: SipKey { k0: rng.random(), k1: rng.random() },
             rng,
             now_ms,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use weir::rx::http::token::Token;
 
 use super::{Options, Press, Visit, profiles};
 use crate::http::reply::{self, Status};
+use crate::plan::now_ms;
 
 /// A node that does not answer ends the run after this.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -65,8 +66,7 @@ impl Answers {
 pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     let SocketAddr::V4(target) = options.target else { anyhow::bail!("--target must be IPv4, on loopback") };
     ensure!(target.ip().is_loopback(), "--target must be on loopback, where all addresses are one's own");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let visits = profiles::visits(options, now.as_millis() as u64);
+    let visits = profiles::visits(options, now_ms()?);
     let mut report =
         Report { profile: format!("{:?}", options.profile), seed: options.seed, ..Report::default() };
     let begun = Instant::now();

@@ -8,7 +8,6 @@ use anyhow::ensure;
 use super::report::write_table;
 use super::{Format, Options, Tls};
 use crate::plan::PlanArgs;
-use crate::report::write_json;
 
 /// What the command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -69,9 +68,7 @@ pub fn run(args: &HttpArgs) -> anyhow::Result<bool> {
         // Nobody may be listening on stderr; the exit code and the JSON say the same.
         let _closed = write_table(&mut std::io::stderr().lock(), &report);
     }
-    if let Some(path) = args.plan.json() {
-        write_json(path, &report)?;
-    }
+    args.plan.run.write_json(&report)?;
     Ok(report.valid)
 }
 

@@ -11,6 +11,7 @@ use weir_common::id::{KeyId, ORDINALS};
 use weir_common::siphash::SipKey;
 use weir_common::wire::{Click, click_flags};
 use weir_sdk::{Minter, Offer};
+use zerocopy::little_endian::U64;
 
 use super::networks::{self, COUNTRIES};
 use super::{Options, Press, Profile, Visit, agents};
@@ -120,15 +121,24 @@ impl Scene {
         };
         let mut click = self.minter.mint(&offer, issued_at_s);
         click.clicked_at_ms = self.now_ms.into();
-        click.user_key = (self.rng.random::<u64>() | 1).into();
+        click.user_key = self.user();
         click
+    }
+
+    /// Somebody new.
+    fn user(&mut self) -> U64 {
+        (self.rng.random::<u64>() | 1).into()
     }
 
     /// A home that nobody was in before, and the country it is in.
     fn home(&mut self) -> (Ipv4Addr, [u8; 2]) {
         let country = self.rng.random_range(0..COUNTRIES.len());
+        (self.home_in(country), COUNTRIES[country])
+    }
+
+    fn home_in(&mut self, country: usize) -> Ipv4Addr {
         self.homes += 1;
-        (networks::home(country, self.homes), COUNTRIES[country])
+        networks::home(country, self.homes)
     }
 
     fn agent(&mut self) -> &'static str {
@@ -164,10 +174,9 @@ impl Scene {
             click = self.click();
             self.at_home_as("telephone_called_bot", click, agents::TELEPHONE_CALLED_BOT);
             // The app names the country its user lives in.
-            let at = self.homes;
-            self.homes += 1;
+            let source = self.home_in(1);
             let (click, user_agent) = (Click { country: COUNTRIES[0], ..self.click() }, self.agent());
-            self.visit(networks::home(1, at), vec![Press { form: "traveller", click, user_agent }]);
+            self.visit(source, vec![Press { form: "traveller", click, user_agent }]);
             let (click, user_agent) = (Click { country: [0; 2], ..self.click() }, self.agent());
             let source = networks::listed_centre(number as u16);
             self.visit(source, vec![Press { form: "vpn", click, user_agent }]);
@@ -229,7 +238,7 @@ impl Scene {
         let before = self.visits.len();
         for &click in &originals {
             for _ in 0..COPIES {
-                let copy = Click { user_key: self.rng.random::<u64>().max(1).into(), ..click };
+                let copy = Click { user_key: self.user(), ..click };
                 self.at_home("copy", copy);
             }
             self.at_home("next_ordinal", Click { ordinal: 1, ..click });
@@ -264,7 +273,7 @@ impl Scene {
     }
 
     fn rotating_addresses(&mut self) {
-        let user = self.click().user_key;
+        let user = self.user();
         for _ in 0..ROTATED {
             let click = Click { user_key: user, ..self.click() };
             self.at_home("one_user", click);

@@ -26,6 +26,9 @@ struct Books {
     /// The node's counts, by outcome and by reason.
     outcomes: Value,
     reasons: Value,
+    /// Users and addresses whose click a worker could not count, for another was stopped where it had to count:
+    /// none as a rule, and any number on a machine that does much else.
+    missed: u64,
 }
 
 /// The door of a node with every list and limit, which takes only signed clicks.
@@ -56,14 +59,17 @@ fn attacked(profile: &str) -> Books {
     let output = output.expect("the generator runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     node.drain().expect("drain");
-    let clicks = door.folder.final_status().expect("final status")["clicks"].clone();
+    let status = door.folder.final_status().expect("final status");
+    let workers = status["workers"].as_array().expect("workers");
+    let missed = workers.iter().map(|worker| worker["activity_missed"].as_u64().expect("a number")).sum();
+    let clicks = status["clicks"].clone();
     let sent: Value = serde_json::from_reader(File::open(report).expect("report")).expect("JSON");
     assert_eq!((&clicks["received"], &clicks["residual"]), (&sent["clicks"], &json!(0)), "{clicks:#}");
     let found = door.folder.audit(None).expect("audit");
     assert_eq!(found["audit"]["sound"], true, "{found:#}");
     let paid = clicks["outcomes"]["accepted"].as_u64().expect("a number") * PRICE_MICROS;
     assert_eq!(found["audit"]["cost_micros"], paid, "what is paid is what is accepted, at its signed price");
-    Books { sent, outcomes: clicks["outcomes"].clone(), reasons: clicks["reasons"].clone() }
+    Books { sent, outcomes: clicks["outcomes"].clone(), reasons: clicks["reasons"].clone(), missed }
 }
 
 impl Books {
@@ -77,6 +83,15 @@ impl Books {
     /// How many clicks have this outcome.
     fn outcome(&self, outcome: &str) -> u64 {
         self.outcomes[outcome].as_u64().unwrap_or_default()
+    }
+
+    /// How many are flagged for activity: so many, but for those that could not be counted.
+    #[track_caller]
+    fn active(&self, expected: u64) -> u64 {
+        let (flagged, missed) = (self.reasons["activity"].as_u64().unwrap_or_default(), self.missed);
+        let least = expected.saturating_sub(missed);
+        assert!((least..=expected).contains(&flagged), "{flagged} of {expected}, {missed} not counted");
+        flagged
     }
 
     /// All reasons with their counts.
@@ -97,12 +112,11 @@ fn of_people_only_those_are_flagged_who_look_like_what_a_rule_is_for() {
     assert_eq!((usual, books.form("person_again", "created")), (920, 45));
     assert_eq!((books.form("traveller", "created"), books.form("vpn", "created")), (10, 10));
     assert_eq!(books.form("office", "created"), 15);
-    books.assert_reasons(&json!({"impossible_geography": 10, "data_centre": 10, "activity": 5}));
+    let active = books.active(5);
+    books.assert_reasons(&json!({"impossible_geography": 10, "data_centre": 10, "activity": active}));
     // 25 of 1,000: 2.5 %.
-    assert_eq!(
-        (books.outcome("accepted"), books.outcome("repeat"), books.outcome("filtered")),
-        (930, 45, 25)
-    );
+    let outcomes = ["accepted", "repeat", "filtered"].map(|outcome| books.outcome(outcome));
+    assert_eq!(outcomes, [935 - active, 45, 20 + active]);
 }
 
 #[test]
@@ -136,16 +150,18 @@ fn telephones_at_one_address_are_flagged_from_the_eleventh_click_and_patient_one
     let books = attacked("click-farm");
     assert_eq!((books.form("row", "created"), books.form("patient", "created")), (1_000, 500));
     // Of each of 20 rows of 50 clicks 40: 80 %; of the patient none.
-    books.assert_reasons(&json!({"activity": 800}));
-    assert_eq!((books.outcome("accepted"), books.outcome("filtered")), (700, 800));
+    let active = books.active(800);
+    books.assert_reasons(&json!({"activity": active}));
+    assert_eq!((books.outcome("accepted"), books.outcome("filtered")), (1_500 - active, active));
 }
 
 #[test]
 fn of_a_flood_from_one_address_ten_clicks_pass() {
     let books = attacked("one-address");
     assert_eq!(books.form("flood", "created"), 500);
-    books.assert_reasons(&json!({"activity": 490}));
-    assert_eq!(books.outcome("accepted"), 10);
+    let active = books.active(490);
+    books.assert_reasons(&json!({"activity": active}));
+    assert_eq!(books.outcome("accepted"), 500 - active);
 }
 
 #[test]
@@ -154,11 +170,13 @@ fn a_user_on_ever_new_addresses_is_flagged_and_ever_new_users_are_not() {
     assert_eq!((books.form("one_user", "created"), books.form("new_users", "created")), (400, 100));
     let filtered = books.outcome("filtered");
     books.assert_reasons(&json!({"activity": filtered}));
-    // Ten pass at once, and no more than a hundred in any minute of the run, however slow the machine.
-    let minutes = books.sent["lasted_ms"].as_u64().expect("a number") / 60_000 + 1;
+    // Ten pass at once, and however slow the machine no more than ten in any second of the run and a hundred in
+    // any minute.
+    let lasted_ms = books.sent["lasted_ms"].as_u64().expect("a number");
+    let most = (10 * (lasted_ms / 1000 + 1)).min(100 * (lasted_ms / 60_000 + 1)) + books.missed;
     let passed = 400 - filtered;
-    println!("{passed} of 400 passed in {} ms", books.sent["lasted_ms"]);
-    assert!((10..=100 * minutes).contains(&passed), "{passed} of 400 passed in {minutes} minutes begun");
+    println!("{passed} of 400 passed in {lasted_ms} ms");
+    assert!((10..=most).contains(&passed), "{passed} of 400 passed in {lasted_ms} ms, {most} at the most");
 }
 
 #[test]

@@ -157,6 +157,35 @@ fn no_two_calls_mint_the_same_impression_not_even_side_by_side_or_killed() {
     assert!((22_000..=24_000).contains(&printed), "{printed}");
 }
 
+/// A crash of the machine forgets what no system call made durable.
+#[test]
+fn numbers_are_on_the_disk_before_the_first_of_them_is_printed() {
+    let door = door();
+    let trace = door.file("trace");
+    let mut mint = Command::new("strace");
+    mint.args(["-y", "-e", "trace=write,fsync,fdatasync", "-o"]).arg(&trace);
+    let plain = command(&door, &["--key-id", "1"]);
+    let output = mint
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .output()
+        .expect("strace, which cargo xtask setup installs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let calls = std::fs::read_to_string(trace).expect("trace");
+    let first = |call: &str, file: &str| {
+        let is_it = |line: &str| line.starts_with(call) && line.contains(file) && !line.contains("= -1");
+        calls.lines().position(is_it).unwrap_or_else(|| panic!("no {call} of {file}:\n{calls}"))
+    };
+    let folder = format!("<{}>", door.folder.path().display());
+    let order = [
+        first("fsync(", &folder),
+        first("write(", "key.sequence>"),
+        first("fdatasync(", "key.sequence>"),
+        first("write(1<", ""),
+    ];
+    assert!(order.is_sorted(), "{order:?}:\n{calls}");
+}
+
 #[test]
 fn a_key_is_never_printed() {
     let door = door();

@@ -2,7 +2,6 @@
 //! calls.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weir_labs::clicks::{Known, send};
@@ -45,10 +44,6 @@ fn whole(trace: &Path) -> String {
 
 #[test]
 fn every_name_that_a_node_makes_is_synced_in_its_folder() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: there is no strace");
-        return;
-    }
     let place = tempfile::tempdir().expect("folder");
     let deep = place.path().join("new/and/deep");
     let setup = Setup { data: Some(&deep), ..Setup::default() };

@@ -13,10 +13,10 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use weir::rx::http::catalog::Catalog;
 use weir::rx::http::clicks::{Clicks, Sender, read};
 use weir::rx::http::head::Format;
-use weir::rx::http::token::Token;
 use weir_common::id::{ImpressionId, Issuer, KeyId};
 use weir_common::time::UnixMs;
 use weir_common::wire::{CLICK_LEN, Click, Header};
+use weir_sdk::Token;
 use zerocopy::IntoBytes;
 
 const CATALOG: &str = include_str!("../../tests/samples/catalog.toml");

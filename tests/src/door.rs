@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use weir::rx::http::token::Token;
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
-use weir_sdk::{Minter, Offer};
+use weir_sdk::{Minter, Offer, Token};
 
 use crate::node::NodeFolder;
 

@@ -46,7 +46,7 @@ const LEVELS: [(&str, &[&str]); 7] = [
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.setup)?;
     setup::ensure_kafka(&args.setup)?;
-    setup::ensure_http(&args.setup)?;
+    setup::ensure_test_tools(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally, args.soak)?;

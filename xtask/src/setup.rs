@@ -55,8 +55,9 @@ const KAFKA_TOOLS: [Tool; 2] = [
     Tool { program: "mvn", package: "maven", why: "it fetches Apache Kafka from Maven Central" },
 ];
 
-/// The clients that tests of the HTTP door run, which nobody here wrote.
-const HTTP_TOOLS: [Tool; 3] = [
+/// What tests watch and load a node with, which nobody here wrote.
+const TEST_TOOLS: [Tool; 4] = [
+    Tool { program: "strace", package: "strace", why: "tests see with it what is synced, and when" },
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
     Tool { program: "wrk", package: "wrk", why: "a test loads the door with it" },
     Tool {
@@ -80,7 +81,7 @@ const EBPF_PACKAGES: [&str; 7] = [
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(args)?;
     ensure_kafka(args)?;
-    ensure_http(args)?;
+    ensure_test_tools(args)?;
     println!("set-up: all there");
     Ok(())
 }
@@ -103,9 +104,9 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
     Distribution::fetch(&target()).map(drop)
 }
 
-/// Sees to it that tests of the HTTP door find their clients.
-pub(crate) fn ensure_http(args: &Args) -> Result<()> {
-    let mut commands = apt(&missing(&HTTP_TOOLS));
+/// Sees to it that tests find what they watch and load a node with.
+pub(crate) fn ensure_test_tools(args: &Args) -> Result<()> {
+    let mut commands = apt(&missing(&TEST_TOOLS));
     if args.no_install && !commands.is_empty() {
         return refuse(&commands);
     }

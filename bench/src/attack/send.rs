@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use serde_json::json;
-use weir::rx::http::token::Token;
+use weir_sdk::Token;
 
 use super::{Options, Press, Visit, profiles};
 use crate::http::reply::{self, Status};

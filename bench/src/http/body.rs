@@ -2,8 +2,8 @@
 //!
 //! Text is written by hand into one buffer: the generator must be cheaper than what it measures.
 
-use weir::rx::http::token::Token;
 use weir_common::wire::{CLICK_LEN, Click, HEADER_LEN, Header, MAX_PAYLOAD, click_flags};
+use weir_sdk::Token;
 use zerocopy::IntoBytes;
 
 use crate::kind::Kind;

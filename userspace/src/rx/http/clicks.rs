@@ -21,6 +21,7 @@ mod value;
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::time::UnixMs;
+use weir_common::token::{Token, TokenError};
 use weir_common::wire::{Click, Datagram, MAX_EXTENSION, click_flags, extension as extension_field};
 
 /// Prices of the catalog are read by the same digits.
@@ -28,7 +29,6 @@ pub(crate) use decimal::Decimal;
 
 use super::catalog::Catalog;
 use super::head::Format;
-use super::token::Token;
 use object::Fields;
 
 /// The most clicks one request may carry: four binary datagrams of them, and few enough that the answer is
@@ -64,6 +64,13 @@ pub struct Fault {
     pub field: &'static str,
     /// What is wrong and what would be right, for whoever wrote the sender.
     pub why: String,
+}
+
+impl From<TokenError> for Fault {
+    /// `bad_token`.
+    fn from(error: TokenError) -> Self {
+        Self { outcome: Outcome::Malformed, reason: Reason::BadToken, field: "", why: error.to_string() }
+    }
 }
 
 /// One click of a body.

@@ -1,6 +1,7 @@
 //! What a whole request asks for: a decision over its head and body.
 
 use weir_common::time::UnixMs;
+use weir_common::token::Token;
 
 use super::body::encoding::Decoder;
 use super::catalog::Catalog;
@@ -8,7 +9,6 @@ use super::clicks::{self, Clicks, Fault, Sender};
 use super::head::{Encoding, Head, Limits, Method, Target};
 use super::problem::Problem;
 use super::requests::Answer;
-use super::token::Token;
 use crate::admission::Admission;
 
 /// What is to be done with a request.

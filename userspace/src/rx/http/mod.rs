@@ -21,4 +21,3 @@ pub mod problem;
 pub mod requests;
 pub mod response;
 pub mod tls;
-pub mod token;

@@ -177,6 +177,14 @@ fn a_file_of_another_version_and_one_that_is_no_filter_are_told_apart() {
 }
 
 #[test]
+fn a_filter_whose_path_leads_to_no_file_is_told() {
+    let place = Place::new();
+    fs::create_dir(place.filter()).unwrap();
+    let error = place.open().unwrap_err().to_string();
+    assert!(error.contains("actors.filter: it is no file"), "{error}");
+}
+
+#[test]
 fn a_build_that_is_interrupted_anywhere_leaves_the_old_filter_as_it_was() {
     let place = Place::new();
     place.build("12345\n").unwrap();

@@ -93,6 +93,39 @@ impl Dimensions {
     }
 }
 
+/// What one click adds to its bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Addend {
+    /// What was decided of it. Duplicates, refused and malformed clicks add nothing.
+    pub outcome: Outcome,
+    /// The number of the reason it was filtered for; of no other outcome is it looked at.
+    pub reason: u8,
+    /// [`row_flags`].
+    pub row_flags: u8,
+    /// Its price, in micros.
+    pub price_micros: u64,
+    /// Whether nobody vouches for the click and its price.
+    pub is_unsigned: bool,
+}
+
+impl Addend {
+    /// What a row adds, also one whose reason is newer than this reader; `None` where it has no outcome.
+    #[inline]
+    #[must_use]
+    pub fn of(row: &Row) -> Option<Self> {
+        let outcome = Outcome::from_number(row.outcome)?;
+        Some(Self::of_click(&row.click, outcome, row.reason, row.flags))
+    }
+
+    /// What a click adds of which this was decided.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_click(click: &Click, outcome: Outcome, reason: u8, row_flags: u8) -> Self {
+        let (price_micros, is_unsigned) = (click.price_micros.get(), click.is_foreign());
+        Self { outcome, reason, row_flags, price_micros, is_unsigned }
+    }
+}
+
 /// The totals of a bucket. Gross is accepted + repeat + all filtered; billable is accepted less
 /// unsigned, and of that what no model marked is the total net.
 #[derive(
@@ -137,34 +170,41 @@ impl BucketTotals {
         self.accepted.get().wrapping_sub(self.unsigned.get())
     }
 
-    /// Adds one row. Duplicates, refused and malformed clicks have no row; should one be
-    /// passed, it changes nothing.
+    /// Adds one row; what no row can be changes nothing.
     pub fn count(&mut self, row: &Row) {
+        if let Some(addend) = Addend::of(row) {
+            self.add(&addend);
+        }
+    }
+
+    /// Adds one click.
+    pub fn add(&mut self, addend: &Addend) {
         let add = |field: &mut U64, by: u64| *field = U64::new(field.get().wrapping_add(by));
-        match Outcome::from_number(row.outcome) {
-            Some(Outcome::Accepted) if row.click.is_foreign() => {
+        let has_flag = |flag: u8| addend.row_flags & flag != 0;
+        match addend.outcome {
+            Outcome::Accepted if addend.is_unsigned => {
                 add(&mut self.accepted, 1);
                 add(&mut self.unsigned, 1);
             }
-            Some(Outcome::Accepted) => {
-                let price_micros = row.click.price_micros.get();
+            Outcome::Accepted => {
                 add(&mut self.accepted, 1);
-                add(&mut self.cost_micros, price_micros);
-                if row.flags & row_flags::MARKED != 0 {
+                add(&mut self.cost_micros, addend.price_micros);
+                if has_flag(row_flags::MARKED) {
                     add(&mut self.marked, 1);
-                    add(&mut self.marked_cost_micros, price_micros);
+                    add(&mut self.marked_cost_micros, addend.price_micros);
                 }
             }
-            Some(Outcome::Repeat) => add(&mut self.repeat, 1),
-            Some(Outcome::Late) => add(&mut self.late, 1),
-            Some(Outcome::Filtered) => {
-                if let Some(slot) = self.filtered.get_mut(row.reason.wrapping_sub(FIRST_FILTERED) as usize) {
-                    add(slot, 1);
+            Outcome::Repeat => add(&mut self.repeat, 1),
+            Outcome::Late => add(&mut self.late, 1),
+            Outcome::Filtered => {
+                let slot = addend.reason.wrapping_sub(FIRST_FILTERED) as usize;
+                if let Some(count) = self.filtered.get_mut(slot) {
+                    add(count, 1);
                 }
             }
-            Some(Outcome::Duplicate | Outcome::Refused | Outcome::Malformed) | None => return,
+            Outcome::Duplicate | Outcome::Refused | Outcome::Malformed => return,
         }
-        if row.flags & row_flags::CLOCK_SUSPECT != 0 {
+        if has_flag(row_flags::CLOCK_SUSPECT) {
             add(&mut self.clock_suspect, 1);
         }
     }

@@ -10,11 +10,12 @@
 //!
 //! Each pass is a function by itself, never inlined: there are registers enough for one of them.
 
+use weir_common::bucket::Addend;
 use weir_common::id::{ImpressionId, ORDINALS, Ordinal};
 use weir_common::reason::{Outcome, Reason};
 use weir_common::row::row_flags::{MARKED, REFRACTORY};
 
-use super::buckets::{self, Addend};
+use super::buckets;
 use super::impressions::Name;
 use super::lines::Branch;
 use super::pages::NOWHERE;
@@ -225,7 +226,7 @@ fn count_at_hand(
     }
     let price_micros = entry.click.price_micros.get();
     // Issued ids alone come this way, and admission has verified those.
-    let addend = Addend { outcome, reason: Reason::None, row_flags, price_micros, is_unsigned: false };
+    let addend = Addend { outcome, reason: Reason::None as u8, row_flags, price_micros, is_unsigned: false };
     buckets.count(line, minute, &addend);
     Some(outcome)
 }

@@ -3,8 +3,8 @@
 //! A minute's table is dropped whole once nothing can land in it any more and everything in it
 //! was taken. Totals are exact: the small counters of a line carry into 64-bit ones.
 
-use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::reason::{FIRST_FILTERED, Outcome, Reason};
+use weir_common::bucket::{Addend, BucketKey, BucketTotals};
+use weir_common::reason::Outcome;
 use weir_common::row::row_flags;
 use weir_common::siphash::SipKey;
 use weir_common::time::{MS_PER_MINUTE, Minute, UnixMs};
@@ -26,23 +26,10 @@ const SEGMENT_BUCKETS: usize = 16_384;
 /// version of the traffic rules.
 const RESERVE_PER_MINUTE: usize = 2;
 
-/// What one click adds to its bucket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Addend {
-    pub(super) outcome: Outcome,
-    pub(super) reason: Reason,
-    pub(super) row_flags: u8,
-    pub(super) price_micros: u64,
-    /// Whether nobody vouches for the click and its price.
-    pub(super) is_unsigned: bool,
-}
-
-impl Addend {
-    /// Whether all that is to be counted of it stands in a line; what is rare does not.
-    #[inline(always)]
-    pub(super) const fn is_common(&self) -> bool {
-        matches!(self.outcome, Outcome::Accepted | Outcome::Repeat) && self.row_flags & row_flags::MARKED == 0
-    }
+/// Whether all that is to be counted of a click stands in a line; what is rare does not.
+#[inline(always)]
+pub(super) const fn is_common(addend: &Addend) -> bool {
+    matches!(addend.outcome, Outcome::Accepted | Outcome::Repeat) && addend.row_flags & row_flags::MARKED == 0
 }
 
 /// A bucket's key and its hash.
@@ -253,42 +240,15 @@ impl Buckets {
     /// Counts one click.
     pub(super) fn count(&mut self, at: Found, addend: &Addend) {
         self.minutes[at.minute as usize].changed = true;
-        if addend.is_common() {
+        if is_common(addend) {
             if self.lines.group(at.line).is_full() {
                 self.carry(at);
             }
             self.lines.group_mut(at.line).count(addend);
         } else {
             self.lines.group_mut(at.line).changed = 1;
-            self.count_rare(at, addend);
-        }
-    }
-
-    /// Counts a click of which a line alone does not know all.
-    #[cold]
-    fn count_rare(&mut self, at: Found, addend: &Addend) {
-        let &Addend { outcome, reason, row_flags, price_micros, is_unsigned } = addend;
-        let is_suspect = row_flags & row_flags::CLOCK_SUSPECT != 0;
-        let Some(totals) = self.carried_mut(at) else { return };
-        let add = |count: &mut U64, more: u64| *count = U64::new(count.get().wrapping_add(more));
-        add(&mut totals.clock_suspect, u64::from(is_suspect));
-        match outcome {
-            Outcome::Accepted => {
-                add(&mut totals.accepted, 1);
-                add(&mut totals.unsigned, u64::from(is_unsigned));
-                if !is_unsigned {
-                    add(&mut totals.cost_micros, price_micros);
-                    add(&mut totals.marked, 1);
-                    add(&mut totals.marked_cost_micros, price_micros);
-                }
-            }
-            Outcome::Repeat => add(&mut totals.repeat, 1),
-            Outcome::Late => add(&mut totals.late, 1),
-            _ => {
-                let slot = (reason as u8).wrapping_sub(FIRST_FILTERED) as usize;
-                if let Some(count) = totals.filtered.get_mut(slot) {
-                    add(count, 1);
-                }
+            if let Some(totals) = self.carried_mut(at) {
+                totals.add(addend);
             }
         }
     }
@@ -428,6 +388,8 @@ impl Hand<'_> {
 
 #[cfg(test)]
 mod tests {
+    use weir_common::reason::{FIRST_FILTERED, Reason};
+
     use super::*;
 
     const LIMITS: Limits = Limits { lateness_ms: 600_000, max_ahead_ms: 60_000, capacity: 2000 };
@@ -438,7 +400,13 @@ mod tests {
     }
 
     fn addend(outcome: Outcome, reason: Reason) -> Addend {
-        Addend { outcome, reason, row_flags: row_flags::CLOCK_SUSPECT, price_micros: 7, is_unsigned: false }
+        Addend {
+            outcome,
+            reason: reason as u8,
+            row_flags: row_flags::CLOCK_SUSPECT,
+            price_micros: 7,
+            is_unsigned: false,
+        }
     }
 
     fn count(buckets: &mut Buckets, ad: u64, addend: &Addend) {

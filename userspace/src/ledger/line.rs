@@ -1,7 +1,7 @@
 //! A bucket as it stands in memory: one cache line.
 
 use weir_common::block::PLAIN_RULES;
-use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
+use weir_common::bucket::{Addend, BucketKey, BucketTotals, Dimensions};
 use weir_common::reason::Outcome;
 use weir_common::row::row_flags;
 use weir_common::time::Minute;
@@ -9,7 +9,6 @@ use weir_common::wire::{CLICK_LEN, Click};
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use super::buckets::Addend;
 use super::pages::Group;
 
 /// A [`BucketKey`] as four words, which compare and hash at once.
@@ -128,7 +127,7 @@ impl Line {
         (self.accepted | self.repeat | self.clock_suspect) > u32::MAX / 2
     }
 
-    /// Counts a click [of which a line knows all](Addend::is_common), in one that is not
+    /// Counts a click of which [a line knows all](super::buckets::is_common), in one that is not
     /// [full](Self::is_full).
     #[inline(always)]
     pub(super) fn count(&mut self, addend: &Addend) {

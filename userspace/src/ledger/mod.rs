@@ -32,7 +32,7 @@ mod slice;
 mod spans;
 mod verdict;
 
-use weir_common::bucket::{BucketKey, BucketTotals, Dimensions};
+use weir_common::bucket::{Addend, BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ORDINALS, Ordinal};
 use weir_common::reason::{Class, Outcome, Reason};
 use weir_common::row::Row;
@@ -41,7 +41,7 @@ use weir_common::time::{Minute, UnixMs};
 use weir_common::wire::Click;
 
 use ahead::{Ahead, LOOKAHEAD};
-use buckets::{Addend, Buckets};
+use buckets::Buckets;
 use impressions::Impressions;
 use line::Keys;
 use verdict::Standing;
@@ -236,9 +236,7 @@ impl Ledger {
         let bucket = self.bucket_of(minute, click);
         let bucket = self.buckets.find_or_open(&bucket, self.now).ok_or(Reason::TableFull)?;
         self.impressions.put(&known, room, next, self.now);
-        let price_micros = click.price_micros.get();
-        let is_unsigned = click.is_foreign();
-        self.buckets.count(bucket, &Addend { outcome, reason: filter, row_flags, price_micros, is_unsigned });
+        self.buckets.count(bucket, &Addend::of_click(click, outcome, filter as u8, row_flags));
         Ok(outcome)
     }
 
@@ -273,13 +271,11 @@ impl Ledger {
     /// Call [`Ledger::take_changed`] at least once for each minute of row time: minutes close only
     /// there, and closing is what makes room.
     pub fn count(&mut self, row: &Row) -> bool {
-        let Some((outcome, reason)) = recorded(row) else { return true };
+        let Some(addend) = recorded(row).and_then(|_| Addend::of(row)) else { return true };
         self.advance(UnixMs(row.received_at_ms.get()));
         let bucket = self.bucket_of(Minute(row.minute.get()), &row.click);
         let Some(bucket) = self.buckets.find_or_open(&bucket, self.now) else { return false };
-        let price_micros = row.click.price_micros.get();
-        let (row_flags, is_unsigned) = (row.flags, row.click.is_foreign());
-        self.buckets.count(bucket, &Addend { outcome, reason, row_flags, price_micros, is_unsigned });
+        self.buckets.count(bucket, &addend);
         true
     }
 

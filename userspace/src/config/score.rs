@@ -10,7 +10,8 @@ const EXPECTED: &str = "a number from 0 to 1";
 
 pub(super) fn read(mut section: Section<'_, '_>) -> Option<Settings> {
     let model = file(&mut section, "model_file");
-    let default = section.value("threshold", DEFAULT, &format!("{EXPECTED} (default 0.9)"), threshold);
+    let default =
+        section.value("threshold", Threshold::DEFAULT, &format!("{EXPECTED} (default 0.9)"), threshold);
     let own: Vec<_> = section.sections("campaigns").into_iter().filter_map(campaign).collect();
     if model.is_none() && !own.is_empty() {
         section.note("campaigns", "nothing is scored without score.model_file; name a model, or remove them");
@@ -26,11 +27,6 @@ fn campaign(mut section: Section<'_, '_>) -> Option<(Campaign, Threshold)> {
     section.finish();
     Some((Campaign(campaign?), threshold?))
 }
-
-const DEFAULT: Threshold = match Threshold::new(0.9) {
-    Ok(threshold) => threshold,
-    Err(_) => unreachable!(),
-};
 
 fn threshold(value: &DeValue<'_>) -> Option<Threshold> {
     let number = match value {

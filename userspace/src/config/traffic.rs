@@ -1,11 +1,10 @@
 //! `[traffic]`: what flags invalid traffic.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::kafka::file;
 use super::reader::Section;
-use std::time::Duration;
-
 use crate::traffic::{Limits, Refractory, Settings};
 
 /// Users and addresses whose activity a node can keep: 4 GiB of memory.

@@ -39,6 +39,9 @@ pub struct Threshold(Score);
 pub struct NotAShare(pub f32);
 
 impl Threshold {
+    /// 0.9: a model whose scores are probabilities then marks a valid click once in ten marks, at worst.
+    pub const DEFAULT: Self = Self(Score(0.9));
+
     /// A threshold at this score.
     ///
     /// # Errors
@@ -63,10 +66,8 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// 0.9 for all: a model whose scores are probabilities then marks a valid click once in ten
-    /// marks, at worst.
     fn default() -> Self {
-        Self { default: Threshold(Score(0.9)), by_campaign: HashMap::new() }
+        Self { default: Threshold::DEFAULT, by_campaign: HashMap::new() }
     }
 }
 

@@ -164,7 +164,7 @@ impl Scrape {
 
     fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
         type Read = fn(&WorkerStatus) -> u64;
-        const COUNTERS: [(&str, &str, Read); 15] = [
+        const COUNTERS: [(&str, &str, Read); 16] = [
             ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
             ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
             ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
@@ -173,6 +173,7 @@ impl Scrape {
             ("activity_missed", "Users and addresses whose click was no activity", |w| w.activity_missed),
             ("activity_pushed_out", "Users and addresses that lost their minute", |w| w.activity_pushed_out),
             ("budgets_uncharged", "Budgets a click could not be charged to", |w| w.budgets_uncharged),
+            ("windows_missed", "Refractory windows there was no room for", |w| w.windows_missed),
             ("users_unsalted", "Clicks written without their user, for want of a salt", |w| w.users_unsalted),
             ("acks", "Acks sent", |w| w.acks),
             ("ack_datagrams", "Datagrams those acks went out in", |w| w.ack_datagrams),

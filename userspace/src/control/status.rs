@@ -245,6 +245,9 @@ pub struct WorkerStatus {
     /// Budgets that a click could not be charged to.
     #[serde(default)]
     pub budgets_uncharged: u64,
+    /// Refractory windows of users and ads that did not begin.
+    #[serde(default)]
+    pub windows_missed: u64,
     /// Clicks written without their user, for want of a salt.
     #[serde(default)]
     pub users_unsalted: u64,
@@ -442,6 +445,7 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
         activity_missed: stats.activity_missed.get(),
         activity_pushed_out: stats.activity_pushed_out.get(),
         budgets_uncharged: stats.budgets_uncharged.get(),
+        windows_missed: stats.windows_missed.get(),
         users_unsalted: stats.users_unsalted.get(),
         waiting: stats.datagrams_waiting.get(),
         acks: stats.acks_sent.get(),

@@ -52,9 +52,9 @@ pub(super) fn limits(config: &Config) -> Option<Arc<Limits>> {
 
 /// Who clicked which ad moments ago, where that matters.
 pub(super) fn refractory(config: &Config) -> Option<Arc<Refractory>> {
-    let has_window = config.traffic.rules.refractory.0 > 0;
-    (config.admission.allow_unsigned && has_window)
-        .then(|| Refractory::new(config.traffic.refractory_keys, drawn_key()))
+    let window_ms = config.traffic.rules.refractory.0;
+    (config.admission.allow_unsigned && window_ms > 0)
+        .then(|| Refractory::new(window_ms, config.traffic.refractory_keys, drawn_key()))
 }
 
 /// What all workers know of who clicks how often, where that is counted.

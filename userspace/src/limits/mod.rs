@@ -20,7 +20,7 @@ use weir_common::siphash::{SipKey, siphash24};
 
 use pace::Table;
 pub use pace::{Budget, Pace};
-pub use refractory::Refractory;
+pub use refractory::{Refractory, Window};
 
 /// After so long a sender may try again whose budget is spent: none is less than a click a second.
 pub const RETRY_AFTER_MS: u32 = 1000;

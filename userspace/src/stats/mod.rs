@@ -184,6 +184,8 @@ pub struct WorkerStats {
     pub activity_pushed_out: Counter,
     /// Budgets that a click could not be charged to, for want of a place to note it.
     pub budgets_uncharged: Counter,
+    /// Refractory windows that did not begin, for want of a place to note them.
+    pub windows_missed: Counter,
     /// Clicks that were written without their user, for their day has no salt.
     pub users_unsalted: Counter,
     /// Acks sent (one a datagram of clicks).
@@ -247,6 +249,7 @@ impl Default for WorkerStats {
             activity_missed: Counter::default(),
             activity_pushed_out: Counter::default(),
             budgets_uncharged: Counter::default(),
+            windows_missed: Counter::default(),
             users_unsalted: Counter::default(),
             acks_sent: Counter::default(),
             ack_datagrams_sent: Counter::default(),

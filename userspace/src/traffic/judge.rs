@@ -6,13 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weir_common::reason::Reason;
 use weir_common::time::UnixMs;
 use weir_common::wire::{Click, extension};
 
 use super::{Crowd, Facts, Flags, Forgotten, Found, Limits, Lists, Memory, UserAgent, judge};
 use crate::published::Shared;
 use crate::score::{self, Activity, Campaign, Features, Mark};
-use weir_common::reason::Reason;
 
 /// Judges the clicks that a worker owns.
 #[derive(Debug)]
@@ -75,18 +75,13 @@ impl Judge {
         self.lists.current().activity != Limits::NONE
     }
 
-    /// How long after an unsigned click of a user on an ad another one is a repeat, in ms.
-    #[must_use]
-    pub fn refractory_ms(&self) -> u32 {
-        self.lists.current().refractory.0
-    }
-
     /// What matters of a click that came from `source`, as far as the click alone says it.
     #[must_use]
     pub fn facts<'a>(
         &self,
         source: Option<IpAddr>,
-        (received_at, said): (UnixMs, Flags),
+        received_at: UnixMs,
+        said: Flags,
         click: &Click,
         extension: &'a [u8],
     ) -> Facts<'a> {

@@ -366,11 +366,7 @@ impl Desk {
         extensions: &[&'a [u8]],
         origins: &[Origin],
     ) {
-        let mut sources = std::mem::take(&mut self.scratch.sources);
-        sources.clear();
-        sources.extend(origins.iter().map(|origin| self.source_of(origin.ticket)));
-        self.flag(now, entries, extensions, &sources);
-        self.scratch.sources = sources;
+        self.flag(now, entries, extensions, |desk, nth| desk.source_of(origins[nth].ticket));
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         self.ledger.apply(entries, &mut decisions);
@@ -426,7 +422,7 @@ impl Desk {
         let mut decisions = std::mem::take(&mut self.scratch.decisions);
         decisions.clear();
         if self.book.has_room() {
-            self.flag(now, &mut entries, &extensions, &sources);
+            self.flag(now, &mut entries, &extensions, |_, nth| sources[nth]);
             self.ledger.apply(&entries, &mut decisions);
         } else {
             let full = Decision { outcome: Outcome::Refused, reason: Reason::JournalFull };

@@ -12,7 +12,7 @@ use super::super::reply::Ticket;
 use super::{Desk, Origin, reuse};
 use crate::journal::block::has_rows;
 use crate::ledger::{Decision, Entry};
-use crate::limits::{Payers, Refractory};
+use crate::limits::{Payers, Refractory, Window};
 use crate::traffic::Facts;
 
 impl Desk {
@@ -27,16 +27,16 @@ impl Desk {
     }
 
     /// Flags what speaks against these clicks, each from its source, and which are repeats for what their
-    /// users did before.
+    /// users did before. Sources are looked up only where somebody judges by them.
     pub(super) fn flag<'a>(
         &mut self,
         now: Now,
         entries: &mut [Entry<'a>],
         extensions: &[&'a [u8]],
-        sources: &[Option<IpAddr>],
+        source_of: impl Fn(&Self, usize) -> Option<IpAddr>,
     ) {
         if self.judge.is_on() {
-            self.judge_traffic(entries, extensions, sources);
+            self.judge_traffic(entries, extensions, source_of);
         }
         // Taken and put back, not cloned: its count of owners is a line that all workers would write.
         if let Some(refractory) = self.refractory.take() {
@@ -47,15 +47,18 @@ impl Desk {
 
     /// Nobody vouches for the impression of an unsigned click, so what its user did moments ago counts too.
     fn note_repeat(&mut self, now: Now, refractory: &Refractory, entry: &mut Entry<'_>) {
-        let (click, window_ms) = (entry.click, self.judge.refractory_ms());
-        let is_countable = entry.admitted.traffic.is_empty() && !entry.admitted.late;
-        let is_asked = click.is_foreign() && click.user_key.get() != 0 && window_ms > 0 && is_countable;
+        let (click, admitted) = (entry.click, &mut entry.admitted);
+        if !click.is_foreign() || click.user_key.get() == 0 || !admitted.traffic.is_empty() || admitted.late {
+            return;
+        }
         // A copy of the very click that began the window is no repeat of it.
-        if is_asked
-            && !self.ledger.has(click)
-            && refractory.is_again(now.monotonic_ns, window_ms, click.user_key.get(), click.ad.get())
-        {
-            entry.admitted.row_flags |= row_flags::REFRACTORY;
+        if self.ledger.has(click) {
+            return;
+        }
+        match refractory.note(now.monotonic_ns, click.user_key.get(), click.ad.get()) {
+            Window::Begins => {}
+            Window::IsOpen => admitted.row_flags |= row_flags::REFRACTORY,
+            Window::NoRoom => self.stats.windows_missed.add(1),
         }
     }
 
@@ -63,13 +66,13 @@ impl Desk {
         &mut self,
         entries: &mut [Entry<'a>],
         extensions: &[&'a [u8]],
-        sources: &[Option<IpAddr>],
+        source_of: impl Fn(&Self, usize) -> Option<IpAddr>,
     ) {
         let mut facts: Vec<Facts<'a>> = reuse(std::mem::take(&mut self.scratch.facts));
         let counts_activity = self.judge.counts_activity();
-        for ((entry, extension), &source) in entries.iter().zip(extensions).zip(sources) {
-            let said = (entry.received_at, entry.admitted.traffic);
-            let of_click = self.judge.facts(source, said, entry.click, extension);
+        for (nth, (entry, extension)) in entries.iter().zip(extensions).enumerate() {
+            let (source, said) = (source_of(self, nth), entry.admitted.traffic);
+            let of_click = self.judge.facts(source, entry.received_at, said, entry.click, extension);
             // A copy in this same batch is not known yet, and counts.
             let is_new = !counts_activity || !self.ledger.has(entry.click);
             facts.push(Facts { is_new, ..of_click });

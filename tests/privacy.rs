@@ -26,29 +26,15 @@ fn write_salts(folder: &Path) {
     }
 }
 
-/// How often these octets stand in the files of a folder and its folders.
-fn count(folder: &Path, octets: &[u8]) -> usize {
-    let entries = fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry"));
-    let of = |entry: fs::DirEntry| {
-        let kind = entry.file_type().expect("kind");
-        if kind.is_dir() {
-            return count(&entry.path(), octets);
-        }
-        let bytes = if kind.is_file() { fs::read(entry.path()).expect("file") } else { Vec::new() };
-        bytes.windows(octets.len()).filter(|window| *window == octets).count()
-    };
-    entries.map(of).sum()
-}
-
 fn post(door: &Door, number: u64, fields: &[&str]) {
     let click = format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":1,\"user_id\":{USER}}}");
     let reply = door.post_with("application/json", click.as_bytes(), fields).expect("curl");
     assert_eq!(reply.statuses(), ["created"], "{reply:?}");
 }
 
-/// The folder of all that a node has written: its journal and its store.
-fn written(door: &Door) -> &Path {
-    door.folder.path()
+/// How often these octets stand in what the node has written: its journal and its store.
+fn count(door: &Door, octets: u64) -> usize {
+    door.folder.times_written(&octets.to_le_bytes()).expect("files")
 }
 
 fn unsalted(node: &Node<'_>) -> u64 {
@@ -64,10 +50,9 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
     let mut node = door.folder.start_ready().expect("ready");
     let pseudonym = siphash24(&SipKey::from_bytes(SALT.to_be_bytes()), &[USER]);
     post(&door, 1, &[]);
-    node.wait_until("the row is written", |_| count(written(&door), &pseudonym.to_le_bytes()) > 0)
-        .expect("a row");
-    assert_eq!((count(written(&door), &USER.to_le_bytes()), unsalted(&node)), (0, 0));
-    let before = count(written(&door), &pseudonym.to_le_bytes());
+    node.wait_until("the row is written", |_| count(&door, pseudonym) > 0).expect("a row");
+    assert_eq!((count(&door, USER), unsalted(&node)), (0, 0));
+    let before = count(&door, pseudonym);
     for file in fs::read_dir(salts).expect("salts") {
         fs::remove_file(file.expect("salt").path()).expect("destroyed");
     }
@@ -79,9 +64,9 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
     node.drain().expect("drain");
     let found = door.folder.audit(None).expect("audit");
     assert_eq!((&found["audit"]["sound"], &found["audit"]["rows"]), (&true.into(), &2.into()), "{found:#}");
-    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    assert_eq!(count(&door, USER), 0);
     // The store has the first row beside the journal by now, and no other.
-    assert!((before..=before + 1).contains(&count(written(&door), &pseudonym.to_le_bytes())));
+    assert!((before..=before + 1).contains(&count(&door, pseudonym)));
 }
 
 #[test]
@@ -91,11 +76,11 @@ fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
     post(&door, 1, &["--header", "Sec-GPC: 1"]);
     post(&door, 2, &["--header", "DNT: 1"]);
     node.drain().expect("drain");
-    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    assert_eq!(count(&door, USER), 0);
     let node = door.folder.start_ready().expect("ready");
     post(&door, 3, &["--header", "DNT: 0"]);
     node.drain().expect("drain");
-    assert!(count(written(&door), &USER.to_le_bytes()) > 0, "a test that cannot see a key proves nothing");
+    assert!(count(&door, USER) > 0, "a test that cannot see a key proves nothing");
 }
 
 #[test]
@@ -107,7 +92,7 @@ fn a_node_that_draws_salts_has_them_before_its_first_click() {
     post(&door, 1, &[]);
     assert_eq!(unsalted(&node), 0);
     node.drain().expect("drain");
-    assert_eq!(count(written(&door), &USER.to_le_bytes()), 0);
+    assert_eq!(count(&door, USER), 0);
     let salts = fs::read_dir(salts).expect("salts").count();
     assert!(
         (2..=3).contains(&salts),

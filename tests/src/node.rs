@@ -121,6 +121,14 @@ impl NodeFolder {
         Ok(paths)
     }
 
+    /// How often these octets stand in all the files here.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn times_written(&self, octets: &[u8]) -> Result<usize> {
+        times_in(self.path(), octets)
+    }
+
     /// Lets later starts run another build of the node, with a variable in its environment.
     pub fn run_with(&mut self, program: &'static str, variable: &'static str, value: PathBuf) {
         self.program = program;
@@ -383,4 +391,23 @@ impl Node<'_> {
         }
         Ok(())
     }
+}
+
+fn times_in(folder: &Path, octets: &[u8]) -> Result<usize> {
+    let mut times = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            times += times_in(&entry.path(), octets)?;
+        } else if kind.is_file() {
+            let bytes = match fs::read(entry.path()) {
+                // A running node moves and removes files.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                read => read?,
+            };
+            times += bytes.windows(octets.len()).filter(|window| *window == octets).count();
+        }
+    }
+    Ok(times)
 }

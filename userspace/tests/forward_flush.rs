@@ -265,6 +265,36 @@ fn trimming_keeps_final_buckets_whole_over_a_restart() {
 }
 
 #[test]
+fn what_an_idle_node_took_becomes_final_and_goes_as_on_a_busy_one() {
+    let dir = tempfile::tempdir().unwrap();
+    // Without sketches to close.
+    let config = ForwarderConfig {
+        horizon_ms: 30 * 60_000,
+        trim_every_ms: 1 << 40,
+        uniques_bytes_max: 0,
+        ..flush_config()
+    };
+    let mut node = Node::try_start(dir.path(), 1, config, |_| MemorySink::default()).unwrap();
+    for n in 0..60 {
+        node.write(0, &clicks(9 * n..9 * n + 9));
+    }
+    node.flush();
+    let last = node.now.wall.minute();
+    let (segments, flushes) =
+        (|| fs::read_dir(dir.path().join("journal")).unwrap().count(), || node.stats.flushes.get());
+    let before = (segments(), flushes());
+    assert!(before.0 > 2, "the test wants more than the open segment");
+    node.pass_ms(3_600_000);
+    node.flush();
+    node.forwarder.poll(node.now);
+    assert!(node.forwarder.checkpoint().final_before > last);
+    assert!(segments() < before.0, "what became final goes at once");
+    node.pass_ms(3_600_000);
+    node.flush();
+    assert_eq!(node.stats.flushes.get(), before.1 + 1, "and once: nothing waits any more");
+}
+
+#[test]
 fn a_worker_without_space_holds_up_no_flush_and_its_minute_stays_open() {
     let dir = tempfile::tempdir().unwrap();
     let config = ForwarderConfig { horizon_ms: 20 * 60_000, ..flush_config() };

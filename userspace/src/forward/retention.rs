@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use weir_common::id::{Epoch, WorkerId};
-use weir_common::time::UnixMs;
+use weir_common::time::{Minute, UnixMs};
 
 use super::batch::Checkpoint;
 use super::pace::ForwarderConfig;
@@ -55,6 +56,14 @@ impl Retention {
                 None => known.push(summary),
             }
         }
+    }
+
+    /// Whether rows that are kept count in these minutes, as far as is known: they may go when those are final.
+    pub(super) fn waits_for(&self, minutes: &Range<Minute>, minutes_ahead: u32) -> bool {
+        let last_minute =
+            |summary: &SegmentSummary| Minute(summary.newest.minute().0.saturating_add(minutes_ahead));
+        let mut known = self.old.iter().chain(self.live.values().flatten());
+        known.any(|summary| summary.blocks > 0 && minutes.contains(&last_minute(summary)))
     }
 
     /// Deletes what may go at `now`. Returns how many segments that were.

@@ -17,6 +17,8 @@ use weir_common::id::{Epoch, WorkerId};
 pub(super) struct Planned {
     batch: Batch,
     is_last: bool,
+    /// Whether rows wait for the minutes that become final with it, though there may be nothing else in it.
+    is_awaited: bool,
     blocks: u64,
     rows: u64,
     bytes: u64,
@@ -72,6 +74,10 @@ impl<S: Sink> Forwarder<S> {
     }
 
     fn committed(&mut self, planned: &Planned) {
+        if planned.is_awaited {
+            // What waited for these minutes goes now.
+            self.trim_at_ms = 0;
+        }
         self.checkpoint = planned.batch.checkpoint.clone();
         let buckets = planned.batch.buckets.len() as u64;
         self.stats.blocks.add(planned.blocks);
@@ -165,7 +171,9 @@ impl<S: Sink> Forwarder<S> {
         let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);
         let rejects = samples.map_or_else(Vec::new, Samples::take);
         let batch = Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint };
-        Ok(Box::new(Planned { batch, is_last, blocks, rows, bytes }))
+        let becoming_final = self.checkpoint.final_before..batch.checkpoint.final_before;
+        let is_awaited = self.retention.waits_for(&becoming_final, self.config.minutes_ahead);
+        Ok(Box::new(Planned { batch, is_last, is_awaited, blocks, rows, bytes }))
     }
 
     /// The blocks between the committed checkpoint and the batch's.
@@ -186,6 +194,6 @@ impl<S: Sink> Forwarder<S> {
 impl Planned {
     fn is_empty(&self) -> bool {
         let Batch { buckets, uniques, gaps, .. } = &self.batch;
-        self.blocks == 0 && buckets.is_empty() && uniques.is_empty() && gaps.is_empty()
+        self.blocks == 0 && buckets.is_empty() && uniques.is_empty() && gaps.is_empty() && !self.is_awaited
     }
 }

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use control_fixture::Fixture;
-use weir::control::{ControlHandle, State};
+use weir::control::{ControlHandle, SOCKET_NAME, State, Status, fetch};
 use weir::stats::JournalHealth;
 use weir_common::reason::{Class, Reason};
 
@@ -51,6 +51,35 @@ fn a_node_that_refuses_clicks_is_not_ready_and_says_why() {
         let (status, body) = request(&control, "GET /readyz");
         assert_eq!((status.as_str(), body.as_str()), (format!("HTTP/1.1 {}", answer.0).as_str(), answer.1));
     }
+}
+
+#[test]
+fn who_asks_verbosely_is_told_of_every_check() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    fixture.state.set(State::Running);
+    let (ok, lines) = request(&control, "GET /readyz?verbose");
+    assert_eq!(
+        (ok.as_str(), lines.as_str()),
+        ("HTTP/1.1 200 OK", "[+] state: ok\n[+] journal: ok\n[+] time: ok\n")
+    );
+    fixture.workers[1].journal_health.set(JournalHealth::Halted as u64);
+    let (unready, lines) = request(&control, "GET /readyz?verbose");
+    assert_eq!(unready, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(lines, "[+] state: ok\n[-] journal: a journal is halted\n[+] time: ok\n");
+}
+
+#[test]
+fn the_status_of_the_socket_is_served_over_http_too() {
+    let fixture = Fixture::new();
+    let control = fixture.start();
+    let (code, body) = request(&control, "GET /status");
+    let mut served: Status = serde_json::from_str(&body).expect("a status");
+    let mut fetched = fetch(&fixture.settings().run_dir.join(SOCKET_NAME)).expect("a status");
+    (served.uptime_s, fetched.uptime_s) = (0.0, 0.0);
+    (served.time.node_ms, fetched.time.node_ms) = (0, 0);
+    assert_eq!((code.as_str(), served), ("HTTP/1.1 200 OK", fetched));
+    assert_eq!(request(&control, "GET /version").1, concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]

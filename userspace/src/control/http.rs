@@ -1,6 +1,6 @@
-//! `/metrics`, `/livez` and `/readyz` over HTTP/1.1.
+//! `/metrics`, `/livez`, `/readyz`, `/status` and `/version` over HTTP/1.1.
 //!
-//! hyper without a framework: three paths need no router, and a router would bring more code
+//! hyper without a framework: five paths need no router, and a router would bring more code
 //! than this room has.
 
 use std::convert::Infallible;
@@ -18,15 +18,16 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::metrics::{self, Format};
+use super::readiness::Readiness;
 use super::status::{Sources, State, gather};
-use crate::clock::Doubt;
-use crate::stats::JournalHealth;
 
 /// Scrapers at once.
 const CONNECTIONS_MAX: usize = 16;
 /// A connection serves one request, and a scrape takes milliseconds.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PATHS: &str = "paths: /metrics /livez /readyz /readyz?verbose /status /version\n";
 
 pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -66,30 +67,22 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
         }
         "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {
-            let (code, mark, why) = match unready(sources) {
-                None => (StatusCode::OK, "ok", State::Running.name()),
-                Some(why) => (StatusCode::SERVICE_UNAVAILABLE, "not ready", why),
+            let readiness = Readiness::read(sources);
+            let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let body = match readiness.fault() {
+                _ if request.uri().query() == Some("verbose") => readiness.lines(),
+                None => format!("ok: {}\n", State::Running.name()),
+                Some(fault) => format!("not ready: {fault}\n"),
             };
-            response(code, TEXT, format!("{mark}: {why}\n"))
+            response(code, TEXT, body)
         }
-        _ => response(StatusCode::NOT_FOUND, TEXT, "paths: /metrics /livez /readyz\n".to_owned()),
+        "/status" => match serde_json::to_string(&gather(sources).0) {
+            Ok(status) => response(StatusCode::OK, JSON, status),
+            Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        },
+        "/version" => response(StatusCode::OK, TEXT, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()),
+        _ => response(StatusCode::NOT_FOUND, TEXT, PATHS.to_owned()),
     }
-}
-
-/// Why clicks should rather go elsewhere, if they should: the node takes none, or not all.
-fn unready(sources: &Sources) -> Option<&'static str> {
-    let state = sources.state.get();
-    if state != State::Running {
-        return Some(state.name());
-    }
-    let health = sources.workers.iter().map(|worker| JournalHealth::from_gauge(worker.journal_health.get()));
-    match health.max() {
-        Some(JournalHealth::NoSpace) => return Some("the journal is full"),
-        Some(JournalHealth::Halted) => return Some("a journal is halted"),
-        Some(JournalHealth::Running) | None => {}
-    }
-    let has_no_time = sources.clock.read().doubt == Some(Doubt::NoTime);
-    has_no_time.then_some("the time is not known")
 }
 
 fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -10,6 +10,7 @@
 mod explain;
 mod http;
 pub mod metrics;
+pub mod readiness;
 mod recovery;
 mod socket;
 pub mod standing;

@@ -17,7 +17,7 @@ use super::status::{Sources, Status, gather};
 pub const SOCKET_NAME: &str = "weir.sock";
 /// A request is one word.
 const REQUEST_BYTES_MAX: u64 = 64;
-/// A status is some 10 KiB; with 1,024 workers it stays below 1 MiB.
+/// A status is some 10 KiB; with 1,024 workers that all count every reason it stays below 3 MiB.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Viewers at once: more than operators look at one node.
 const CONNECTIONS_MAX: usize = 16;

@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use weir_common::reason::{Class, Outcome, Reason};
 
+use super::readiness::Readiness;
 use super::recovery::RecoveryStatus;
 use super::standing::{JournalStatus, SpoolStatus, TimeStatus};
 use crate::clock::NodeClock;
@@ -69,8 +70,8 @@ impl AtomicState {
     }
 }
 
-/// Frames the XDP program counted for one reason, summed over cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Frames the XDP program counted for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameTotals {
     /// Why they met what they met.
     pub reason: Reason,
@@ -78,6 +79,8 @@ pub struct FrameTotals {
     pub packets: u64,
     /// Their bytes, with Ethernet headers.
     pub bytes: u64,
+    /// How many each CPU met.
+    pub packets_by_cpu: Vec<u64>,
 }
 
 /// Where the frame counters are read from, at each status and only then.
@@ -162,6 +165,9 @@ pub struct FrameStatus {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How many each CPU met.
+    #[serde(default)]
+    pub packets_by_cpu: Vec<u64>,
 }
 
 /// The books of the clicks, over all workers.
@@ -232,6 +238,9 @@ pub struct WorkerStatus {
     pub bytes: u64,
     /// Clicks in them.
     pub clicks: u64,
+    /// Clicks and datagrams by [`Reason::name`], where there were any.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, u64>,
     /// Clicks given to other workers.
     pub handed_off: u64,
     /// Clicks taken from other workers.
@@ -298,6 +307,9 @@ pub struct Status {
     pub uptime_s: f64,
     /// What it is doing.
     pub state: State,
+    /// Whether clicks should come to it.
+    #[serde(default)]
+    pub readiness: Readiness,
     /// The node's time.
     #[serde(default)]
     pub time: TimeStatus,
@@ -356,6 +368,7 @@ pub fn gather(sources: &Sources) -> (Status, Latencies) {
         epoch: sources.identity.epoch,
         uptime_s: sources.started.elapsed().as_secs_f64(),
         state: sources.state.get(),
+        readiness: Readiness::read(sources),
         time: TimeStatus::from(&*sources.clock),
         steering: sources.frames.steering(),
         frames: sources.frames.frames().iter().map(frame).collect(),
@@ -430,7 +443,13 @@ fn frame(totals: &FrameTotals) -> FrameStatus {
         class: totals.reason.class().name().to_owned(),
         packets: totals.packets,
         bytes: totals.bytes,
+        packets_by_cpu: totals.packets_by_cpu.clone(),
     }
+}
+
+fn reasons(stats: &WorkerStats) -> BTreeMap<String, u64> {
+    let counted = Reason::ALL.iter().map(|&reason| (reason, stats.reasons[reason as usize].get()));
+    counted.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.name().to_owned(), count)).collect()
 }
 
 fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
@@ -440,6 +459,7 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
         datagrams: stats.datagrams_received.get(),
         bytes: stats.bytes_received.get(),
         clicks: stats.clicks_received.get(),
+        reasons: reasons(stats),
         handed_off: stats.clicks_handed_off.get(),
         taken_over: stats.clicks_taken_over.get(),
         activity_missed: stats.activity_missed.get(),

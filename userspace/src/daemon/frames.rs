@@ -80,6 +80,7 @@ impl FrameSource for SharedSteering {
             reason: count.reason,
             packets: count.packets,
             bytes: count.bytes,
+            packets_by_cpu: count.packets_by_cpu,
         };
         counts.unwrap_or_default().into_iter().map(totals).collect()
     }

@@ -39,7 +39,7 @@ pub struct Switches {
 }
 
 /// Packets and bytes that met one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameCount {
     /// The reason.
     pub reason: Reason,
@@ -47,6 +47,8 @@ pub struct FrameCount {
     pub packets: u64,
     /// Bytes in the linear part of their frames.
     pub bytes: u64,
+    /// Packets that each CPU met.
+    pub packets_by_cpu: Vec<u64>,
 }
 
 /// The loaded programs with their maps. Dropping it detaches and unloads them.
@@ -259,7 +261,8 @@ impl Object {
         let counters: PerCpuArray<_, [u64; 2]> = counters.try_into().map_err(map)?;
         let cpus = counters.get(&(reason as u32), 0).map_err(map)?;
         let sum = |field: usize| cpus.iter().map(|cpu| cpu[field]).sum();
-        Ok(FrameCount { reason, packets: sum(0), bytes: sum(1) })
+        let packets_by_cpu = cpus.iter().map(|cpu| cpu[0]).collect();
+        Ok(FrameCount { reason, packets: sum(0), bytes: sum(1), packets_by_cpu })
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, SteerError> {

@@ -30,8 +30,8 @@ impl FrameSource for Frames {
 
     fn frames(&self) -> Vec<FrameTotals> {
         vec![
-            FrameTotals { reason: Reason::Steered, packets: 70, bytes: 7_000 },
-            FrameTotals { reason: Reason::BadMagic, packets: 3, bytes: 180 },
+            FrameTotals { reason: Reason::Steered, packets: 70, bytes: 7_000, packets_by_cpu: vec![30, 40] },
+            FrameTotals { reason: Reason::BadMagic, packets: 3, bytes: 180, packets_by_cpu: vec![0, 3] },
         ]
     }
 }

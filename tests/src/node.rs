@@ -332,6 +332,12 @@ impl Node<'_> {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its resident memory, in KiB.
     ///
     /// # Errors

@@ -188,9 +188,18 @@ pub struct TopArgs {
     /// Print one screen (with --json: one document) and exit; 1 when the books do not close
     #[arg(long)]
     pub once: bool,
-    /// With --once: JSON instead of a screen
+    /// With --once: JSON instead of a screen; of several nodes a list
     #[arg(long, requires = "once")]
     pub json: bool,
+    /// Nodes to watch at their HTTP port (metrics.listen), in place of the socket: HOST or HOST:PORT, by commas
+    #[arg(long = "host", value_name = "HOSTS", value_delimiter = ',', conflicts_with = "socket")]
+    pub hosts: Vec<String>,
+    /// Write every look to a new file
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Watch what was recorded
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["hosts", "record", "socket"])]
+    pub replay: Option<PathBuf>,
 }
 
 /// Runs a command that needs no daemon around it; gives `run` and `audit` back to the caller.

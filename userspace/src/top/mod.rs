@@ -1,25 +1,37 @@
-//! The terminal view of a running daemon. It looks at the status socket once an interval and
-//! asks nothing else: a node that nobody watches does nothing for it.
+//! The terminal view of running daemons. It looks at each once an interval and asks nothing else: a node that nobody
+//! watches does nothing for it.
 //!
-//! `model.rs` says what two looks tell, `view.rs` draws it; both are pure. This file is the shell
-//! around them: socket, terminal and keys.
+//! `look.rs` looks, and records and replays looks; `fleet.rs` keeps what was seen of each node, `model.rs` says what
+//! two looks tell, `keys.rs` and `ui.rs` are what the viewer chooses, `view` draws it; those are pure. This file is
+//! the shell around them: terminal and time.
 
+mod fleet;
+mod keys;
+mod look;
 mod model;
+mod ui;
 mod view;
 
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::{DefaultTerminal, Frame, Terminal};
 
 use crate::cli::TopArgs;
-use crate::control::{ClientError, Status, fetch};
+use crate::control::Status;
+use fleet::Fleet;
+use look::{Eyes, Place, Recorder};
 
-pub use model::{Flow, Model, Verdict, WorkerRates, verdict};
+use keys::Key;
+use ui::{Next, Ui};
+use view::draw_chosen;
+
+pub use model::{CoreFlow, Flow, Model, Node, Verdict, WorkerRates, verdict};
 pub use view::{Theme, draw};
 
 /// Columns of a screen that goes to a file or a pipe.
@@ -28,12 +40,21 @@ const PLAIN_COLUMNS: u16 = 100;
 const PLAIN_ROWS: u16 = 80;
 /// How often `--once` looks at most before it calls a residual that stays a loss.
 const LOOKS_MAX: usize = 10;
+/// Until a key is pressed, where there is no other look.
+const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
 pub enum Error {
     /// {0}
-    Client(#[from] ClientError),
+    Silent(String),
+    /// the recording {path}: {source}
+    Recording {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// cannot use this terminal: {0}; `weir top --once` needs none
     Terminal(#[from] io::Error),
 }
@@ -48,9 +69,17 @@ pub fn text(status: &Status) -> String {
 /// One screen of this size as text, without the blank ends of lines and of the screen.
 #[must_use]
 pub fn screen_text(model: &Model, columns: u16, rows: u16) -> String {
-    let backend = TestBackend::new(columns, rows);
-    let Ok(mut terminal) = Terminal::new(backend);
-    let Ok(_) = terminal.draw(|frame| draw(frame, model, Theme { colours: false }));
+    text_of(columns, rows, |frame| draw(frame, model, Theme { colours: false }))
+}
+
+/// The same of what a viewer has chosen.
+fn chosen_text(nodes: &[Node], ui: &Ui, columns: u16, rows: u16) -> String {
+    text_of(columns, rows, |frame| draw_chosen(frame, nodes, ui, Theme { colours: false }))
+}
+
+fn text_of(columns: u16, rows: u16, draw: impl FnOnce(&mut Frame<'_>)) -> String {
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(columns, rows));
+    let Ok(_) = terminal.draw(draw);
     let buffer = terminal.backend().buffer();
     let cells = buffer.content().chunks(usize::from(columns));
     let lines =
@@ -71,176 +100,161 @@ pub fn screen_text(model: &Model, columns: u16, rows: u16) -> String {
 /// Runs `weir top`.
 ///
 /// # Errors
-/// When no daemon answers, or the terminal cannot be used.
+/// When there is nothing to look at, or the terminal cannot be used.
 pub fn run(args: &TopArgs) -> Result<ExitCode, Error> {
-    if args.once { Ok(once(args)?) } else { watch(args) }
+    if args.once { once(args) } else { watch(args) }
 }
 
-fn once(args: &TopArgs) -> Result<ExitCode, ClientError> {
-    let interval = Duration::from_millis(args.interval_ms);
-    let mut before = fetch(&args.socket)?;
-    let mut model = look(args, &before, interval)?;
-    for _ in 1..LOOKS_MAX {
-        if model.verdict != Verdict::InFlight {
-            break;
+fn eyes(args: &TopArgs) -> Result<Eyes, Error> {
+    if let Some(path) = &args.replay {
+        return Eyes::replay(path).map_err(|source| Error::Recording { path: path.clone(), source });
+    }
+    let places = match &args.hosts[..] {
+        [] => vec![Place::Socket(args.socket.clone())],
+        hosts => hosts.iter().cloned().map(Place::Host).collect(),
+    };
+    Ok(Eyes::live(places, Duration::from_millis(args.interval_ms)))
+}
+
+/// Looks, and writes down what was seen where that is wanted.
+struct Watcher<'a> {
+    args: &'a TopArgs,
+    eyes: Eyes,
+    recorder: Option<Recorder>,
+    fleet: Fleet,
+    at_ms: u64,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(args: &'a TopArgs) -> Result<Self, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Recording { path, source }
+        };
+        let open = |path: &PathBuf| Recorder::open(path).map_err(failed(path));
+        let recorder = args.record.as_ref().map(open).transpose()?;
+        Ok(Self { args, eyes: eyes(args)?, recorder, fleet: Fleet::default(), at_ms: 0 })
+    }
+
+    /// Takes a look; false at the end of a recording.
+    fn look(&mut self) -> Result<bool, Error> {
+        let path = self.args.replay.as_ref().or(self.args.record.as_ref());
+        let failed = |source| Error::Recording { path: path.cloned().unwrap_or_default(), source };
+        let look = self.eyes.look().map_err(failed)?;
+        let Some(first) = look.first() else { return Ok(false) };
+        self.at_ms = first.at_ms;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(&look).map_err(failed)?;
         }
-        before = model.status;
-        model = look(args, &before, interval)?;
+        self.fleet.see(look);
+        Ok(true)
     }
-    if args.json {
-        println!("{}", serde_json::to_string(&model).unwrap_or_default());
-    } else {
-        print!("{}", screen_text(&model, PLAIN_COLUMNS, PLAIN_ROWS));
+
+    /// How long until the next look; none when there is no other.
+    fn pause(&self) -> Option<Duration> {
+        self.eyes.pause(self.at_ms)
     }
-    Ok(if model.verdict == Verdict::Open { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn look(args: &TopArgs, before: &Status, interval: Duration) -> Result<Model, ClientError> {
-    let started = Instant::now();
-    thread::sleep(interval);
-    let now = fetch(&args.socket)?;
-    Ok(Model::new(before, now, started.elapsed()))
+fn once(args: &TopArgs) -> Result<ExitCode, Error> {
+    let mut watcher = Watcher::new(args)?;
+    watcher.look()?;
+    if args.replay.is_some() {
+        while watcher.look()? {}
+    } else {
+        for _ in 0..LOOKS_MAX {
+            thread::sleep(watcher.pause().unwrap_or_default());
+            watcher.look()?;
+            let is_in_flight =
+                |node: &Node| node.model.as_ref().is_some_and(|it| it.verdict == Verdict::InFlight);
+            if !watcher.fleet.nodes.iter().any(is_in_flight) {
+                break;
+            }
+        }
+    }
+    print_nodes(args, &watcher.fleet.nodes)
+}
+
+/// One node as it is; of several a list.
+fn print_nodes(args: &TopArgs, nodes: &[Node]) -> Result<ExitCode, Error> {
+    if let [Node { model: None, trouble: Some(trouble), .. }] = nodes {
+        return Err(Error::Silent(trouble.clone()));
+    }
+    match nodes {
+        [Node { model: Some(model), .. }] if args.json => {
+            println!("{}", serde_json::to_string(model).unwrap_or_default());
+        }
+        _ if args.json => println!("{}", serde_json::to_string(nodes).unwrap_or_default()),
+        [Node { model: Some(model), .. }] => print!("{}", screen_text(model, PLAIN_COLUMNS, PLAIN_ROWS)),
+        _ => print!("{}", chosen_text(nodes, &Ui::default(), PLAIN_COLUMNS, PLAIN_ROWS)),
+    }
+    let is_well = |node: &Node| {
+        node.trouble.is_none() && node.model.as_ref().is_none_or(|model| model.verdict != Verdict::Open)
+    };
+    Ok(if nodes.iter().all(is_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn watch(args: &TopArgs) -> Result<ExitCode, Error> {
     if !io::stdout().is_terminal() {
         return Err(Error::Terminal(io::Error::other("this is no terminal")));
     }
-    let mut before = fetch(&args.socket)?;
+    let mut watcher = Watcher::new(args)?;
+    watcher.look()?;
+    if let [Node { model: None, trouble: Some(trouble), .. }] = &watcher.fleet.nodes[..] {
+        return Err(Error::Silent(trouble.clone()));
+    }
     let theme = Theme::from_environment();
     // Restores the terminal when this function ends, or panics: ratatui hooks both.
     let mut terminal = ratatui::try_init()?;
-    let watched = (|| -> Result<(), Error> {
-        let mut model = Model::new(&before, before.clone(), Duration::ZERO);
-        loop {
-            terminal.draw(|frame| draw(frame, &model, theme))?;
-            let looked = Instant::now();
-            if quits_within(Duration::from_millis(args.interval_ms))? {
-                return Ok(());
-            }
-            let now = fetch(&args.socket)?;
-            model = Model::new(&before, now.clone(), looked.elapsed());
-            before = now;
-        }
-    })();
+    let watched = watch_in(&mut terminal, &mut watcher, theme);
     ratatui::try_restore()?;
     watched.map(|()| ExitCode::SUCCESS)
 }
 
-/// Waits for so long; true when the user wants to leave.
-fn quits_within(interval: Duration) -> io::Result<bool> {
-    let until = Instant::now() + interval;
+fn watch_in(terminal: &mut DefaultTerminal, watcher: &mut Watcher<'_>, theme: Theme) -> Result<(), Error> {
+    let mut ui = Ui::default();
+    let mut shown = watcher.fleet.nodes.clone();
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if !event::poll(left)? {
-            return Ok(false);
+        let due = Instant::now() + watcher.pause().unwrap_or(FOR_EVER);
+        loop {
+            terminal.draw(|frame| draw_chosen(frame, &shown, &ui, theme))?;
+            let Some(event) = event_until(due)? else { break };
+            if let Event::Key(key) = event
+                && let Some(key) = key_of(key)
+                && ui.press(key, shown.len()) == Next::Leave
+            {
+                return Ok(());
+            }
         }
-        let Event::Key(key) = event::read()? else { continue };
-        let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-        if key.kind == KeyEventKind::Press
-            && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
-        {
-            return Ok(true);
+        watcher.look()?;
+        if !ui.is_frozen {
+            shown.clone_from(&watcher.fleet.nodes);
         }
     }
+}
+
+/// What the terminal has to say until then: a key, or another size.
+fn event_until(due: Instant) -> io::Result<Option<Event>> {
+    let left = due.saturating_duration_since(Instant::now());
+    if event::poll(left)? { event::read().map(Some) } else { Ok(None) }
+}
+
+fn key_of(key: KeyEvent) -> Option<Key> {
+    if key.kind != KeyEventKind::Press {
+        return None;
+    }
+    Some(match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Interrupt,
+        KeyCode::Char(typed) => Key::Char(typed),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Escape,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
-    use super::*;
-
-    fn fixed(name: &str) -> Status {
-        let path = folder().join(name);
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    }
-
-    fn folder() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/top/fixed")
-    }
-
-    /// Compares with the stored screen; `WEIR_BLESS=1` stores what is drawn now.
-    #[track_caller]
-    fn check(model: &Model, columns: u16, rows: u16, name: &str) {
-        let drawn = screen_text(model, columns, rows);
-        let path = folder().join(name);
-        if std::env::var_os("WEIR_BLESS").is_some() {
-            fs::write(&path, &drawn).unwrap();
-        }
-        assert_eq!(drawn, fs::read_to_string(&path).unwrap(), "{name} is drawn otherwise");
-    }
-
-    fn model() -> Model {
-        Model::new(&fixed("before.json"), fixed("now.json"), Duration::from_secs(2))
-    }
-
-    #[test]
-    fn a_full_screen_shows_ledger_workers_outcomes_and_reasons() {
-        check(&model(), 80, 24, "screen-80x24.txt");
-    }
-
-    #[test]
-    fn a_small_screen_keeps_the_ledger_and_the_latencies() {
-        check(&model(), 60, 16, "screen-60x16.txt");
-    }
-
-    #[test]
-    fn books_that_do_not_close_are_said_so_in_words_and_in_red() {
-        let mut now = fixed("now.json");
-        now.clicks.residual = -3;
-        let model = Model::new(&fixed("before.json"), now, Duration::from_secs(2));
-        assert!(screen_text(&model, 80, 24).contains("residual -3 NOT CLOSED"));
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        terminal.draw(|frame| draw(frame, &model, Theme { colours: true })).unwrap();
-        let red =
-            terminal.backend().buffer().content().iter().filter(|cell| cell.fg == ratatui::style::Color::Red);
-        assert_eq!(red.map(|cell| cell.symbol()).collect::<String>(), "residual -3NOT CLOSED");
-    }
-
-    #[test]
-    fn a_disk_that_fails_is_named_with_what_became_of_it() {
-        let mut now = fixed("now.json");
-        let screen =
-            |now: &Status| screen_text(&Model::new(now, now.clone(), Duration::from_secs(1)), 100, 30);
-        assert!(!screen(&now).contains("journal:"));
-        now.journal.state = crate::stats::JournalHealth::Halted;
-        now.journal.last_failure = Some("fdatasync of a segment failed: Input/output error".to_owned());
-        now.forward.last_error = Some("No space left on device".to_owned());
-        let drawn = screen(&now);
-        assert!(
-            drawn.contains("journal HALTED: clicks are told to retry until a restart: fdatasync"),
-            "{drawn}"
-        );
-        assert!(drawn.ends_with("forward FAILING: No space left on device\n"), "{drawn}");
-        now.journal.state = crate::stats::JournalHealth::NoSpace;
-        assert!(screen(&now).contains("journal NO SPACE: clicks are or will be told to retry: fdatasync"));
-    }
-
-    #[test]
-    fn without_colours_no_cell_has_one() {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        terminal.draw(|frame| draw(frame, &model(), Theme { colours: false })).unwrap();
-        let reset = ratatui::style::Color::Reset;
-        assert!(
-            terminal.backend().buffer().content().iter().all(|cell| cell.fg == reset && cell.bg == reset)
-        );
-    }
-
-    #[test]
-    fn many_workers_leave_room_for_the_outcomes() {
-        let mut now = fixed("now.json");
-        now.workers = vec![now.workers[0].clone(); 64];
-        let screen = screen_text(&Model::new(&now.clone(), now, Duration::from_secs(1)), 80, 24);
-        assert!(screen.contains("and 57 more workers\n") && screen.contains("\nmalformed "), "{screen}");
-        assert!(screen.contains("ack      p50"), "{screen}");
-    }
-
-    #[test]
-    fn any_size_is_drawn_without_panic() {
-        for (columns, rows) in [(1, 1), (20, 5), (60, 1), (300, 100)] {
-            let _ = screen_text(&model(), columns, rows);
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,14 @@
-//! Draws the model on one screen. Pure: what it draws depends on the model and the size alone.
+//! The overview: ledger, workers, outcomes, reasons, and what an operator must know beside the figures.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Color, Modifier};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::model::{Flow, Model, Verdict, WorkerRates};
+use super::super::model::{Flow, Model, Verdict, WorkerRates};
+use super::Theme;
+use super::figures::{count, latency, si, uptime};
 use crate::journal::spool::Level;
 use crate::stats::JournalHealth;
 
@@ -19,36 +21,13 @@ const OUTCOME_ROWS: u16 = 8;
 /// Columns for outcomes; reasons have the rest.
 const OUTCOME_COLUMNS: u16 = 28;
 
-/// Colours, or none. Nothing is told by colour alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Theme {
-    /// Use colours.
-    pub colours: bool,
-}
-
-impl Theme {
-    /// Colours unless `NO_COLOR` says otherwise (no-color.org).
-    #[must_use]
-    pub fn from_environment() -> Self {
-        Self { colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
-    }
-
-    fn colour(self, colour: Color) -> Style {
-        if self.colours { Style::new().fg(colour) } else { Style::new() }
-    }
-
-    fn title(self) -> Style {
-        self.colour(Color::Cyan).add_modifier(Modifier::BOLD)
-    }
-}
-
-/// Draws one screen.
-pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
-    let gap = u16::from(frame.area().height >= TALL);
+/// Draws it, with these reasons.
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, (model, shown): (&Model, &[&Flow]), theme: Theme) {
+    let gap = u16::from(area.height >= TALL);
     // On a node with more workers than rows the rest of the screen matters more than the last ones.
     let notes = notes(model);
     let foot_rows = 3 + notes.len() as u16;
-    let rows = frame.area().height.saturating_sub(2 + gap + gap + OUTCOME_ROWS + foot_rows).max(2);
+    let rows = area.height.saturating_sub(2 + gap + gap + OUTCOME_ROWS + foot_rows).max(2);
     let rows = rows.min(1 + model.workers.len() as u16);
     let [head, workers, _, flows, foot] = Layout::vertical([
         Constraint::Length(2 + gap),
@@ -57,20 +36,20 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
         Constraint::Min(OUTCOME_ROWS),
         Constraint::Length(foot_rows),
     ])
-    .areas(frame.area());
+    .areas(area);
     frame.render_widget(Paragraph::new(head_lines(model, head.width, theme)), head);
     frame.render_widget(Paragraph::new(worker_lines(model, workers, theme)), workers);
     let [outcomes, reasons] =
         Layout::horizontal([Constraint::Length(OUTCOME_COLUMNS), Constraint::Min(0)]).areas(flows);
     frame.render_widget(Paragraph::new(outcome_lines(model, theme)), outcomes);
-    frame.render_widget(Paragraph::new(reason_lines(model, reasons, theme)), reasons);
+    frame.render_widget(Paragraph::new(reason_lines(shown, reasons, theme)), reasons);
     let alarm = theme.colour(Color::Red).add_modifier(Modifier::BOLD);
     let notes = notes.into_iter().map(|note| Line::styled(note, alarm));
     let lines: Vec<_> = foot_lines(model, theme).into_iter().chain(notes).collect();
     frame.render_widget(Paragraph::new(lines), foot);
 }
 
-fn head_lines(model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
+pub(super) fn head_lines(model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let status = &model.status;
     let clicks = &status.clicks;
     // The ledger is exact to the click wherever there is room.
@@ -155,7 +134,7 @@ fn outcome_lines(model: &Model, theme: Theme) -> Vec<Line<'static>> {
     std::iter::once(title).chain(model.outcomes.iter().map(row)).collect()
 }
 
-fn reason_lines(model: &Model, area: Rect, theme: Theme) -> Vec<Line<'static>> {
+fn reason_lines(shown: &[&Flow], area: Rect, theme: Theme) -> Vec<Line<'static>> {
     let wide = area.width >= WIDE - OUTCOME_COLUMNS;
     let title = if wide {
         "  reason                 of        per s    total"
@@ -172,10 +151,11 @@ fn reason_lines(model: &Model, area: Rect, theme: Theme) -> Vec<Line<'static>> {
             format!("  {:<18.18} {per_s:>5} {total:>5}", flow.name)
         })
     };
-    let hidden = model.reasons.len().saturating_sub(rows);
-    let shown = if hidden > 0 { rows.saturating_sub(1) } else { model.reasons.len() };
-    let mut lines: Vec<_> = std::iter::once(title).chain(model.reasons.iter().take(shown).map(row)).collect();
-    match (model.reasons.is_empty(), model.reasons.len() - shown) {
+    let hidden = shown.len().saturating_sub(rows);
+    let rows_shown = if hidden > 0 { rows.saturating_sub(1) } else { shown.len() };
+    let mut lines: Vec<_> =
+        std::iter::once(title).chain(shown.iter().take(rows_shown).map(|flow| row(flow))).collect();
+    match (shown.is_empty(), shown.len() - rows_shown) {
         (true, _) => lines.push(Line::from("  nothing dropped, refused or filtered")),
         (false, 0) => {}
         (false, more) => lines.push(Line::from(format!("  and {more} more"))),
@@ -184,7 +164,7 @@ fn reason_lines(model: &Model, area: Rect, theme: Theme) -> Vec<Line<'static>> {
 }
 
 /// What an operator must know beside the figures, each in one line; none when all is well.
-fn notes(model: &Model) -> Vec<String> {
+pub(super) fn notes(model: &Model) -> Vec<String> {
     let status = &model.status;
     let journal = &status.journal;
     let why = journal.last_failure.as_deref().unwrap_or("see the log");
@@ -258,81 +238,4 @@ fn foot_lines(model: &Model, theme: Theme) -> Vec<Line<'static>> {
             )),
         ]),
     ]
-}
-
-/// A number in four digits or fewer and its power of a thousand.
-fn si(number: f64) -> String {
-    let mut scaled = number;
-    for unit in ["", "k", "M", "G", "T"] {
-        if scaled < 999.5 {
-            return match unit {
-                "" => format!("{scaled:.0}"),
-                unit if scaled < 9.995 => format!("{scaled:.2}{unit}"),
-                unit if scaled < 99.95 => format!("{scaled:.1}{unit}"),
-                unit => format!("{scaled:.0}{unit}"),
-            };
-        }
-        scaled /= 1000.0;
-    }
-    format!("{scaled:.0}P")
-}
-
-/// A number with its thousands marked off.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn latency(ns: u64) -> String {
-    match ns {
-        0..1_000 => format!("{ns}ns"),
-        1_000..1_000_000 => format!("{:.0}us", ns as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
-        _ => format!("{:.1}s", ns as f64 / 1e9),
-    }
-}
-
-fn uptime(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours) {
-        (0, 0) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, _) => format!("{hours}h{minutes:02}m"),
-        _ => format!("{days}d{hours:02}h"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_keep_their_columns() {
-        let cases = [
-            (0.0, "0"),
-            (999.4, "999"),
-            (999.5, "1.00k"),
-            (1_234.0, "1.23k"),
-            (9_995.0, "10.0k"),
-            (99_950.0, "100k"),
-            (999_500.0, "1.00M"),
-            (12_345_678.0, "12.3M"),
-        ];
-        for (number, text) in cases {
-            assert_eq!(si(number), text, "{number}");
-        }
-        assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(latency(12_345_678), "12.3ms");
-        assert_eq!(
-            (uptime(61.0), uptime(7_261.0), uptime(90_000.0)),
-            ("1m01s".into(), "2h01m".into(), "1d01h".into())
-        );
-    }
 }

@@ -168,7 +168,7 @@ fn attached_it_costs_at_most_half_a_percent_of_a_core() {
     let terminal = Terminal::open(&socket(&folder));
     terminal.wait_for("[1 Overview]");
     let top_pid = child_of(terminal.child.id());
-    let spent = || (cpu_ns(top_pid, None), cpu_ns(node.pid(), Some("weir-control")));
+    let spent = || (cpu_ns(top_pid, None), cpu_ns(node.id(), Some("weir-control")));
     let before = spent();
     std::thread::sleep(WATCHED);
     let after = spent();

@@ -334,7 +334,7 @@ impl Node<'_> {
 
     /// Its process.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.process.id()
     }
 

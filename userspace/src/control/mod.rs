@@ -12,6 +12,7 @@ mod http;
 pub mod metrics;
 pub mod readiness;
 mod recovery;
+pub mod service_manager;
 mod socket;
 pub mod standing;
 pub mod status;
@@ -116,6 +117,7 @@ impl Control {
         let served = Arc::clone(&sources);
         let run = move || {
             runtime.block_on(async {
+                tokio::spawn(service_manager::watch(Arc::clone(&served)));
                 tokio::spawn(socket::serve(unix, Arc::clone(&served)));
                 if let Some(tcp) = tcp {
                     tokio::spawn(http::serve(tcp, served));

@@ -37,6 +37,7 @@ use crate::clock::{NodeClock, Watch};
 use crate::config::{Config, Host};
 use crate::control::{
     self, AtomicState, Control, ControlHandle, Drain, Identity, RecoveryStatus, Sources, State,
+    service_manager,
 };
 use crate::digest::digester::Lookout;
 use crate::digest::{Digester, Digests, Shelf};
@@ -186,8 +187,10 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
     let mut running = node.start(file, config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
+    service_manager::ready();
     let ended = running.watch(&node.drain, &node.reload);
     node.state.set(State::Draining);
+    service_manager::stopping();
     let drained = running.drain();
     let path = control.write_final_status()?;
     tracing::info!(path = %path.display(), "drained; the final counters are written");

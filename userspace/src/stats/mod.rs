@@ -232,6 +232,8 @@ pub struct WorkerStats {
     pub buckets_open: Counter,
     /// Times the loop went to sleep for want of work.
     pub sleeps: Counter,
+    /// Turns of the loop: a worker that goes on makes one every few milliseconds, idle or not.
+    pub turns: Counter,
 }
 
 impl Default for WorkerStats {
@@ -273,6 +275,7 @@ impl Default for WorkerStats {
             impressions_live: Counter::default(),
             buckets_open: Counter::default(),
             sleeps: Counter::default(),
+            turns: Counter::default(),
         }
     }
 }

@@ -196,6 +196,7 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// When the host fails; what was acknowledged is in the journal.
     pub fn turn(&mut self) -> Result<(), WorkerError> {
+        self.stats.turns.add(1);
         self.gather()?;
         self.decide();
         self.journal();

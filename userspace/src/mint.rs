@@ -9,60 +9,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Args;
 use weir_common::id::{Issuer, KeyId};
 use weir_common::siphash::SipKey;
 use weir_common::wire::MAX_PRICE_MICROS;
 use weir_sdk::{LinkError, LinkTemplate, Minter, Offer, SequenceError, SequenceFile};
 
+use crate::cli::{MintArgs, PRICE_MICROS_MAX};
 use crate::config;
 
-/// The most of one call: a link each, some hundred MB of text.
-const COUNT_MAX: u64 = 1_000_000;
-
-/// Arguments of `weir mint`.
-#[derive(Clone, Debug, Args)]
-pub struct MintArgs {
-    /// The key file, as `keys.file` of a config names it: 32 hex digits, not everybody's to read
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
-    /// The ad server's number, as `keys.issuer`
-    #[arg(long, value_name = "N")]
-    pub issuer: u16,
-    /// The key's number, as `keys.key`
-    #[arg(long, value_name = "N")]
-    pub key_id: u16,
-    /// The ad
-    #[arg(long, value_name = "N")]
-    pub ad: u64,
-    /// The price of one click, in millionths of the currency unit
-    #[arg(long, value_name = "MICROS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_PRICE_MICROS))]
-    pub price_micros: u64,
-    /// The campaign
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub campaign: u32,
-    /// The creative
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub creative: u32,
-    /// The placement
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub placement: u32,
-    /// The publisher
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub publisher: u32,
-    /// How many impressions
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=COUNT_MAX))]
-    pub count: u64,
-    /// Print links: a URL with {token}, or to whose end the token goes; {price} and {ad} are filled in too
-    #[arg(long, value_name = "URL")]
-    pub link: Option<String>,
-    /// When they were issued, in seconds since 1970, for trials; now, if nothing is said
-    #[arg(long, value_name = "SECONDS")]
-    pub issued_at: Option<u32>,
-    /// Where the next sequence number is kept; the key file's name with .sequence, if nothing is said
-    #[arg(long, value_name = "FILE")]
-    pub sequence_file: Option<PathBuf>,
-}
+const _: () = assert!(PRICE_MICROS_MAX == MAX_PRICE_MICROS, "what may be said is what fits a token");
 
 /// Why nothing was minted, or not all of it printed.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]

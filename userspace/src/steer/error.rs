@@ -10,9 +10,9 @@ use thiserror::Error;
 /// Why steering was not set up or changed.
 #[derive(Debug, Display, Error)]
 pub enum SteerError {
-    /// the BPF programs did not load: {0}; give the daemon CAP_BPF and CAP_NET_ADMIN, kernel 5.18 or later
+    /// the BPF programs did not load: {0}; give the daemon CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, kernel 5.18 or later
     Load(#[source] Box<EbpfError>),
-    /// the kernel's verifier refused the program `{0}`: {1}; kernel 5.18 or later is needed
+    /// the kernel's verifier refused the program `{0}`: {1}; give the daemon CAP_PERFMON, without which no program may compute with pointers, and kernel 5.18 or later
     Verify(&'static str, #[source] Box<ProgramError>),
     /// XDP did not attach to `{interface}`: {source}; see that the interface exists, that its driver knows XDP, its MTU is not above what the driver allows and no other XDP program is there (`ip link show {interface}`)
     Attach {

@@ -79,10 +79,11 @@ impl KafkaSink {
     pub fn new(cluster: ClusterSettings, topics: TopicSettings, takes: Takes, identity: Identity) -> Self {
         let drawn = std::collections::hash_map::RandomState::new();
         let word = |of: u64| std::hash::BuildHasher::hash_one(&drawn, of);
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // Asked of the kernel: a hardened unit hides /proc/sys.
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let claim = ClaimValue {
             session: format!("{:016x}{:016x}", word(0), word(1)),
-            host: host.trim().to_owned(),
+            host,
             pid: std::process::id(),
             incarnation: format!("{:016x}", identity.incarnation.0),
             claimed_at_ms: system_clock().0,

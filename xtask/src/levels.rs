@@ -33,7 +33,7 @@ const SOAK: &str = "WEIR_SOAK";
 
 /// Levels, and the words in a test binary's name that put it there; what has none is pure. The
 /// last level that fits decides: a veth needs more than a program that is loaded.
-const LEVELS: [(&str, &[&str]); 7] = [
+const LEVELS: [(&str, &[&str]); 8] = [
     ("pure", &[]),
     ("PROG_TEST_RUN", &["xdp", "prog"]),
     ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
@@ -41,12 +41,14 @@ const LEVELS: [(&str, &[&str]); 7] = [
     ("bad disks", &["disk", "damaged"]),
     ("Apache Kafka", &["kafka"]),
     ("HTTP clients", &["door"]),
+    ("Debian package", &["package"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.setup)?;
     setup::ensure_kafka(&args.setup)?;
     setup::ensure_test_tools(&args.setup)?;
+    setup::ensure_package_tools(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally, args.soak)?;

@@ -16,6 +16,7 @@ mod demo;
 mod kafka;
 mod lab;
 mod levels;
+mod package;
 mod promises;
 mod setup;
 mod sim;
@@ -41,6 +42,8 @@ enum Task {
     Test(levels::Args),
     /// Install what building and testing need, if it is not there
     Setup(setup::Args),
+    /// Make the Debian package of the node: target/package/weir_VERSION_ARCH.deb
+    Package(package::Args),
     /// Check what no compiler checks: sizes, names, paths in documents
     Tidy,
     /// Run a real Apache Kafka on loopback until Ctrl-C
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Test(args) => levels::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Kafka(args) => kafka::run(&args),
+        Task::Package(args) => package::run(&args),
         Task::Tidy => tidy::run(&root()),
         Task::Top { arguments } => run_binary("weir", "top", &arguments),
         Task::Sim { arguments } => sim::run(&arguments),

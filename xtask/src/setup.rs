@@ -67,6 +67,20 @@ const TEST_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// The release of cargo-deb that packages are made with: another one may order or compress them in another way.
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
+/// What a package is made and looked at with, beside cargo-deb.
+const PACKAGE_TOOLS: [Tool; 3] = [
+    Tool {
+        program: "dpkg-shlibdeps",
+        package: "dpkg-dev",
+        why: "it finds the libraries that the package depends on",
+    },
+    Tool { program: "strip", package: "binutils", why: "the packaged program goes without debug symbols" },
+    Tool { program: "systemd-analyze", package: "systemd", why: "a test measures the unit with it" },
+];
+
 /// What the eBPF program is built and linted with where rustup has no nightly.
 const EBPF_PACKAGES: [&str; 7] = [
     "rustc-web",
@@ -82,6 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(args)?;
     ensure_kafka(args)?;
     ensure_test_tools(args)?;
+    ensure_package_tools(args)?;
     println!("set-up: all there");
     Ok(())
 }
@@ -107,6 +122,21 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
 /// Sees to it that tests find what they watch and load a node with.
 pub(crate) fn ensure_test_tools(args: &Args) -> Result<()> {
     let mut commands = apt(&missing(&TEST_TOOLS));
+    if args.no_install && !commands.is_empty() {
+        return refuse(&commands);
+    }
+    commands.iter_mut().try_for_each(command::run)
+}
+
+/// Sees to it that a package can be made.
+pub(crate) fn ensure_package_tools(args: &Args) -> Result<()> {
+    let mut commands = apt(&missing(&PACKAGE_TOOLS));
+    if command::output(command::cargo().args(["deb", "--version"])).is_err() {
+        println!("set-up: cargo-deb is missing (it makes the Debian package)");
+        let mut install = command::cargo();
+        install.args(["install", "cargo-deb", "--version", CARGO_DEB_VERSION, "--locked"]);
+        commands.push(install);
+    }
     if args.no_install && !commands.is_empty() {
         return refuse(&commands);
     }

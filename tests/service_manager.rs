@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use weir_labs::{Node, NodeFolder};
 
 /// The watchdog's limit in these labs: a node answers four times within it.
@@ -87,14 +88,13 @@ impl Hanging {
             .expect("strace");
         Self(child)
     }
+}
 
-    fn let_go(mut self) {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.0),
-            rustix::process::Signal::TERM,
-        )
-        .expect("a signal");
-        self.0.wait().expect("its end");
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // Asked and not killed: else the worker is held until its time is over, and no signal ends the node before.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let _ = self.0.wait();
     }
 }
 
@@ -117,7 +117,7 @@ fn the_watchdog_gets_no_answer_while_one_worker_hangs() {
     assert_eq!(node.status().expect("status")["state"], "running", "the rest of the node goes on");
     assert!(folder.log_text().contains("a worker hangs"), "{}", folder.log_tail());
     manager.forget();
-    hanging.let_go();
+    drop(hanging);
     manager.wait_for("WATCHDOG=1\n");
     node.drain().expect("drain");
 }

@@ -2,11 +2,12 @@
 //! buckets there are a recount of the raw batches there.
 
 use std::net::UdpSocket;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_labs::topics::Recount;
-use weir_labs::{Generator, Load, NodeFolder, kafka};
+use weir_labs::{Generator, Load, NodeFolder, binary, kafka};
 
 /// Sends a load to a node with Kafka, and holds the topics against what was acknowledged. The final
 /// status, and the generator's report.
@@ -75,6 +76,20 @@ fn an_ad_with_nine_clicks_of_ten_is_counted_to_the_unit() {
     let all: i64 = owned.iter().sum();
     let even = all / owned.len() as i64;
     assert!(owned.iter().all(|own| (own - even).abs() < all / 10), "{owned:?}");
+}
+
+#[test]
+fn the_doctor_names_the_broker_that_answers() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let folder = NodeFolder::new(&kafka::config(bootstrap, &kafka::fresh_prefix())).expect("folder");
+    let mut doctor = Command::new(binary("weir"));
+    doctor.args(["doctor", "--json", "--config"]).arg(folder.config());
+    let told = doctor.output().expect("weir runs");
+    let report: Value = serde_json::from_slice(&told.stdout).expect("json");
+    let findings = report["findings"].as_array().expect("findings");
+    let found: Vec<_> = findings.iter().filter(|found| found["condition"] == "kafka").collect();
+    assert_eq!((found.len(), &found[0]["severity"]), (1, &"ok".into()), "{found:?}");
+    assert!(found[0]["current"].as_str().expect("text").contains(" answers, one of 1"), "{found:?}");
 }
 
 /// Sends a node malformed input: it is kept, and printed.

@@ -10,12 +10,12 @@ use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
 use crate::mint;
 use crate::traffic::actors;
-use crate::{control, top};
+use crate::{control, doctor, top};
 
 mod arguments;
 
 pub use arguments::{
-    ActorsCommand, AuditArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET, MintArgs,
+    ActorsCommand, AuditArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET, DoctorArgs, MintArgs,
     PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs, TopicKind,
 };
 
@@ -30,7 +30,8 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
             print!("{}", config::SAMPLE);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Explain { reason } => Ok(match control::explain(&reason) {
+        Command::Doctor(args) => Ok(doctor(&args)),
+        Command::Explain { name } => Ok(match control::explain(&name) {
             Ok(text) => {
                 print!("{text}");
                 ExitCode::SUCCESS
@@ -67,6 +68,22 @@ fn check_config(file: &std::path::Path) -> ExitCode {
         }
         Err(error) => fail(&error, 2),
     }
+}
+
+fn doctor(args: &DoctorArgs) -> ExitCode {
+    let host = Host::this();
+    let file = &args.config.config;
+    let config = match config::load(file, &host) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    let report = doctor::examine(file, &config, &host);
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    if report.may_start() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn read_topic(args: &ReadTopicArgs) -> ExitCode {

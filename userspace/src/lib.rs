@@ -24,6 +24,8 @@ pub mod daemon;
 pub mod day;
 /// What outlives the rows of a segment: the impressions clicked, in a few bytes each.
 pub mod digest;
+/// What is wrong with a host, before a node is started on it.
+pub mod doctor;
 /// Where committed blocks and changed buckets go: the sinks.
 pub mod forward;
 /// Segments, blocks, group commit, recovery: what makes a click durable.

@@ -27,12 +27,13 @@ const COUNT_MAX: u64 = 1_000_000;
     after_help = "\
 Examples:
   weir check-config /etc/weir/weir.toml    is this file sound, and what does it mean?
+  weir doctor                              is this host fit for it?
   weir run --config /etc/weir/weir.toml    start the node
   weir status                              what is it doing?
   weir explain bad_tag                     what is this drop reason, and what helps?
   weir mint --key FILE --issuer 1 --key-id 2 --ad 7 --link https://clicks.example/v1/click/
 
-Exit codes: 0 done; 1 the books do not close, or the daemon failed; 2 wrong arguments or config."
+Exit codes: 0 done; 1 the books do not close, the daemon failed, or the doctor found something fatal; 2 wrong arguments or config."
 )]
 pub struct Cli {
     /// What to do.
@@ -53,10 +54,12 @@ pub enum Command {
     },
     /// Print the commented sample config: every key with its default
     PrintConfig,
-    /// Say what a drop reason means and what to do about it
+    /// Say what is wrong with this host before a node is started on it; changes nothing
+    Doctor(DoctorArgs),
+    /// Say what a drop reason, a condition of `weir doctor` or a key of the config means
     Explain {
-        /// Its name or number, or "all"
-        reason: String,
+        /// Its name, as bad_tag, fsync or journal.encrypt; the number of a reason; or "all" for all reasons
+        name: String,
     },
     /// Print what a running daemon is doing
     Status(StatusArgs),
@@ -100,6 +103,17 @@ pub struct ConfigArgs {
     /// The config file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+}
+
+/// Arguments of `weir doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `weir run`.

@@ -16,6 +16,7 @@ mod limits;
 mod problem;
 pub mod quantity;
 mod reader;
+mod sample;
 mod score;
 mod sections;
 mod traffic;
@@ -36,6 +37,7 @@ pub use host::{Host, MemoryEstimate, read_secret};
 pub use http::Http;
 pub use problem::{Error, Problem, Problems};
 pub(crate) use reader::nearest;
+pub use sample::{SampleKey, sample_keys};
 pub use traffic::Traffic;
 
 /// The commented sample: every key with its default. The documentation of the config.

@@ -27,7 +27,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// The files of the lists, with their keys.
-    pub(super) fn files(&mut self) -> [(&'static str, &mut Option<PathBuf>); 10] {
+    pub(crate) fn files(&mut self) -> [(&'static str, &mut Option<PathBuf>); 10] {
         let rules = &mut self.rules;
         [
             ("forwarders_file", &mut rules.forwarders),

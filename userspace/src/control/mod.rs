@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-pub use explain::{UnknownReason, explain};
+pub use explain::{UnknownName, explain};
 pub use recovery::RecoveryStatus;
 pub use socket::{ClientError, SOCKET_NAME, fetch, fetch_json};
 pub use status::{

@@ -59,6 +59,9 @@ use crate::worker::WorkerError;
 use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
 
+pub(crate) use open_files::needed as open_files_needed;
+pub(crate) use settings::{clock as clock_settings, ring as ring_settings};
+
 use doors::Doors;
 use frames::SharedSteering;
 use heal::Healed;

@@ -40,7 +40,8 @@ pub(super) fn make_room(config: &Config, workers: usize) -> Result<(), OpenFiles
     })
 }
 
-fn needed(config: &Config, workers: u64) -> u64 {
+/// The files that a run with so many workers may have open at once.
+pub(crate) fn needed(config: &Config, workers: u64) -> u64 {
     let sockets = 2 * config.udp.addresses.len() as u64; // each has a second descriptor
     let connections = u64::from(config.http.connections_per_worker) + config.http.listeners().count() as u64;
     let connections = if config.http.is_on() { connections } else { 0 };

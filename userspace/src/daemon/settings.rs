@@ -103,12 +103,14 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
     }
 }
 
-pub(super) const fn clock(config: &Config) -> clock::Settings {
+/// What the clocks are judged by.
+pub(crate) const fn clock(config: &Config) -> clock::Settings {
     let admission = &config.admission;
     clock::Settings::new(admission.lifetime.as_millis() as u64, admission.max_ahead.as_millis() as u64)
 }
 
-pub(super) fn ring(config: &Config) -> uring::Settings {
+/// The ring of a worker.
+pub(crate) fn ring(config: &Config) -> uring::Settings {
     let datagrams = uring::Settings::datagrams(config.udp.buffers_per_worker, SEND_SLOTS);
     if !config.http.is_on() {
         return datagrams;

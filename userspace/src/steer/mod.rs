@@ -246,6 +246,15 @@ impl Steering {
     }
 }
 
+/// Loads both programs as [`Steering::attach`] does, attaches them to nothing, and lets go of them: whether the
+/// kernel takes them. No packet sees them, and no queue to a CPU is opened.
+///
+/// # Errors
+/// As [`Object::load`].
+pub fn probe(switches: Switches) -> Result<(), SteerError> {
+    Object::load(switches, &Policy::new(Vec::new(), Vec::new())).map(drop)
+}
+
 /// The policy with the interface's own addresses where it lists none.
 fn resolved(policy: &Policy, interface: &str) -> Policy {
     let mut policy = policy.clone();

@@ -70,6 +70,26 @@ impl Reader {
         self.settings.away(what, error, &self.said)
     }
 
+    /// The broker that answered, and how many the cluster has. Asks for no topic, so none is made.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn brokers(&self) -> Result<(String, usize), KafkaError> {
+        let metadata = self.committed.fetch_metadata(None, REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|error| {
+            self.hear();
+            self.away("say which brokers it has", &error)
+        })?;
+        Ok((metadata.orig_broker_name().to_owned(), metadata.brokers().len()))
+    }
+
+    /// Why no broker answers waits in the queue, one word a call.
+    fn hear(&self) {
+        for _ in 0..EVENTS_MAX {
+            let _ = self.committed.poll(Duration::ZERO);
+        }
+    }
+
     /// The number of partitions of a topic; 0 when there is no such topic.
     ///
     /// # Errors
@@ -77,10 +97,7 @@ impl Reader {
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
         let metadata = self.committed.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
         let metadata = metadata.map_err(|error| {
-            // Why no broker answers waits in the queue, one word a call.
-            for _ in 0..EVENTS_MAX {
-                let _ = self.committed.poll(Duration::ZERO);
-            }
+            self.hear();
             self.away("describe its topics", &error)
         })?;
         Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))

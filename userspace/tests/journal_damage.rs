@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use journal_fixture::{START, Writer, open, open_sealed};
+use journal_fixture::{START, Writer, id_of, open, open_sealed, segments};
 use weir::journal::block::check_block;
 use weir::journal::scan::{Found, SegmentScan};
 use weir::journal::{BlockIdentity, Finding, Folder, RecoveryReport, SegmentId, recover};
@@ -51,13 +51,6 @@ struct Bench {
     next: Option<BlockSeq>,
 }
 
-fn segment_paths(folder: &Folder) -> Vec<PathBuf> {
-    let mut paths: Vec<_> =
-        fs::read_dir(folder.segments()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
 /// What recovery hands out, as a CRC for each row with its extension, and what it reports.
 fn recovered(folder: &Folder) -> (Vec<u32>, RecoveryReport) {
     let mut rows = Vec::new();
@@ -83,10 +76,6 @@ fn blocks_of(folder: &Folder, path: &Path) -> Vec<Block> {
     blocks
 }
 
-fn id_of(path: &Path) -> SegmentId {
-    SegmentId::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()
-}
-
 impl Bench {
     /// Three segments of groups of one and two blocks; the one with this index is to be damaged.
     fn new(index: usize, open: fn(&Path) -> Folder) -> Self {
@@ -94,7 +83,7 @@ impl Bench {
         let folder = open(dir.path());
         let mut writer = Writer::new(&folder, 0);
         let mut n = 0;
-        while segment_paths(&folder).len() < 4 {
+        while segments(&folder).len() < 4 {
             for block in 0..=n % 2 {
                 let at = UnixMs(START.0 + n);
                 writer.submit(at, n * 100 + block * 30..n * 100 + block * 30 + 1 + n % 13);
@@ -103,7 +92,7 @@ impl Bench {
             n += 1;
         }
         drop(writer);
-        let paths = segment_paths(&folder);
+        let paths = segments(&folder);
         fs::remove_file(&paths[3]).unwrap(); // asked for when the third was half full, and empty
         let whole: Vec<_> = paths[..3].iter().map(|path| blocks_of(&folder, path)).collect();
         let rows = |blocks: &[Vec<Block>]| -> Vec<u32> {

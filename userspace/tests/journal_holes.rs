@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use journal_fixture::{START, Writer, config, open};
+use journal_fixture::{START, Writer, config, open, segments};
 use weir::journal::scan::{Found, ReadAt, SegmentScan};
 use weir::journal::{DiskBudget, Folder, SegmentId, SegmentNo};
 use weir_common::id::WorkerId;
@@ -74,7 +74,7 @@ impl Segment {
         writer.commit();
         writer.write(UnixMs(START.0 + 3), 40..50);
         drop(writer);
-        let path = fs::read_dir(folder.segments()).unwrap().next().unwrap().unwrap().path();
+        let path = segments(&folder).remove(0);
         let whole = fs::read(&path).unwrap();
         let mut segment = Self { _dir: dir, folder, path, whole, blocks: vec![] };
         let found = segment.scan(&segment.memory(&segment.whole, false));

@@ -5,18 +5,11 @@ mod journal_fixture;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
-use journal_fixture::{START, Writer, admitted, click, decision, open, recovered};
-use weir::journal::{BlockBuilder, BlockIdentity, Finding, SealedBlock};
+use journal_fixture::{START, Writer, admitted, click, decision, open, recovered, segments};
+use weir::journal::{BlockBuilder, BlockIdentity, Finding, Folder, SealedBlock};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::time::UnixMs;
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(dir.join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
 
 fn at(ms: u64) -> UnixMs {
     UnixMs(START.0 + ms)
@@ -30,7 +23,7 @@ fn all_rows_come_back_in_order_over_many_segments() {
     for n in 0..200 {
         writer.write(at(n), n * 10..n * 10 + 10);
     }
-    assert!(segments(dir.path()).len() > 4, "the test wants several segments");
+    assert!(segments(&folder).len() > 4, "the test wants several segments");
     let (numbers, recovery) = recovered(&folder);
     assert_eq!(numbers, (0..2000).collect::<Vec<_>>());
     let report = recovery.report;
@@ -69,7 +62,7 @@ fn a_tail_torn_at_any_byte_loses_only_its_own_block() {
     writer.submit(at(2), 10..15);
     writer.commit();
     drop(writer);
-    let path = segments(dir.path())[0].clone();
+    let path = segments(&folder)[0].clone();
     let whole = fs::read(&path).unwrap();
     let end = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     let begin = find_last_block(&whole);
@@ -97,7 +90,7 @@ fn a_file_cut_short_at_any_byte_is_read_up_to_there() {
     writer.write(at(0), 0..3);
     writer.write(at(1), 3..6);
     drop(writer);
-    let path = segments(dir.path())[0].clone();
+    let path = segments(&folder)[0].clone();
     let whole = fs::read(&path).unwrap();
     let end = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     let begin = find_last_block(&whole);
@@ -122,7 +115,7 @@ fn every_flipped_bit_is_found_at_its_place_and_costs_no_other_block() {
     writer.commit();
     writer.write(at(2), 6..8);
     drop(writer);
-    let path = segments(dir.path())[0].clone();
+    let path = segments(&folder)[0].clone();
     let mut bytes = fs::read(&path).unwrap();
     // What holds nothing is tested at a few places only: it is most of the file.
     let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
@@ -182,7 +175,7 @@ fn a_missing_segment_in_the_middle_is_reported_to_the_block() {
     for n in 0..60 {
         writer.write(at(n), [n]);
     }
-    let gone = segments(dir.path())[1].clone();
+    let gone = segments(&folder)[1].clone();
     let lost = find_blocks(&fs::read(&gone).unwrap()).len() as u64;
     fs::remove_file(gone).unwrap();
     let (numbers, recovery) = recovered(&folder);
@@ -199,13 +192,12 @@ fn trimmed_segments_at_the_front_are_no_loss() {
     for n in 0..60 {
         writer.write(at(n), [n]);
     }
-    fs::remove_file(&segments(dir.path())[0]).unwrap();
+    fs::remove_file(&segments(&folder)[0]).unwrap();
     let (numbers, recovery) = recovered(&folder);
     assert!(numbers.len() < 60 && numbers.last() == Some(&59));
     assert_eq!(recovery.report.findings, []);
 }
 
-/// A sealed block of one click, chained as told.
 #[test]
 fn a_first_block_that_is_gone_from_the_first_segment_is_missing_and_not_trimmed() {
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +206,7 @@ fn a_first_block_that_is_gone_from_the_first_segment_is_missing_and_not_trimmed(
     for n in 0..4 {
         writer.write(at(n), n * 10..n * 10 + 10);
     }
-    let path = segments(dir.path())[0].clone();
+    let path = segments(&folder)[0].clone();
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     // Its page was never written, whatever the disk said: zeros, as behind the end of a segment.
     file.write_all_at(&[0; 4096], 4096).unwrap();
@@ -223,7 +215,8 @@ fn a_first_block_that_is_gone_from_the_first_segment_is_missing_and_not_trimmed(
     assert_eq!(recovery.report.lost_blocks, 1, "{}", recovery.report);
 }
 
-fn block(folder: &weir::journal::Folder, sequence: u64, previous_crc: u32, n: u64) -> SealedBlock {
+/// A sealed block of one click, chained as told.
+fn block(folder: &Folder, sequence: u64, previous_crc: u32, n: u64) -> SealedBlock {
     let mut builder = BlockBuilder::new(4096);
     let identity = BlockIdentity { sequence: BlockSeq(sequence), ..folder.writer(WorkerId(0)) };
     builder.begin(identity, at(n));
@@ -232,9 +225,9 @@ fn block(folder: &weir::journal::Folder, sequence: u64, previous_crc: u32, n: u6
 }
 
 /// Puts blocks one after the other where the first block of the segment was.
-fn forge(dir: &Path, blocks: &[SealedBlock]) {
+fn forge(folder: &Folder, blocks: &[SealedBlock]) {
     let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.bytes.clone()).collect();
-    let file = fs::OpenOptions::new().write(true).open(&segments(dir)[0]).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&segments(folder)[0]).unwrap();
     file.write_all_at(&bytes, 4096).unwrap();
 }
 
@@ -245,7 +238,7 @@ fn a_block_that_does_not_chain_is_reported_and_used() {
     drop(Writer::new(&folder, 0));
     let first = block(&folder, 1, 0, 0);
     let second = block(&folder, 2, first.header_crc ^ 1, 1);
-    forge(dir.path(), &[first.clone(), second]);
+    forge(&folder, &[first.clone(), second]);
     let (numbers, recovery) = recovered(&folder);
     assert_eq!(numbers, [0, 1]);
     let expected = 4096 + first.bytes.len() as u64;
@@ -262,11 +255,11 @@ fn a_block_written_twice_counts_once_and_another_under_its_number_is_a_conflict(
     drop(Writer::new(&folder, 0));
     let first = block(&folder, 1, 0, 0);
     let second = block(&folder, 2, first.header_crc, 1);
-    forge(dir.path(), &[first.clone(), second.clone(), first.clone(), second]);
+    forge(&folder, &[first.clone(), second.clone(), first.clone(), second]);
     let (numbers, recovery) = recovered(&folder);
     assert_eq!((numbers, recovery.report.findings), (vec![0, 1], vec![]));
 
-    forge(dir.path(), &[first.clone(), block(&folder, 1, 0, 7)]);
+    forge(&folder, &[first.clone(), block(&folder, 1, 0, 7)]);
     let (numbers, recovery) = recovered(&folder);
     assert_eq!(numbers[0], 0);
     assert!(!numbers.contains(&7));
@@ -289,7 +282,7 @@ fn a_block_of_another_writer_is_not_taken() {
     ] {
         builder.begin(foreign, at(0));
         builder.push(at(0), &admitted(at(0)), &decision(3), &click(3, &[]), &[]).unwrap();
-        forge(dir.path(), &[builder.seal(0).unwrap()]);
+        forge(&folder, &[builder.seal(0).unwrap()]);
         let (numbers, recovery) = recovered(&folder);
         assert_eq!(numbers, [] as [u64; 0], "{foreign:?}");
         assert_eq!(recovery.report.findings_total, 1);

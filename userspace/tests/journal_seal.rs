@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use journal_fixture::{START, Writer, click, config, open, open_sealed, recovered};
+use journal_fixture::{
+    START, Writer, click, config, files_in, id_of, open, open_sealed, recovered, segments,
+};
 use weir::day::Day;
 use weir::journal::keys::check_keys;
 use weir::journal::operation::{Completion, Operation};
@@ -26,25 +28,12 @@ use zerocopy::IntoBytes;
 
 const MS_PER_DAY: u64 = 86_400_000;
 
-fn segments(folder: &Folder) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(folder.segments()).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
 fn keys_of(folder: &Folder) -> &Arc<DayKeys> {
     folder.day_keys().unwrap()
 }
 
 fn key_files(folder: &Folder) -> Vec<PathBuf> {
-    let mut paths: Vec<_> =
-        fs::read_dir(keys_of(folder).folder()).unwrap().map(|e| e.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
-fn id_of(path: &Path) -> SegmentId {
-    SegmentId::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()
+    files_in(keys_of(folder).folder())
 }
 
 /// The key a segment names.
@@ -78,7 +67,8 @@ fn no_bytes_of_a_click_stand_in_an_encrypted_segment_and_they_do_in_a_plain_one(
         let path = &segments(&folder)[0];
         let click = click(13, &[]);
         let whole = click.as_bytes();
-        for wanted in [&whole[..16], &whole[8..16], b"xxxxxxxxxxxxxxxx", b"WBLK"] {
+        // None ends in zeros, which stand behind each group.
+        for wanted in [&whole[..9], &whole[8..17], b"xxxxxxxxxxxxxxxx", b"WBLK"] {
             assert_eq!(holds(path, wanted), !is_sealed, "{wanted:02x?}");
         }
         assert_eq!(recovered(&folder).0, (0..20).collect::<Vec<_>>());
@@ -188,6 +178,40 @@ fn another_key_under_the_same_name_is_found_out_and_opens_nothing() {
     }
     fs::write(&path, text).unwrap();
     assert_eq!(recovered(&open_sealed(dir.path())).0, [1]);
+}
+
+#[test]
+fn a_sound_key_of_the_same_day_under_the_name_of_another_is_found_out() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = open_sealed(dir.path());
+    Writer::new(&folder, 0).write(START, [1]);
+    let path = key_files(&folder)[0].clone();
+    let stranger = open_sealed(other.path());
+    keys_of(&stranger).take(day_before_midnight()).unwrap();
+    fs::copy(&key_files(&stranger)[0], &path).unwrap();
+    drop(folder);
+    let error = check_keys(&open_sealed(dir.path()).place()).unwrap_err();
+    let KeyError::Locked { source, .. } = &error else { panic!("{error}") };
+    assert!(matches!(**source, KeyError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn a_block_that_strayed_here_from_another_start_costs_the_one_it_hit_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pages = Vec::new();
+    for start in 0..2 {
+        let folder = open_sealed(dir.path());
+        let mut writer = Writer::new(&folder, 0);
+        (0..3).for_each(|n| writer.write(START, [start * 10 + n]));
+        let first = segments(&folder).into_iter().find(|path| id_of(path).epoch == folder.epoch()).unwrap();
+        let bytes = fs::read(&first).unwrap();
+        pages.push((first, bytes));
+    }
+    let [(path, mut bytes), (_, other)] = <[_; 2]>::try_from(pages).unwrap();
+    bytes[4096..8192].copy_from_slice(&other[4096..8192]);
+    fs::write(path, bytes).unwrap();
+    let (numbers, recovery) = recovered(&open_sealed(dir.path()));
+    assert_eq!((numbers, recovery.report.lost_blocks), (vec![1, 2, 10, 11, 12], 1), "{}", recovery.report);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What the journal and forwarding tests share: a folder, writers of it, and clicks.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weir::admission::Admitted;
 use weir::journal::{
-    BlockBuilder, DayKeys, Disk, DiskBudget, Folder, Journal, JournalConfig, Recovery, recover,
+    BlockBuilder, DayKeys, Disk, DiskBudget, Folder, Journal, JournalConfig, Recovery, SegmentId, recover,
 };
 use weir::ledger::Decision;
 use weir::traffic::Flags;
@@ -139,6 +140,23 @@ pub(crate) fn open_sealed(dir: &Path) -> Folder {
     let folder = open(dir);
     let keys = DayKeys::open(&dir.join("keys"), folder.incarnation()).unwrap();
     folder.with_keys(Arc::new(keys))
+}
+
+/// What is in a folder, in the order of the names.
+pub(crate) fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The folder's segments, in the order of their names.
+pub(crate) fn segments(folder: &Folder) -> Vec<PathBuf> {
+    files_in(folder.segments())
+}
+
+/// The segment a file is.
+pub(crate) fn id_of(path: &Path) -> SegmentId {
+    SegmentId::parse(path.file_name().unwrap().to_str().unwrap()).unwrap()
 }
 
 /// Recovers the folder; the numbers of the clicks in the order they came.

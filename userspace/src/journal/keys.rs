@@ -27,7 +27,7 @@ use weir_common::id::Incarnation;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::block::check_header;
-use super::disk::{Medium, System, sync_folder};
+use super::disk::{Medium, System};
 use super::folder::{FolderError, Place, segment_ids};
 use super::seal::{DayKey, DayKeyId, ENVELOPE_LEN, Envelope, SALT_LEN, SECRET_LEN, SealingKey};
 use super::segment::{FIRST_GROUP, SegmentHeader, SegmentId};
@@ -152,6 +152,10 @@ impl DayKeys {
     /// # Errors
     /// When it cannot be made or not be made durable.
     pub fn take(&self, day: Day) -> Result<SealingKey, KeyError> {
+        self.take_from(&mut System, day)
+    }
+
+    fn take_from(&self, medium: &mut impl Medium, day: Day) -> Result<SealingKey, KeyError> {
         let mut salt = [0; SALT_LEN];
         random(&mut salt)?;
         let mut held = self.held();
@@ -159,7 +163,7 @@ impl DayKeys {
         let known = held.keys.range(of_day).next().map(|(_, key)| Arc::clone(key));
         let key = match known {
             Some(key) => key,
-            None => match self.find_durable(day)? {
+            None => match self.find_durable(medium, day)? {
                 Some(key) => key,
                 None => self.make(day)?,
             },
@@ -208,13 +212,13 @@ impl DayKeys {
 
     /// A sound key of `day` that an earlier start made. It may have died before the key was
     /// durable: so it is synced, and read from the medium.
-    fn find_durable(&self, day: Day) -> Result<Option<Arc<DayKey>>, KeyError> {
+    fn find_durable(&self, medium: &mut impl Medium, day: Day) -> Result<Option<Arc<DayKey>>, KeyError> {
         for id in self.list()?.into_iter().filter(|id| id.day() == day) {
             let path = self.path(id);
-            let file = System.open(&path).map_err(failed("open", &path))?;
-            System.sync_all(&file).map_err(failed("sync", &path))?;
-            System.forget_cache(&file).map_err(failed("drop the cache of", &path))?;
-            sync_folder(&self.folder).map_err(failed("sync", &self.folder))?;
+            let file = medium.open(&path).map_err(failed("open", &path))?;
+            medium.sync_all(&file).map_err(failed("sync", &path))?;
+            medium.forget_cache(&file).map_err(failed("drop the cache of", &path))?;
+            medium.sync_folder(&self.folder).map_err(failed("sync", &self.folder))?;
             match self.read(id) {
                 Ok(key) => return Ok(Some(Arc::new(key))),
                 Err(error) => tracing::warn!(%error, "a key of today is passed over, and another is made"),
@@ -240,6 +244,14 @@ impl DayKeys {
     /// # Errors
     /// When a folder cannot be read or a key not be destroyed; those before it are.
     pub fn destroy_unneeded(&self, place: &Place) -> Result<Vec<DayKeyId>, KeyError> {
+        self.destroy_unneeded_on(&mut System, place)
+    }
+
+    fn destroy_unneeded_on(
+        &self,
+        medium: &mut impl Medium,
+        place: &Place,
+    ) -> Result<Vec<DayKeyId>, KeyError> {
         let mut held = self.held();
         let Some(newest) = held.newest else { return Ok(Vec::new()) };
         let is_held = |id: &DayKeyId| held.keys.get(id).is_some_and(|key| Arc::strong_count(key) > 1);
@@ -258,6 +270,11 @@ impl DayKeys {
                     return Ok(Vec::new());
                 }
             }
+        }
+        if !going.is_empty() {
+            // A segment that is gone may come back with a power cut, as one that a journal made and
+            // gave up empty; without its key no node would start on it.
+            medium.sync_folder(&place.segments).map_err(failed("sync", &place.segments))?;
         }
         for id in &going {
             held.keys.remove(id);
@@ -367,4 +384,63 @@ fn parse_name(name: &str) -> Option<DayKeyId> {
     let (_, number) = name.strip_suffix(KEY_SUFFIX)?.rsplit_once('-')?;
     let id = DayKeyId(u64::from_str_radix(number, 16).ok()?);
     (format!("{id}{KEY_SUFFIX}") == name).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::id::NodeId;
+
+    use super::super::folder::Folder;
+    use super::super::noted::Notes;
+    use super::*;
+
+    const TODAY: Day = Day(20_000);
+
+    fn folder_with_keys(dir: &Path) -> (Folder, DayKeys) {
+        let folder = Folder::open(dir, NodeId(1)).unwrap();
+        let keys = DayKeys::open(&dir.join("keys"), folder.incarnation()).unwrap();
+        (folder, keys)
+    }
+
+    #[test]
+    fn a_key_of_an_earlier_start_is_on_the_medium_before_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, keys) = folder_with_keys(dir.path());
+        let made = keys.take(TODAY).unwrap().key;
+        drop(keys);
+        let later = DayKeys::open(&dir.path().join("keys"), folder.incarnation()).unwrap();
+        let file = later.path(made.id()).file_name().unwrap().to_str().unwrap().to_owned();
+        let own = later.folder().file_name().unwrap().to_str().unwrap().to_owned();
+        let mut notes = Notes { syncs_fail: true, ..Notes::default() };
+        assert!(matches!(later.take_from(&mut notes, TODAY), Err(KeyError::Io { doing: "sync", .. })));
+        let mut notes = Notes::default();
+        assert_eq!(later.take_from(&mut notes, TODAY).unwrap().key.id(), made.id());
+        assert_eq!(notes.calls, [format!("sync {file}"), format!("forget {file}"), format!("names {own}")]);
+    }
+
+    #[test]
+    fn no_segment_can_come_back_whose_key_is_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, keys) = folder_with_keys(dir.path());
+        let place = folder.place();
+        let mut notes = Notes::default();
+        drop(keys.take(TODAY).unwrap());
+        assert_eq!(keys.destroy_unneeded_on(&mut notes, &place).unwrap(), []);
+        assert_eq!(notes.calls, [""; 0], "nothing goes, so nothing is to be made sure of");
+        keys.take(TODAY.next()).unwrap();
+        assert_eq!(keys.destroy_unneeded_on(&mut notes, &place).unwrap().len(), 1);
+        assert_eq!(notes.calls, ["names journal"]);
+    }
+
+    #[test]
+    fn keys_of_days_and_of_folders_have_nothing_in_common() {
+        let mut secrets = BTreeSet::from([[0; SECRET_LEN]]);
+        for _ in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let (_folder, keys) = folder_with_keys(dir.path());
+            for day in [TODAY, TODAY.next()] {
+                assert!(secrets.insert(*keys.take(day).unwrap().key.secret()));
+            }
+        }
+    }
 }

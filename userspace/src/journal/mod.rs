@@ -67,6 +67,8 @@ pub mod disk;
 pub mod folder;
 pub mod group;
 pub mod keys;
+#[cfg(test)]
+mod noted;
 pub mod operation;
 pub mod read_ahead;
 pub mod recovery;

@@ -327,14 +327,36 @@ mod tests {
     }
 
     #[test]
+    fn a_block_does_not_open_behind_an_envelope_that_somebody_changed() {
+        let cipher = key(1).segment(LIFE, segment(1));
+        let mut sealed = Vec::new();
+        cipher.seal(4096, b"block", &mut sealed);
+        for bit in 0..CRC_OFFSET * 8 {
+            let mut forged = sealed.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            // Who changes it on purpose makes the CRC fit.
+            let crc = crc32c::crc32c(&forged[..CRC_OFFSET]).to_le_bytes();
+            forged[CRC_OFFSET..ENVELOPE_LEN].copy_from_slice(&crc);
+            assert!(open(&cipher, 4096, &forged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn a_block_opens_only_where_it_was_written_and_with_its_own_key() {
         let sealing = key(1);
         let cipher = sealing.segment(LIFE, segment(1));
         let mut sealed = Vec::new();
         cipher.seal(4096, b"block", &mut sealed);
         assert_eq!(open(&cipher, 8192, &sealed), Err(SealFault::Tag), "another place");
-        let elsewhere = sealing.segment(LIFE, segment(2));
-        assert_eq!(open(&elsewhere, 4096, &sealed), Err(SealFault::Tag), "another segment");
+        let own = segment(1);
+        for other in
+            [segment(2), SegmentId { epoch: Epoch(4), ..own }, SegmentId { worker: WorkerId(2), ..own }]
+        {
+            let elsewhere = sealing.segment(LIFE, other);
+            assert_eq!(open(&elsewhere, 4096, &sealed), Err(SealFault::Tag), "{other}");
+        }
+        let other_life = sealing.segment(Incarnation(LIFE.0 ^ 1), own);
+        assert_eq!(open(&other_life, 4096, &sealed), Err(SealFault::Tag), "another folder");
         let stranger = SealingKey { key: key(2).key, ..sealing.clone() }.segment(LIFE, segment(1));
         assert_eq!(open(&stranger, 4096, &sealed), Err(SealFault::Tag), "another day's key");
         let again = SealingKey { salt: [9; SALT_LEN], ..sealing }.segment(LIFE, segment(1));

@@ -55,62 +55,10 @@ pub fn settle<M: Medium>(medium: &mut M, folder: &Folder) -> Result<(), FolderEr
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::path::Path;
-
     use weir_common::id::NodeId;
 
+    use super::super::noted::Notes;
     use super::*;
-
-    /// Notes the calls; every sync fails.
-    #[derive(Default)]
-    struct Notes(Vec<String>);
-
-    impl Notes {
-        fn note(&mut self, call: &str, path: &Path) {
-            let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
-            self.0.push(format!("{call} {name}"));
-        }
-    }
-
-    impl Medium for Notes {
-        type File = std::path::PathBuf;
-
-        fn create_new(&mut self, _: &Path) -> io::Result<Self::File> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn open(&mut self, path: &Path) -> io::Result<Self::File> {
-            Ok(path.to_owned())
-        }
-
-        fn allocate(&mut self, _: &Self::File, _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn write_all_at(&mut self, _: &Self::File, _: &[u8], _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn sync_all(&mut self, file: &Self::File) -> io::Result<()> {
-            self.note("sync", file);
-            Err(io::ErrorKind::Other.into())
-        }
-
-        fn forget_cache(&mut self, file: &Self::File) -> io::Result<()> {
-            self.note("forget", file);
-            Ok(())
-        }
-
-        fn sync_folder(&mut self, folder: &Path) -> io::Result<()> {
-            self.note("names", folder);
-            Ok(())
-        }
-
-        fn remove_file(&mut self, _: &Path) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-    }
 
     #[test]
     fn the_end_of_each_stream_of_the_last_start_is_synced_and_forgotten() {
@@ -121,7 +69,7 @@ mod tests {
         for name in names {
             std::fs::write(folder.segments().join(name), []).unwrap();
         }
-        let mut notes = Notes::default();
+        let mut notes = Notes { syncs_fail: true, ..Notes::default() };
         settle(&mut notes, &folder).unwrap();
         let expected = [
             "sync 00000002-0000-00000001.wseg",
@@ -130,7 +78,7 @@ mod tests {
             "forget 00000002-0001-00000003.wseg",
             "names journal",
         ];
-        assert_eq!(notes.0, expected);
+        assert_eq!(notes.calls, expected);
     }
 
     #[test]
@@ -140,9 +88,9 @@ mod tests {
         for segment in 1..40 {
             std::fs::write(folder.segments().join(format!("00000001-0000-{segment:08}.wseg")), []).unwrap();
         }
-        let mut notes = Notes::default();
+        let mut notes = Notes { syncs_fail: true, ..Notes::default() };
         settle(&mut notes, &folder).unwrap();
-        assert_eq!(notes.0.len(), 2 * UNSETTLED_MAX + 1);
-        assert_eq!(notes.0[0], "sync 00000001-0000-00000039.wseg");
+        assert_eq!(notes.calls.len(), 2 * UNSETTLED_MAX + 1);
+        assert_eq!(notes.calls[0], "sync 00000001-0000-00000039.wseg");
     }
 }

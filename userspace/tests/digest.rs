@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use forward_fixture::{MemorySink, Node, flush_config};
-use journal_fixture::{START, Writer, number, open, recovered};
+use journal_fixture::{START, Writer, number, open, open_sealed, recovered};
 use weir::digest::digester::Lookout;
 use weir::digest::header::digest_path;
 use weir::digest::read::Scratch;
@@ -86,6 +86,15 @@ fn expected(folder: &Folder, id: SegmentId) -> BTreeMap<u64, RememberedState> {
 
 #[test]
 fn a_digest_holds_every_impression_of_its_segment_once() {
+    holds_every_impression_once(open);
+}
+
+#[test]
+fn a_digest_of_an_encrypted_segment_holds_what_one_of_a_plain_segment_does() {
+    holds_every_impression_once(open_sealed);
+}
+
+fn holds_every_impression_once(open: fn(&Path) -> Folder) {
     let dir = tempfile::tempdir().unwrap();
     let folder = open(dir.path());
     for wanted in write(&folder) {

@@ -1,6 +1,7 @@
-//! Every folder and every renamed file that a node makes has its name synced: seen in its system
-//! calls.
+//! Every folder and every renamed file that a node makes has its name synced, and a key of the
+//! journal is on the disk before anything is under it: seen in the node's system calls.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ fn named(line: &str) -> Option<&str> {
 fn whole(trace: &Path) -> String {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let text = std::fs::read_to_string(trace).expect("trace");
+        let text = fs::read_to_string(trace).expect("trace");
         if text.trim_end().ends_with("+++ exited with 0 +++") {
             return text;
         }
@@ -73,4 +74,34 @@ fn every_name_that_a_node_makes_is_synced_in_its_folder() {
         let is_synced = lines[at + 1..].iter().any(|line| synced(line) == parent);
         assert!(is_synced, "{name} is not synced in its folder:\n{text}");
     }
+}
+
+#[test]
+fn a_key_and_its_name_are_on_the_disk_before_the_first_segment_under_it_is_made() {
+    let place = tempfile::tempdir().expect("folder");
+    let keys = place.path().join("keys");
+    let journal = format!("segment_size = \"4MiB\"\nencrypt = true\nkeys_dir = {keys:?}");
+    let setup = Setup { journal: Some(&journal), ..Setup::default() };
+    let folder = NodeFolder::with(setup).expect("folder");
+    let trace = folder.path().join("trace");
+    let mut node =
+        folder.start_traced("mkdir,mkdirat,rename,renameat,renameat2,fsync,openat", &trace).expect("start");
+    node.wait_until_ready().expect("ready");
+    node.drain().expect("drain");
+    let text = whole(&trace);
+    let lines: Vec<_> = text.lines().collect();
+    // One thread takes the key and makes the segment: a call begins when the one before it has ended.
+    let begins =
+        |call: &str, of: &str| lines.iter().position(|line| line.contains(call) && line.contains(of));
+    let own = fs::read_dir(&keys).expect("keys").next().expect("a folder").expect("entry").path();
+    let file = fs::read_dir(&own).expect("keys").next().expect("a key").expect("entry").path();
+    let (written, own) = (file.with_extension("new"), format!("<{}>", own.display()));
+    let order = [
+        ("the key is synced", begins("fsync(", written.to_str().expect("a path"))),
+        ("it gets its name", begins("rename", file.to_str().expect("a path"))),
+        ("its name is synced", begins("fsync(", &own)),
+        ("the segment is made", begins("O_EXCL", ".wseg")),
+    ];
+    assert!(order.iter().all(|(_, at)| at.is_some()), "{order:?}\n{text}");
+    assert!(order.is_sorted_by_key(|(_, at)| *at), "{order:?}\n{text}");
 }

@@ -26,7 +26,11 @@ struct Args {
     /// Print what happens; for one seed
     #[arg(long)]
     trace: bool,
-    /// Do a wrong on purpose: wrong-ack, double-count, lost-row, silent-damage or wrong-sketch
+    /// Whether the journal is encrypted; without this every third seed's is
+    #[arg(long, value_name = "BOOL")]
+    encrypted: Option<bool>,
+    /// Do a wrong on purpose: wrong-ack, double-count, lost-row, silent-damage, wrong-sketch, believed-clock,
+    /// lost-key or plain-click
     #[arg(long, hide = true)]
     canary: Option<String>,
 }
@@ -40,12 +44,15 @@ fn main() -> ExitCode {
         Some("silent-damage") => Some(Canary::SilentDamage),
         Some("wrong-sketch") => Some(Canary::WrongSketch),
         Some("believed-clock") => Some(Canary::BelievedClock),
+        Some("lost-key") => Some(Canary::LostKey),
+        Some("plain-click") => Some(Canary::PlainClick),
         _ => None,
     };
     let scratch = scratch();
     let started = Instant::now();
     let budget = args.budget.map_or(Duration::MAX, Duration::from_secs);
     let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let encrypted = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(args.seeds.max(1) as usize);
     let worker = || {
         while !failed.load(Ordering::Relaxed) && started.elapsed() < budget {
@@ -54,9 +61,12 @@ fn main() -> ExitCode {
                 return;
             }
             let seed = args.seed + number;
-            let told = Run { seed, steps: args.steps, trace: args.trace, segments_max: None, canary };
+            let (steps, trace) = (args.steps, args.trace);
+            let told = Run { seed, steps, trace, segments_max: None, encrypted: args.encrypted, canary };
+            let is_encrypted = told.is_encrypted();
             match run(told, &scratch) {
                 Ok(tally) => {
+                    encrypted.fetch_add(u64::from(is_encrypted), Ordering::Relaxed);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if args.seeds == 1 {
                         println!("{tally:?}");
@@ -66,9 +76,10 @@ fn main() -> ExitCode {
                 }
                 Err(wrong) => {
                     failed.store(true, Ordering::Relaxed);
+                    let journal = if is_encrypted { "encrypted" } else { "plain" };
                     println!(
-                        "seed {seed} FAILED: {wrong}\nreplay it: cargo xtask sim --seed {seed} --steps {} --trace",
-                        args.steps
+                        "seed {seed}, its journal {journal}, FAILED: {wrong}\nreplay it: cargo xtask sim --seed {seed} --steps {steps}{} --trace",
+                        args.encrypted.map_or_else(String::new, |told| format!(" --encrypted {told}")),
                     );
                 }
             }
@@ -80,6 +91,10 @@ fn main() -> ExitCode {
         }
     });
     let (done, seconds) = (done.into_inner(), started.elapsed().as_secs_f64());
-    println!("simulation: {done} seeds of {} steps passed in {seconds:.1} s", args.steps);
+    println!(
+        "simulation: {done} seeds of {} steps passed in {seconds:.1} s, {} of them with an encrypted journal",
+        args.steps,
+        encrypted.into_inner(),
+    );
     if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::chance::Chance;
 use super::disk::Disk;
-use super::segments::{BlockName, places_in, stream_of};
+use super::segments::{BlockName, Reader, stream_of};
 
 /// The unit in which writes are lost.
 const PAGE: usize = 4096;
@@ -20,7 +20,7 @@ const PAGE: usize = 4096;
 ///
 /// # Errors
 /// When the simulation's own files fail.
-pub fn strike(disk: &mut Disk, chance: &mut Chance) -> std::io::Result<String> {
+pub fn strike(disk: &mut Disk, reader: &Reader, chance: &mut Chance) -> std::io::Result<String> {
     // Digests are spared: what one forgets when its segment is gone is said and not made good.
     let segments = disk.durable().filter(|(path, _)| stream_of(path).is_some());
     let files: Vec<(PathBuf, Vec<u8>)> =
@@ -28,12 +28,13 @@ pub fn strike(disk: &mut Disk, chance: &mut Chance) -> std::io::Result<String> {
     if files.is_empty() {
         return Ok("there is nothing to damage".to_owned());
     }
-    let (path, bytes) = &files[chance.below(files.len() as u64) as usize];
+    let file = &files[chance.below(files.len() as u64) as usize];
+    let (path, bytes) = file;
     if chance.one_in(2) {
         disk.rot(path, chance)?;
         return Ok(format!("a bit of {} flips", path.display()));
     }
-    let Some(pages) = losable(&files, bytes, chance) else {
+    let Some(pages) = losable(&files, file, reader, chance) else {
         return Ok("no write can be lost".to_owned());
     };
     let lost = bytes[pages.clone()].to_vec();
@@ -42,24 +43,33 @@ pub fn strike(disk: &mut Disk, chance: &mut Chance) -> std::io::Result<String> {
         return Ok(format!("bytes {pages:?} of {} were never written", path.display()));
     }
     // Where it went there must be nothing that may not be lost.
-    let (other, target) = &files[chance.below(files.len() as u64) as usize];
+    let target = &files[chance.below(files.len() as u64) as usize];
+    let (other, _) = target;
     if other == path || stream_of(other) == stream_of(path) {
         return Ok(format!("bytes {pages:?} of {} went where nobody looks", path.display()));
     }
-    let Some(place) = losable(&files, target, chance) else { return Ok("a write is lost".to_owned()) };
+    let Some(place) = losable(&files, target, reader, chance) else {
+        return Ok("a write is lost".to_owned());
+    };
     let len = lost.len().min(place.len());
     disk.replace(other, place.start, &lost[..len])?;
     Ok(format!("bytes {pages:?} of {} went to {} at {}", path.display(), other.display(), place.start))
 }
 
 /// The pages of some block, if no stream ends in them.
-fn losable(files: &[(PathBuf, Vec<u8>)], bytes: &[u8], chance: &mut Chance) -> Option<Range<usize>> {
+fn losable(
+    files: &[(PathBuf, Vec<u8>)],
+    (path, bytes): &(PathBuf, Vec<u8>),
+    reader: &Reader,
+    chance: &mut Chance,
+) -> Option<Range<usize>> {
     let mut ends: BTreeMap<(u32, u16), u64> = BTreeMap::new();
-    for (_, (epoch, worker, sequence), _) in files.iter().flat_map(|(_, bytes)| places_in(bytes)) {
+    let places_of = |(path, bytes): &(PathBuf, Vec<u8>)| reader.places_in(path, 0, bytes);
+    for (_, (epoch, worker, sequence), _) in files.iter().flat_map(places_of) {
         let end = ends.entry((epoch, worker)).or_default();
         *end = sequence.max(*end);
     }
-    let places = places_in(bytes);
+    let places = reader.places_in(path, 0, bytes);
     if places.is_empty() {
         return None;
     }

@@ -69,6 +69,8 @@ struct Inode {
 pub struct Synced {
     /// The file.
     pub path: PathBuf,
+    /// Where in it `bytes` begin.
+    pub offset: usize,
     /// What is on the medium around what was written.
     pub bytes: Vec<u8>,
 }
@@ -185,8 +187,12 @@ impl Disk {
         for (at, bytes) in written {
             inode.durable[at..at + bytes.len()].copy_from_slice(&bytes);
         }
-        let around = begin.zip(end).map(|(begin, end)| inode.durable[begin..end].to_vec());
-        Ok(around.map(|bytes| Synced { path: inode.path.clone(), bytes }))
+        let around = begin.zip(end).map(|(begin, end)| Synced {
+            path: inode.path.clone(),
+            offset: begin,
+            bytes: inode.durable[begin..end].to_vec(),
+        });
+        Ok(around)
     }
 
     /// A sync that fails: of what was written any part is on the medium, the rest never will be,

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir::clock::NodeClock;
-use weir::journal::SegmentNo;
+use weir::day::Day;
+use weir::journal::seal::SealingKey;
+use weir::journal::{DayKeys, KeyError, SegmentNo};
 use weir::rx::http::door::Streams;
 use weir::uring::{
     Completion, Datagram, ListenerId, Peer, ReceiverId, SLOT_PAYLOAD, StreamBuffer, StreamId, UringError,
@@ -64,6 +66,8 @@ pub enum Request {
     Create(Creation),
     /// Delete a file.
     Remove(PathBuf),
+    /// Take the key of a day.
+    TakeKey(Arc<DayKeys>, Day),
 }
 
 /// What a host shares with the world.
@@ -79,6 +83,8 @@ pub struct Station {
     pub ended: Vec<Completion<usize>>,
     /// Creations that have ended and the worker has not seen.
     pub created: VecDeque<(SegmentNo, io::Result<FileNo>)>,
+    /// Keys that were taken, or not, and the worker has not seen.
+    pub keys_taken: VecDeque<Result<SealingKey, KeyError>>,
     /// Datagrams sent.
     pub sent: Vec<Packet>,
     /// Datagrams whose buffers came back: their clicks are decided.
@@ -237,6 +243,18 @@ impl Host for SimulatedHost {
 
     fn created(&mut self) -> Option<(SegmentNo, io::Result<FileNo>)> {
         self.station.borrow_mut().created.pop_front()
+    }
+
+    fn take_key(&mut self, keys: Arc<DayKeys>, day: Day) -> io::Result<()> {
+        let mut station = self.station.borrow_mut();
+        if station.call() {
+            station.requests.push(Request::TakeKey(keys, day));
+        }
+        Ok(())
+    }
+
+    fn key_taken(&mut self) -> Option<Result<SealingKey, KeyError>> {
+        self.station.borrow_mut().keys_taken.pop_front()
     }
 
     fn write(&mut self, &file: &FileNo, write: Write) {

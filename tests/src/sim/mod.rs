@@ -16,16 +16,19 @@ pub mod host;
 pub mod limits;
 pub mod medium;
 pub mod node;
+pub mod opener;
 pub mod oracle;
 pub mod plan;
 pub mod segments;
 pub mod senders;
 pub mod sink;
+pub mod vault;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use plan::Encryption;
 use world::{Tally, World};
 
 /// A wrong that the harness does on purpose, so that a test can see the oracle find it.
@@ -43,6 +46,10 @@ pub enum Canary {
     WrongSketch,
     /// The node is told that its clock is right, whatever it shows.
     BelievedClock,
+    /// A key is destroyed that segments need.
+    LostKey,
+    /// A click stands in an encrypted segment as it is.
+    PlainClick,
 }
 
 /// One run.
@@ -56,8 +63,18 @@ pub struct Run {
     pub trace: bool,
     /// Segments the journal may take; `None` leaves it to the seed.
     pub segments_max: Option<u64>,
+    /// Whether the journal is encrypted; `None` leaves it to the seed.
+    pub encrypted: Option<bool>,
     /// Do this wrong.
     pub canary: Option<Canary>,
+}
+
+impl Run {
+    /// Whether its journal is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        Encryption::draw(self.seed, self.encrypted).is_some()
+    }
 }
 
 /// Runs one seed, in a folder of its own below `scratch`.

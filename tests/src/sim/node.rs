@@ -11,9 +11,12 @@ use weir::admission::{self, Admission, KeyRing, SigningKey};
 use weir::clock::{NodeClock, Watch};
 use weir::daemon::refold::{Refolded, refold};
 use weir::forward::{self, Forwarder, ForwarderConfig, Mailbox, Sink, mailboxes};
+use weir::journal::group::GROUP_BLOCKS_MAX;
+use weir::journal::seal::SEAL_OVERHEAD;
 use weir::journal::settle::settle;
 use weir::journal::{
-    BlockIdentity, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, recover,
+    BlockIdentity, DayKeys, DiskBudget, Finding, Folder, Journal, JournalConfig, JournalState, check_keys,
+    recover,
 };
 use weir::ledger;
 use weir::pseudonym::Pseudonyms;
@@ -88,6 +91,8 @@ pub struct Start<'a> {
     pub is_vouched_for: bool,
     /// Its sizes and limits.
     pub plan: &'a Plan,
+    /// Where it has its keys, if its journal is encrypted.
+    pub keys_dir: Option<&'a Path>,
     /// What its clocks show.
     pub clocks: &'a Clocks,
     /// Its sink.
@@ -106,8 +111,8 @@ impl Node {
         start: Start<'_>,
         medium: &mut FaultyMedium<'_>,
     ) -> Result<(Self, RowsRead, Vec<Finding>), String> {
-        let Start { path, workers, is_vouched_for, plan, clocks, store } = start;
-        let folder = Folder::open(path, NODE).map_err(text)?;
+        let Start { path, workers, is_vouched_for, plan, keys_dir, clocks, store } = start;
+        let folder = equip(Folder::open(path, NODE).map_err(text)?, keys_dir)?;
         settle(medium, &folder).map_err(text)?;
         let rows = rows_of(&folder)?;
         let mut sink = SimulatedSink(Rc::clone(store));
@@ -117,7 +122,8 @@ impl Node {
             .map_err(text)?;
         let Refolded { ledgers, recovery, uniques, shelf, past, latest } = refolded;
         let used = folder.bytes_used().map_err(text)?;
-        let segment_bytes = 10 * plan.block_bytes as u64 + 16_384;
+        let seals = if keys_dir.is_some() { 2 * GROUP_BLOCKS_MAX * SEAL_OVERHEAD } else { 0 };
+        let segment_bytes = (10 * plan.block_bytes + 16_384 + seals) as u64;
         let budget = Arc::new(DiskBudget::new(used + plan.segments_max * segment_bytes, used));
         let (boxes, ends) = mailboxes(workers as u16);
         let given = (Arc::clone(&budget), Arc::new(ForwardStats::default()));
@@ -236,6 +242,19 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// The folder with its keys, when each of its segments has its own, as the daemon sees to it.
+fn equip(folder: Folder, keys_dir: Option<&Path>) -> Result<Folder, String> {
+    let folder = match keys_dir {
+        Some(keys_dir) => {
+            let keys = DayKeys::open(keys_dir, folder.incarnation()).map_err(text)?;
+            folder.with_keys(Arc::new(keys))
+        }
+        None => folder,
+    };
+    check_keys(&folder.place()).map_err(text)?;
+    Ok(folder)
+}
+
 /// Every row in the journal.
 fn rows_of(folder: &Folder) -> Result<RowsRead, String> {
     let mut rows = Vec::new();
@@ -259,6 +278,7 @@ fn book(
         block_bytes_max: plan.block_bytes,
         queue_bytes_max: 2 * plan.block_bytes,
         started_at,
+        keys: folder.sealing_keys(),
         ..JournalConfig::new(folder.segments().to_owned(), folder.writer(worker))
     };
     Book::new(Journal::new(config, Arc::clone(budget)))

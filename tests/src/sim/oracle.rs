@@ -16,8 +16,9 @@ use weir_common::reason::Outcome;
 use weir_common::row::Row;
 use weir_common::wire::{AckStatus, Acks, Click, Datagram, click_flags};
 
+use super::disk::Synced;
 use super::limits::Limits;
-use super::segments::{BlockName, blocks_in, blocks_of};
+use super::segments::{BlockName, Reader, blocks_in};
 use rows::Totals;
 use users::UsersAtSink;
 
@@ -73,6 +74,7 @@ struct Truth {
 #[derive(Debug)]
 pub struct Oracle {
     limits: Limits,
+    reader: Reader,
     clicks: BTreeMap<ClickName, Truth>,
     /// Which clicks a sender means by a batch id.
     batches: BTreeMap<(SocketAddr, u64), Vec<ClickName>>,
@@ -118,9 +120,10 @@ pub type Verdict = Result<(), String>;
 impl Oracle {
     /// An oracle that has heard nothing.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, reader: Reader) -> Self {
         Self {
             limits,
+            reader,
             clicks: BTreeMap::new(),
             batches: BTreeMap::new(),
             blocks: BTreeMap::new(),
@@ -142,6 +145,12 @@ impl Oracle {
             rows_at_sink: 0,
             statuses: [0; 4],
         }
+    }
+
+    /// What it reads segments with.
+    #[must_use]
+    pub const fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The wall clock shows this.
@@ -241,9 +250,13 @@ impl Oracle {
     /// These bytes of a segment are on the medium now.
     ///
     /// # Errors
-    /// When they count a click that another block counts.
-    pub fn durable(&mut self, bytes: &[u8]) -> Verdict {
-        for (name, rows) in blocks_in(bytes) {
+    /// When they count a click that another block counts, or show one that should be encrypted.
+    pub fn durable(&mut self, synced: &Synced) -> Verdict {
+        let Synced { path, offset, bytes } = synced;
+        let places = self.reader.places_in(path, *offset, bytes);
+        let rows: Vec<_> = places.iter().flat_map(|(.., rows)| rows).copied().collect();
+        hold!(!self.reader.shows(bytes, &rows), "bytes of a click stand in {path:?}, which is encrypted");
+        for (_, name, rows) in places {
             self.note_block(name, &rows)?;
         }
         Ok(())
@@ -287,7 +300,7 @@ impl Oracle {
         self.blocks.clear();
         self.clicks.values_mut().for_each(|truth| truth.durable.clear());
         for (path, bytes) in segments {
-            for (name, rows) in blocks_of(path, bytes) {
+            for (name, rows) in self.reader.blocks_of(path, bytes) {
                 self.note_block(name, &rows)?;
             }
         }

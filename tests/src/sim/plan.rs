@@ -3,6 +3,20 @@
 use super::chance::Chance;
 use super::limits::Limits;
 
+/// The wall clock at the beginning of a run that midnight is not near to.
+pub const START_MS: u64 = 1_800_000_000_000;
+
+/// Of a run whose journal is encrypted.
+#[derive(Clone, Copy, Debug)]
+pub struct Encryption {
+    /// The wall clock at the beginning of the run.
+    pub starts_at_ms: u64,
+    /// Keys that cannot be taken, of a thousand.
+    pub fails: u64,
+    /// Steps, of a hundred thousand, at which none can be taken for a while.
+    pub goes_away: u64,
+}
+
 /// Shares of a thousand, unless the name says otherwise. A fault whose share is 0 does not occur:
 /// each run has some of them, so that none hides behind another.
 #[derive(Clone, Debug)]
@@ -72,6 +86,8 @@ pub struct Plan {
     pub pauses: u64,
     /// ... at which the disk destroys something that was durable.
     pub damage: u64,
+    /// Whether the journal is encrypted, and what that meets with.
+    pub encryption: Option<Encryption>,
 }
 
 impl Plan {
@@ -113,7 +129,14 @@ impl Plan {
             part_bytes: chance.pick(&[1, 4096, 64 << 20]),
             segments_max: chance.pick(&[12, 40, 1000, 1000]),
             uniques_bytes: chance.pick(&[1000, 1 << 20, 1 << 20, 1 << 20]),
+            encryption: None,
         }
+    }
+
+    /// The wall clock at the beginning of the run.
+    #[must_use]
+    pub fn starts_at_ms(&self) -> u64 {
+        self.encryption.map_or(START_MS, |encryption| encryption.starts_at_ms)
     }
 
     /// The same without any fault.
@@ -141,6 +164,7 @@ impl Plan {
             pauses: 0,
             damage: 0,
             segments_max: 100_000,
+            encryption: self.encryption.map(|it| Encryption { fails: 0, goes_away: 0, ..it }),
             ..self.clone()
         }
     }

@@ -24,13 +24,13 @@ use super::host::{Clocks, Packet, Shown};
 use super::medium::FaultyMedium;
 use super::node::{Node, Start};
 use super::oracle::{Loss, Oracle, Verdict};
-use super::plan::Plan;
+use super::plan::{Encryption, Plan};
+use super::segments::Reader;
 use super::senders::Source;
 use super::sink::Store;
+use super::vault::Vault;
 use super::{Canary, Run};
 
-/// The wall clock at the beginning of every run.
-const START_MS: u64 = 1_800_000_000_000;
 /// Packets on their way; more are lost, as on a real network.
 const PACKETS: usize = 512;
 /// A packet on its way.
@@ -48,6 +48,8 @@ pub struct World {
     folder: PathBuf,
     disk: Rc<RefCell<Disk>>,
     store: Rc<RefCell<Store>>,
+    /// The keys, where the journal is encrypted.
+    vault: Option<Vault>,
     oracle: Oracle,
     sources: Vec<Source>,
     network: Vec<Flying>,
@@ -86,6 +88,14 @@ pub struct Tally {
     pub digests: u64,
     /// Sketches of unique users at the sink.
     pub sketches: u64,
+    /// Whether the journal was encrypted.
+    pub is_encrypted: bool,
+    /// Keys that workers took.
+    pub keys_taken: u64,
+    /// Keys that could not be taken.
+    pub keys_refused: u64,
+    /// Keys the forwarder destroyed.
+    pub keys_destroyed: u64,
 }
 
 impl World {
@@ -97,13 +107,16 @@ impl World {
         let mut chance = Chance::new(run.seed);
         let mut plan = Plan::draw(&mut chance);
         plan.segments_max = run.segments_max.unwrap_or(plan.segments_max);
-        let now = Shown { wall: UnixMs(START_MS), monotonic_ns: 1_000_000_000 };
+        plan.encryption = Encryption::draw(run.seed, run.encrypted);
+        let vault = plan.encryption.map(|_| Vault::new(run.seed, folder.join("keys")));
+        let reader = Reader { opener: vault.as_ref().map(|vault| vault.opener.clone()) };
+        let now = Shown { wall: UnixMs(plan.starts_at_ms()), monotonic_ns: 1_000_000_000 };
         let clocks: Clocks = Rc::new(Cell::new(now));
         let sources = (0..plan.senders)
             .map(|number| Source::new(number as u16, now.monotonic_ns, &mut chance))
             .collect();
         let mut world = Self {
-            oracle: Oracle::new(plan.limits),
+            oracle: Oracle::new(plan.limits, reader),
             run,
             plan,
             chance,
@@ -111,6 +124,8 @@ impl World {
             folder,
             disk: Rc::default(),
             store: Rc::default(),
+            tally: Tally { is_encrypted: vault.is_some(), ..Tally::default() },
+            vault,
             sources,
             network: Vec::new(),
             node: None,
@@ -120,7 +135,6 @@ impl World {
             canary_sang: false,
             is_at_rest: false,
             is_misled: false,
-            tally: Tally::default(),
         };
         world.start()?;
         Ok(world)
@@ -305,6 +319,10 @@ impl World {
         if now(&mut self.chance, plan.crashes) {
             self.doom();
         }
+        let now_ms = self.now_ms();
+        if let Some((vault, plan)) = self.vault.as_mut().zip(plan.encryption) {
+            vault.disturb(&plan, now_ms);
+        }
         if now(&mut self.chance, plan.digests) {
             return self.digest();
         }
@@ -331,8 +349,8 @@ impl World {
         let disk = Rc::clone(&self.disk);
         let before: Vec<_> =
             disk.borrow().durable().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
-        let what =
-            damage::strike(&mut disk.borrow_mut(), &mut self.chance).map_err(|error| error.to_string())?;
+        let what = damage::strike(&mut disk.borrow_mut(), self.oracle.reader(), &mut self.chance)
+            .map_err(|error| error.to_string())?;
         self.tell(|| format!("DAMAGE: {what}"));
         self.oracle.damaged(&before, disk.borrow().durable());
         Ok(())
@@ -351,6 +369,7 @@ impl World {
         self.tally.crashes += 1;
         self.node = None;
         self.store.borrow_mut().has_died = false;
+        self.sing_in_vault()?;
         // The process alone, or the whole machine.
         if self.chance.one_in(3) {
             return self.start();
@@ -380,6 +399,7 @@ impl World {
                 workers,
                 is_vouched_for,
                 plan: &self.plan,
+                keys_dir: self.vault.as_ref().map(|vault| &*vault.keys_dir),
                 clocks: &self.clocks,
                 store: &self.store,
             };

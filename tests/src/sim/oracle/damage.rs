@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use weir_common::time::Minute;
 
-use super::super::segments::{BlockName, blocks_of, stream_of};
+use super::super::segments::{BlockName, stream_of};
 use super::rows::bucket_of;
 use super::{ClickName, Loss, Oracle, Verdict, hold};
 
@@ -24,7 +24,7 @@ impl Oracle {
         let (_, latest) = self.wall.unwrap_or_default();
         self.trimmed.extend(stream_of(path));
         // What failed here was written again to another segment.
-        let gone = blocks_of(path, bytes).into_iter().filter(|(block, _)| !left.contains(block));
+        let gone = self.reader.blocks_of(path, bytes).into_iter().filter(|(block, _)| !left.contains(block));
         for (block, rows) in gone {
             for row in &rows {
                 let name = ClickName::of(&row.click);
@@ -55,9 +55,10 @@ impl Oracle {
         before: &[(PathBuf, Vec<u8>)],
         after: impl Iterator<Item = (&'a Path, &'a [u8])>,
     ) {
+        let reader = self.reader.clone();
         let left: BTreeSet<_> =
-            after.flat_map(|(path, bytes)| blocks_of(path, bytes)).map(|(name, _)| name).collect();
-        for (name, rows) in before.iter().flat_map(|(path, bytes)| blocks_of(path, bytes)) {
+            after.flat_map(|(path, bytes)| reader.blocks_of(path, bytes)).map(|(name, _)| name).collect();
+        for (name, rows) in before.iter().flat_map(|(path, bytes)| reader.blocks_of(path, bytes)) {
             if left.contains(&name) {
                 continue;
             }

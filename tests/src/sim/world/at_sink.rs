@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::super::oracle::Verdict;
-use super::super::segments::{blocks_in, blocks_of, digest_of};
+use super::super::segments::{blocks_in, digest_of};
 use super::super::sink::Fate;
+use super::super::vault::Vault;
 use super::World;
 
 impl World {
@@ -34,6 +35,10 @@ impl World {
         self.look_at_sink()?;
         let deleted = self.disk.borrow_mut().note_deleted();
         self.tally.trimmed += deleted.len() as u64;
+        let destroyed = self.vault.as_mut().map(Vault::note_destroyed).unwrap_or_default();
+        for (key, _) in &destroyed {
+            self.tell(|| format!("the key {key} is destroyed"));
+        }
         if !deleted.is_empty() {
             self.tell(|| format!("trimmed {} files", deleted.len()));
             let final_before = self.store.borrow().checkpoint().final_before;
@@ -41,7 +46,7 @@ impl World {
                 .disk
                 .borrow()
                 .durable()
-                .flat_map(|(path, bytes)| blocks_of(path, bytes))
+                .flat_map(|(path, bytes)| self.oracle.reader().blocks_of(path, bytes))
                 .map(|(name, _)| name)
                 .collect();
             for (path, bytes) in &deleted {
@@ -51,11 +56,18 @@ impl World {
             // The names are gone for good with the sync of the folder; a crash before it may
             // bring any of them back.
             if self.chance.per_mille(self.plan.crashes / 4) {
+                // Keys go after it, so none has gone.
+                if let Some(vault) = &mut self.vault {
+                    vault.bring_back(destroyed).map_err(|error| error.to_string())?;
+                }
                 return self.crash("a trim");
             }
+        }
+        if !deleted.is_empty() || !destroyed.is_empty() {
             let folder = self.folder.join("journal");
             self.disk.borrow_mut().sync_folder(&folder);
         }
+        self.tally.keys_destroyed += destroyed.len() as u64;
         let has_died = std::mem::take(&mut self.store.borrow_mut().has_died);
         if has_died { self.crash("a commit") } else { Ok(()) }
     }

@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use weir::day::Day;
 use weir::journal::disk::create_segment;
+use weir::journal::seal::SealingKey;
+use weir::journal::{DayKeys, KeyError};
 use weir::uring::{Completion, Write};
 use weir::worker::host::Creation;
 
@@ -33,6 +36,10 @@ impl World {
                 station.borrow_mut().ended.push(Completion::Synced { tag, result });
             }
             Request::Create(creation) => return self.create(creation, &station),
+            Request::TakeKey(keys, day) => {
+                let taken = self.take_key(&keys, day);
+                station.borrow_mut().keys_taken.extend(taken);
+            }
             Request::Remove(path) => {
                 if self.trouble().is_none() && !self.chance.per_mille(self.plan.remove_fails) {
                     let _never_there = self.disk.borrow_mut().remove(&path);
@@ -58,6 +65,17 @@ impl World {
         station.borrow_mut().calls_left = calls_left;
         station.borrow_mut().created.push_back((segment, result));
         if calls_left == Some(0) { self.crash("a call of a creation") } else { Ok(()) }
+    }
+
+    /// A helper takes a key, or fails to.
+    fn take_key(&mut self, keys: &DayKeys, day: Day) -> Option<Result<SealingKey, KeyError>> {
+        let now_ms = self.now_ms();
+        let plan = self.plan.encryption?;
+        let taken = self.vault.as_mut()?.take(keys, day, (&plan, now_ms));
+        let counter = if taken.is_ok() { &mut self.tally.keys_taken } else { &mut self.tally.keys_refused };
+        *counter += 1;
+        self.tell(|| format!("take the key of {day}: {:?}", taken.as_ref().map(|taken| taken.key.id())));
+        Some(taken)
     }
 
     /// What every change of the disk fails with now.
@@ -101,7 +119,8 @@ impl World {
         self.tell(|| format!("sync {file:?}"));
         let synced = self.disk.borrow_mut().sync(file).map_err(text)?;
         if let Some(synced) = synced {
-            self.oracle.durable(&synced.bytes)?;
+            let synced = self.sing_in_segment(synced);
+            self.oracle.durable(&synced)?;
         }
         Ok(Ok(()))
     }

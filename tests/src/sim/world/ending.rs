@@ -92,6 +92,9 @@ impl World {
         self.plan = self.plan.healed();
         self.disk_is_full = false;
         self.is_at_rest = true;
+        if let Some(vault) = &mut self.vault {
+            vault.heal();
+        }
         self.tell(|| "all faults are over".to_owned());
         self.show(Shown { wall: UnixMs(self.true_ms()), ..self.clocks.get() });
         let is_in_doubt = |node: &Node| node.clock.at(self.clocks.get().monotonic_ns).doubt.is_some();

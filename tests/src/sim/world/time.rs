@@ -7,7 +7,7 @@ use weir_common::time::UnixMs;
 use super::super::Canary;
 use super::super::host::Shown;
 use super::super::oracle::Verdict;
-use super::{START_MS, World};
+use super::World;
 
 impl World {
     /// Time passes.
@@ -33,7 +33,7 @@ impl World {
 
     /// The true time: ad servers and senders have it, whatever the node's clock shows.
     pub(super) fn true_ms(&self) -> u64 {
-        START_MS + self.clocks.get().monotonic_ns / 1_000_000
+        self.plan.starts_at_ms() + self.clocks.get().monotonic_ns / 1_000_000
     }
 
     /// Whether the system's wall clock is further off than any step that is followed.

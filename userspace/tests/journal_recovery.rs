@@ -6,7 +6,7 @@ mod journal_fixture;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use journal_fixture::{START, Writer, admitted, click, decision, open, recovered, segments};
+use journal_fixture::{START, Writer, admitted, click, decision, open, open_sealed, recovered, segments};
 use weir::journal::{BlockBuilder, BlockIdentity, Finding, Folder, SealedBlock};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 use weir_common::time::UnixMs;
@@ -213,6 +213,23 @@ fn a_first_block_that_is_gone_from_the_first_segment_is_missing_and_not_trimmed(
     let (numbers, recovery) = recovered(&folder);
     assert_eq!(numbers, (10..40).collect::<Vec<_>>());
     assert_eq!(recovery.report.lost_blocks, 1, "{}", recovery.report);
+}
+
+#[test]
+fn a_first_block_that_is_gone_where_what_is_left_of_a_stream_begins_is_damage() {
+    for open in [open, open_sealed] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path());
+        let mut writer = Writer::new(&folder, 0);
+        (0..60).for_each(|n| writer.write(at(n), [n]));
+        let paths = segments(&folder);
+        fs::remove_file(&paths[0]).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&paths[1]).unwrap();
+        file.write_all_at(&[0; 4096], 4096).unwrap();
+        let report = recovered(&folder).1.report;
+        let [Finding::Damaged { damage, .. }] = report.findings[..] else { panic!("{report}") };
+        assert_eq!((damage.offset, damage.bytes), (4096, 4096), "{report}");
+    }
 }
 
 /// A sealed block of one click, chained as told.

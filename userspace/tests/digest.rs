@@ -16,7 +16,7 @@ use weir::digest::header::digest_path;
 use weir::digest::read::Scratch;
 use weir::digest::write::remove_unfinished;
 use weir::digest::{Digest, DigestError, DigestHeader, Digests, GROUPS, Shelf, WriteError, write_digest};
-use weir::forward::{Counted, Past, Uniques};
+use weir::forward::{Counted, LostEnd, Past};
 use weir::journal::folder::segment_ids;
 use weir::journal::{Folder, Part, SegmentId, recover_part};
 use weir::ledger::{Ledger, Recalled, RememberedState, Settings};
@@ -393,7 +393,7 @@ fn the_first_flush_waits_for_the_past_and_has_it() {
         let row = journal_fixture::row(at, n);
         past.entry(Dimensions::DEFAULT.key(row.minute.get(), &row.click, 1)).or_default().count(&row);
     }
-    sender.send(Counted { totals: past.into_iter().collect(), uniques: Uniques::default() }).unwrap();
+    sender.send(Counted { totals: past.into_iter().collect(), ..Counted::default() }).unwrap();
     node.flush();
     assert!(node.forwarder.is_finished());
     let mut expected = BTreeMap::<BucketKey, BucketTotals>::new();
@@ -402,6 +402,29 @@ fn the_first_flush_waits_for_the_past_and_has_it() {
         expected.entry(Dimensions::DEFAULT.key(row.minute.get(), &row.click, 1)).or_default().count(&row);
     }
     assert_eq!(node.forwarder.sink().buckets(), expected);
+}
+
+#[test]
+fn what_is_gone_from_the_end_of_a_digested_segment_does_not_hold_up_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(dir.path());
+    let mut writer = Writer::new(&folder, 0);
+    (0..3).for_each(|n| writer.write(START, [n]));
+    let writer = (folder.epoch(), WorkerId(0));
+    drop(folder);
+    let mut node = Node::try_start(dir.path(), 1, flush_config(), |_| MemorySink::default()).unwrap();
+    // The node takes three blocks for known, as from a digest; the third is destroyed.
+    let path = files(dir.path(), ".wseg").into_iter().min().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3 * 4096 + 200] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (sender, counted) = sync_channel(1);
+    node.forwarder.await_past(Past { counted });
+    let lost = LostEnd { writer, known: BlockSeq(3), left: BlockSeq(2) };
+    sender.send(Counted { lost_ends: vec![lost], ..Counted::default() }).unwrap();
+    node.flush();
+    assert!(node.forwarder.is_finished(), "{:?}", node.forwarder.last_error());
+    node.forwarder.sink().check_rows(vec![0, 1]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 
 use forward_fixture::{MemorySink, Node};
 use journal_fixture::START;
-use weir::forward::{Batch, BatchBlocks, Checkpoint, Counted, Past, Sink, SinkError, Uniques};
+use weir::forward::{Batch, BatchBlocks, Checkpoint, Counted, Past, Sink, SinkError};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::time::Minute;
 
@@ -105,7 +105,7 @@ fn the_past_of_a_start_without_its_sink_is_sent_as_far_as_it_is_not_final() {
     // Less than the sink has of the final minute: the journal has dropped rows of it.
     let totals = BucketTotals { accepted: 1.into(), ..BucketTotals::default() };
     let totals_of = vec![(first[0], totals), (open_minute, totals)];
-    sender.send(Counted { totals: totals_of, uniques: Uniques::default() }).unwrap();
+    sender.send(Counted { totals: totals_of, ..Counted::default() }).unwrap();
     // A flush that is asked for while the sink is away must not take the past and lose it.
     node.forwarder.begin_flush(node.now);
     open(&mut node);

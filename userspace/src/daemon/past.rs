@@ -15,7 +15,7 @@ use weir_common::time::{Minute, UnixMs};
 
 use super::DaemonError;
 use crate::digest::digester::step_aside;
-use crate::forward::{self, Counted, Uniques};
+use crate::forward::{self, Counted, LostEnd, Uniques};
 use crate::journal::{FolderError, Part, Place, Recovery, SegmentId, SegmentSummary, recover_part};
 use crate::ledger::{Ledger, Settings};
 use crate::worker::shard_map::ShardMap;
@@ -84,7 +84,8 @@ impl Past {
             latest = latest.max(UnixMs(row.received_at_ms.get()));
             rows += 1;
         })?;
-        if self.has_lost(&found) {
+        let lost_ends = self.lost_ends(&found);
+        if found.report.lost_blocks > 0 || !lost_ends.is_empty() {
             tracing::error!(
                 "segments of open minutes have lost blocks since their digests were written: buckets of those minutes are sent without them, and no unique users\n{}",
                 found.report
@@ -102,7 +103,7 @@ impl Past {
         }
         let (buckets, seconds) = (totals.len(), began.elapsed().as_secs_f64());
         tracing::info!(rows, buckets, seconds, "the journal's past is counted; forwarding begins");
-        Ok(Counted { totals: totals.into_iter().collect(), uniques })
+        Ok(Counted { totals: totals.into_iter().collect(), uniques, lost_ends })
     }
 
     fn row(&self, row: &Row, ledger: &mut Ledger, unflushed: &mut Unflushed) {
@@ -111,12 +112,13 @@ impl Past {
         unflushed.count(row, ledger, |minute| self.is_wanted(minute));
     }
 
-    /// Whether blocks are missing that were there when the segments were digested.
-    fn has_lost(&self, found: &Recovery) -> bool {
-        let is_short = |(writer, last): (&(Epoch, WorkerId), &BlockSeq)| {
-            found.ends.get(writer).is_none_or(|end| end.last < *last)
-        };
-        found.report.lost_blocks > 0 || self.ends.iter().any(is_short)
+    /// The streams that end before the last block that was there when their segments were digested.
+    fn lost_ends(&self, found: &Recovery) -> Vec<LostEnd> {
+        let ends = self.ends.iter().map(|(&writer, &known)| {
+            let left = found.ends.get(&writer).map_or(BlockSeq(0), |end| end.last);
+            LostEnd { writer, known, left }
+        });
+        ends.filter(|end| end.left < end.known).collect()
     }
 
     fn is_wanted(&self, minute: Minute) -> bool {

@@ -67,6 +67,19 @@ pub struct Counted {
     pub totals: Vec<(BucketKey, BucketTotals)>,
     /// Its users, and those that were folded before it.
     pub uniques: Uniques,
+    /// Ends of streams that digests know of and that cannot be read any more.
+    pub lost_ends: Vec<LostEnd>,
+}
+
+/// The last blocks of a stream that is over, gone with nothing after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostEnd {
+    /// Whose blocks they were.
+    pub writer: (Epoch, WorkerId),
+    /// The last block that was known.
+    pub known: BlockSeq,
+    /// The last one that is left.
+    pub left: BlockSeq,
 }
 
 /// Why forwarding cannot start.

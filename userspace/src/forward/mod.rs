@@ -34,7 +34,7 @@ pub mod split;
 pub mod uniques;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
-pub use forwarder::{Counted, Forwarder, Past};
+pub use forwarder::{Counted, Forwarder, LostEnd, Past};
 pub use mailbox::{Mailbox, Share, mailboxes};
 pub use pace::{ForwarderConfig, Now};
 pub use reopening::Reopening;

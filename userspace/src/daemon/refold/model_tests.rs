@@ -163,8 +163,8 @@ impl Node {
             recovery.report
         );
         let mut shares = vec![HashMap::new(); workers];
-        let all = Counted { totals: Vec::new(), uniques };
-        let Counted { totals, uniques } = past.map_or(all, |past| past.count().expect("past"));
+        let all = Counted { uniques, ..Counted::default() };
+        let Counted { totals, uniques, .. } = past.map_or(all, |past| past.count().expect("past"));
         shares.push(totals.into_iter().collect());
         let budget = Arc::new(DiskBudget::new(1 << 30, 0));
         let writer = |worker: usize| {

@@ -13,6 +13,7 @@ use super::*;
 use crate::admission::Admitted;
 use crate::digest::digester::Lookout;
 use crate::digest::header::digest_path;
+use crate::forward::LostEnd;
 use crate::journal::stream::Position;
 use crate::journal::{BlockBuilder, Disk, DiskBudget, Journal, JournalConfig, recover};
 use crate::ledger::Entry;
@@ -217,22 +218,27 @@ fn a_past_that_lost_blocks_since_it_was_digested_has_no_unique_users_and_says_so
     let users = || {
         let started = refold(&folder, &shards, &settings(), ROOM, &Checkpoint::default()).expect("refold");
         let mut counted = started.past.expect("a past").count().expect("journal");
-        counted.uniques.close(Minute(u32::MAX), u64::MAX, 1).1
+        (counted.uniques.close(Minute(u32::MAX), u64::MAX, 1).1, counted.lost_ends)
     };
-    let whole = users();
+    let (whole, lost_ends) = users();
     assert_eq!((whole.sketches.len() as u64, whole.unsketched.len()), (MINUTES * 5, 0));
+    assert_eq!(lost_ends, []);
 
     let segment = place.segments.join(closed[0].0.file_name());
     let bytes = std::fs::read(&segment).expect("segment");
     let starts: Vec<_> =
         bytes.windows(4).enumerate().filter(|(_, four)| *four == b"WBLK").map(|(at, _)| at).collect();
     // In the middle, and at the end, where nothing after it tells.
-    for block in [starts[starts.len() / 2], starts[starts.len() - 1]] {
+    let last = BlockSeq(starts.len() as u64);
+    let writer = (closed[0].0.epoch, closed[0].0.worker);
+    let end = LostEnd { writer, known: last, left: BlockSeq(last.0 - 1) };
+    for (block, lost) in [(starts[starts.len() / 2], vec![]), (starts[starts.len() - 1], vec![end])] {
         let mut damaged = bytes.clone();
         damaged[block + 300] ^= 1;
         std::fs::write(&segment, damaged).expect("segment");
-        let closing = users();
+        let (closing, lost_ends) = users();
         assert_eq!((closing.sketches.len(), closing.unsketched.len() as u64), (0, MINUTES));
+        assert_eq!(lost_ends, lost);
     }
 }
 

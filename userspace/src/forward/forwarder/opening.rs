@@ -11,7 +11,7 @@ use super::super::mailbox::Share;
 use super::super::merge::Merge;
 use super::super::pace::Now;
 use super::super::sink::Sink;
-use super::{Counted, Forwarder, PAST, StartError, State};
+use super::{Counted, Forwarder, LostEnd, PAST, StartError, State};
 
 impl<S: Sink> Forwarder<S> {
     /// Goes on after what the sink holds.
@@ -62,12 +62,24 @@ impl<S: Sink> Forwarder<S> {
         }
     }
 
+    /// Does not wait for blocks that the disk destroyed at the end of a stream: a start that reads
+    /// the segment itself finds the stream to end before them as well.
+    fn forget(&mut self, lost_ends: &[LostEnd]) {
+        for LostEnd { writer, known, left } in lost_ends {
+            // Where blocks follow in a later segment these are a gap, and told as one.
+            if let Some(upto) = self.upto.get_mut(writer).filter(|upto| *upto == known) {
+                *upto = *left;
+            }
+        }
+    }
+
     /// Takes the totals of the past, if they are there by now.
     pub(super) fn take_past(&mut self) {
         let Some(past) = &self.past else { return };
         match past.counted.try_recv() {
-            Ok(Counted { totals: changed, uniques }) => {
+            Ok(Counted { totals: changed, uniques, lost_ends }) => {
                 self.go_on_with(uniques);
+                self.forget(&lost_ends);
                 self.merge.add(&Share {
                     worker: PAST,
                     flush: self.flush,

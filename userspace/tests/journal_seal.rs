@@ -224,9 +224,42 @@ fn a_new_day_begins_a_new_segment_under_a_new_key_and_no_block_is_under_a_later_
         writer.write(at, [n as u64]);
     }
     assert_eq!(key_files(&folder).len(), 2);
+    let days = days_of_blocks(&folder);
+    let (old, new) = (day_before_midnight(), Day::of(midnight()));
+    assert_eq!(days[..2], [(old, old); 2]);
+    assert_eq!(days[days.len() - 1], (new, new), "the new day has its key: {days:?}");
+    assert_eq!(recovered(&folder).0, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_block_that_waited_over_midnight_is_under_the_key_of_the_day_it_was_received_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open_sealed(dir.path());
+    let mut writer = Writer::new(&folder, 0);
+    let before = UnixMs(midnight().0 - 1);
+    writer.submit(before, [0]);
+    let Some(slow @ Operation::Write { .. }) = writer.journal.next_operation(0) else {
+        panic!("a write is due")
+    };
+    writer.submit(before, [1]);
+    writer.submit(midnight(), [2]);
+    // Key and segment of the new day are there before the write has ended.
+    writer.commit();
+    assert_eq!(key_files(&folder).len(), 2);
+    let written = writer.disk.run(slow).unwrap();
+    writer.journal.complete(written);
+    writer.commit();
+    writer.write(midnight(), [3]);
+    let (old, new) = (day_before_midnight(), Day::of(midnight()));
+    assert_eq!(days_of_blocks(&folder), [(old, old), (old, old), (new, old), (new, new)]);
+    assert_eq!(recovered(&folder).0, [0, 1, 2, 3]);
+}
+
+/// The day each block was received on and that of its key, which is never later.
+fn days_of_blocks(folder: &Folder) -> Vec<(Day, Day)> {
     let mut days = Vec::new();
-    for path in segments(&folder) {
-        let key = key_in(&folder, &path);
+    for path in segments(folder) {
+        let key = key_in(folder, &path);
         let mut scan =
             SegmentScan::new(fs::File::open(&path).unwrap(), id_of(&path), &folder.place()).unwrap();
         while let Some(found) = scan.next_found() {
@@ -237,10 +270,7 @@ fn a_new_day_begins_a_new_segment_under_a_new_key_and_no_block_is_under_a_later_
             days.push((received, key.day()));
         }
     }
-    let (old, new) = (day_before_midnight(), Day::of(midnight()));
-    assert_eq!(days[..2], [(old, old); 2]);
-    assert_eq!(days[days.len() - 1], (new, new), "the new day has its key: {days:?}");
-    assert_eq!(recovered(&folder).0, [0, 1, 2, 3, 4]);
+    days
 }
 
 /// Trims all segments of earlier epochs, as the forwarder does when they are forwarded and final.

@@ -313,7 +313,10 @@ impl Journal {
         let first_len = (first.bytes.len() + self.sealer.overhead()) as u64;
         let fits = |used: u64| group_start(used) + first_len <= self.config.segment_bytes;
         let goes_on = self.active.as_ref().is_some_and(|active| fits(active.used));
-        let stays = goes_on && !self.is_outdated();
+        // What came before midnight stays under its day's key, however long it waited.
+        let is_of_later_day =
+            self.active.as_ref().is_some_and(|active| active.day < Some(Day::of(first.received_at)));
+        let stays = goes_on && !(is_of_later_day && self.is_outdated());
         if !stays && !self.rotate() && !goes_on {
             return;
         }

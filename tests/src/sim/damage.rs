@@ -3,7 +3,8 @@
 //!
 //! Fair damage leaves a trace. A stream whose very last blocks are gone without one looks like a
 //! stream that ended there, to any reader of that disk; so a lost or misdirected write always has
-//! a later block of its stream behind it.
+//! a later block of its stream behind it. Nor does it take all of what is left of a stream's
+//! beginning: without segment 1, which is not always made, such a stream looks trimmed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 
 use super::chance::Chance;
 use super::disk::Disk;
-use super::segments::{BlockName, Reader, stream_of};
+use super::segments::{BlockName, Reader, is_first, stream_of};
 
 /// The unit in which writes are lost.
 const PAGE: usize = 4096;
@@ -56,7 +57,7 @@ pub fn strike(disk: &mut Disk, reader: &Reader, chance: &mut Chance) -> std::io:
     Ok(format!("bytes {pages:?} of {} went to {} at {}", path.display(), other.display(), place.start))
 }
 
-/// The pages of some block, if no stream ends in them.
+/// The pages of some block, if no stream ends in them, and none loses all of its beginning.
 fn losable(
     files: &[(PathBuf, Vec<u8>)],
     (path, bytes): &(PathBuf, Vec<u8>),
@@ -76,8 +77,12 @@ fn losable(
     let (block, ..) = &places[chance.below(places.len() as u64) as usize];
     let pages = block.start / PAGE * PAGE..block.end.next_multiple_of(PAGE).min(bytes.len());
     let is_end = |&(epoch, worker, sequence): &BlockName| ends.get(&(epoch, worker)) == Some(&sequence);
-    let ends_there = places
-        .iter()
-        .any(|(range, name, _)| range.start < pages.end && pages.start < range.end && is_end(name));
-    (!ends_there).then_some(pages)
+    let is_hit = |range: &Range<usize>| range.start < pages.end && pages.start < range.end;
+    let ends_there = places.iter().any(|(range, name, _)| is_hit(range) && is_end(name));
+    let is_emptied = places.iter().all(|(range, ..)| is_hit(range));
+    let is_beginning = is_emptied
+        && files.iter().map(|(path, _)| path).filter(|other| stream_of(other) == stream_of(path)).min()
+            == Some(path)
+        && !is_first(path);
+    (!ends_there && !is_beginning).then_some(pages)
 }

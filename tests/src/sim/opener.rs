@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
-use weir::day::Day;
 use weir::journal::SegmentId;
 
 /// First bytes of a sealed block.
@@ -27,8 +26,6 @@ pub struct Opened {
     pub block: Vec<u8>,
     /// The bytes it takes in the segment.
     pub len: usize,
-    /// The day of its key.
-    pub day: Day,
 }
 
 /// The secrets of all keys that a run's journals took, by the keys' numbers. They outlive the files
@@ -58,7 +55,7 @@ impl Opener {
         let nonce = Nonce::assume_unique_for_key(nonce);
         cipher.open_in_place(nonce, Aad::from(envelope), &mut block).ok()?;
         block.truncate(len);
-        Some(Opened { block, len: ENVELOPE + len + TAG, day: Day((key >> 32) as u32) })
+        Some(Opened { block, len: ENVELOPE + len + TAG })
     }
 }
 

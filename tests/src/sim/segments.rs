@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use weir::day::Day;
 use weir::journal::SegmentId;
 use weir_common::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader, HEADER_CRC_OFFSET};
 use weir_common::row::{Row, Rows};
-use weir_common::time::UnixMs;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::opener::{MAGIC, Opener};
@@ -35,6 +33,12 @@ pub fn stream_of(path: &Path) -> Option<(u32, u16)> {
     segment_of(path).map(|id| (id.epoch.0, id.worker.0))
 }
 
+/// Whether a file is the first segment of its stream.
+#[must_use]
+pub fn is_first(path: &Path) -> bool {
+    segment_of(path).is_some_and(|id| id.segment.0 == 1)
+}
+
 /// Where the digest of a segment is, if this is one and it has one.
 #[must_use]
 pub fn digest_of(path: &Path) -> Option<PathBuf> {
@@ -58,7 +62,7 @@ impl Reader {
     }
 
     /// The sound blocks in bytes of a segment that begin at `offset` of it, and which of these bytes
-    /// they take. Under the key of a day after its rows were received a block is not sound.
+    /// they take.
     #[must_use]
     pub fn places_in(&self, path: &Path, offset: usize, bytes: &[u8]) -> Vec<Place> {
         let Some(opener) = &self.opener else { return places_in(bytes) };
@@ -66,9 +70,7 @@ impl Reader {
         places(bytes, MAGIC, |at| {
             let opened = opener.open(segment, (offset + at) as u64, &bytes[at..])?;
             let (name, rows, len) = block_at(&opened.block)?;
-            // When the keys up to a day are gone, what was received until then has to be.
-            let is_in_time = rows.iter().all(|row| opened.day <= Day::of(UnixMs(row.received_at_ms.get())));
-            (len == opened.block.len() && is_in_time).then_some((name, rows, opened.len))
+            (len == opened.block.len()).then_some((name, rows, opened.len))
         })
     }
 

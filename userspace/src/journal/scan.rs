@@ -167,11 +167,8 @@ impl<R: ReadAt> SegmentScan<R> {
                     self.position += len;
                     return Some(Found::Block(offset));
                 }
-                Err(Fault::Block(BlockFault::Magic | BlockFault::HeaderCut))
-                    if self.position > FIRST_GROUP && self.is_page_end() =>
-                {
-                    // The group ended here; the next one begins on the next page. Where the first one
-                    // is to be, none ended: if anything follows, it was lost.
+                Err(Fault::Block(BlockFault::Magic | BlockFault::HeaderCut)) if self.is_page_end() => {
+                    // The group ended here; the next one begins on the next page.
                     self.position = group_start(self.position);
                 }
                 Err(fault @ Fault::Seal(SealFault::KeyMissing(_))) => {

@@ -10,13 +10,13 @@ use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
 use crate::mint;
 use crate::traffic::actors;
-use crate::{control, doctor, top};
+use crate::{bundle, control, doctor, top};
 
 mod arguments;
 
 pub use arguments::{
-    ActorsCommand, AuditArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET, DoctorArgs, MintArgs,
-    PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs, TopicKind,
+    ActorsCommand, AuditArgs, BundleArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET,
+    DoctorArgs, MintArgs, PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs, TopicKind,
 };
 
 /// Runs a command that needs no daemon around it; gives `run` and `audit` back to the caller.
@@ -37,6 +37,10 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error, 2),
+        }),
+        Command::Bundle(args) => Ok(match bundle::run(&args, &mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
         }),
         Command::Status(args) => Ok(status(&args)),
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),

@@ -10,6 +10,8 @@
 pub mod admission;
 /// Recounts what the embedded store holds, from its raw batches.
 pub mod audit;
+/// What somebody who is to help needs to see of a node, without secrets.
+pub mod bundle;
 /// The command line of the binary.
 pub mod cli;
 /// The node's time, and whether it can be relied on.

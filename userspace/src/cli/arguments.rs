@@ -61,6 +61,8 @@ pub enum Command {
         /// Its name, as bad_tag, fsync or journal.encrypt; the number of a reason; or "all" for all reasons
         name: String,
     },
+    /// Collect what somebody who is to help needs to see of this node, without secrets
+    Bundle(BundleArgs),
     /// Print what a running daemon is doing
     Status(StatusArgs),
     /// Watch a running daemon
@@ -114,6 +116,20 @@ pub struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `weir bundle`.
+#[derive(Clone, Debug, Args)]
+pub struct BundleArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The bundle, a new file
+    #[arg(long, value_name = "FILE", default_value = "weir-bundle.tar.gz")]
+    pub out: PathBuf,
+    /// Where the log is; the journal of the unit weir if nowhere else
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
 }
 
 /// Arguments of `weir run`.

@@ -164,7 +164,7 @@ impl Scrape {
 
     fn workers(&self, out: &mut Out<'_>) -> fmt::Result {
         type Read = fn(&WorkerStatus) -> u64;
-        const COUNTERS: [(&str, &str, Read); 16] = [
+        const COUNTERS: [(&str, &str, Read); 17] = [
             ("received_clicks", "Clicks read from the sockets", |w| w.clicks),
             ("received_datagrams", "Datagrams read from the sockets", |w| w.datagrams),
             ("received_bytes", "Bytes of those datagrams", |w| w.bytes),
@@ -181,6 +181,7 @@ impl Scrape {
             ("journal_blocks", "Blocks made durable", |w| w.blocks),
             ("journal_failures", "Writes, syncs and new segments that failed", |w| w.journal_failures),
             ("worker_sleeps", "Times a worker slept for want of work", |w| w.sleeps),
+            ("worker_turns", "Turns of a worker's loop; they stand still when it hangs", |w| w.turns),
         ];
         const GAUGES: [(&str, &str, Read); 3] = [
             ("waiting_datagrams", "Datagrams whose clicks wait to be durable", |w| w.waiting),
@@ -245,7 +246,7 @@ impl Scrape {
             ("forward_sketch_bytes", "Bytes of those sketches", forward.uniques.sketch_bytes),
             ("forward_sketches_withheld", "Sketches that stayed for too few users", forward.uniques.withheld),
             (
-                "forward_unsketched_minutes",
+                "forward_sketches_incomplete",
                 "Minutes committed without the sketches of all their ads",
                 forward.uniques.unsketched_minutes,
             ),

@@ -284,6 +284,9 @@ pub struct WorkerStatus {
     pub buckets_open: u64,
     /// Times it slept for want of work.
     pub sleeps: u64,
+    /// Turns of its loop; one that idles makes a hundred a second.
+    #[serde(default)]
+    pub turns: u64,
     /// From reading a datagram to handing its ack to the kernel.
     pub ack_latency_ns: Quantiles,
     /// From a group's write to its fdatasync's completion.
@@ -479,6 +482,7 @@ fn worker(number: usize, core: usize, stats: &WorkerStats) -> WorkerStatus {
             .map(|failure| failure.to_string()),
         impressions_live: stats.impressions_live.get(),
         buckets_open: stats.buckets_open.get(),
+        turns: stats.turns.get(),
         sleeps: stats.sleeps.get(),
         ack_latency_ns: Quantiles::from(&stats.ack_latency.snapshot()),
         commit_latency_ns: Quantiles::from(&stats.commit_latency.snapshot()),

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod books;
 mod command;
+mod dashboards;
 mod demo;
 mod kafka;
 mod lab;
@@ -44,6 +45,8 @@ enum Task {
     Setup(setup::Args),
     /// Make the Debian package of the node: target/package/weir_VERSION_ARCH.deb
     Package(package::Args),
+    /// Make the Grafana dashboard anew: deploy/grafana/weir.json
+    Dashboards,
     /// Check what no compiler checks: sizes, names, paths in documents
     Tidy,
     /// Run a real Apache Kafka on loopback until Ctrl-C
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Kafka(args) => kafka::run(&args),
         Task::Package(args) => package::run(&args),
+        Task::Dashboards => dashboards::run(),
         Task::Tidy => tidy::run(&root()),
         Task::Top { arguments } => run_binary("weir", "top", &arguments),
         Task::Sim { arguments } => sim::run(&arguments),

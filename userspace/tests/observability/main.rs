@@ -5,6 +5,7 @@
 
 mod alerts;
 mod budget;
+mod dashboard;
 mod documents;
 mod exported;
 mod promql;

@@ -13,6 +13,7 @@ mod generator;
 pub mod kafka;
 mod node;
 mod process;
+pub mod prometheus;
 pub mod sim;
 pub mod topics;
 pub mod veth;

@@ -24,7 +24,8 @@ struct Terminal {
 impl Terminal {
     fn open(arguments: &str) -> Self {
         let top = binary("weir");
-        let shell = format!("stty rows 24 cols 80; exec {} top {arguments}", top.display());
+        // As under nohup: a terminal that goes away does not end it by a signal.
+        let shell = format!("trap '' HUP; stty rows 24 cols 80; exec {} top {arguments}", top.display());
         let mut command = Command::new("script");
         command.args(["--quiet", "--flush", "--return", "--command", &shell, "/dev/null"]);
         command
@@ -65,7 +66,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Ended long ago unless a test failed.
+        // It may have ended long ago.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -181,6 +182,24 @@ fn attached_it_costs_at_most_half_a_percent_of_a_core() {
     );
     assert!(viewer + viewed <= 0.005, "viewer {viewer}, node {viewed}");
     assert!(viewer > 0.0 && viewed > 0.0, "it was watched");
+}
+
+#[test]
+fn a_viewer_whose_terminal_is_gone_ends_though_nobody_may_hang_it_up() {
+    let folder = NodeFolder::new("").expect("folder");
+    let _node = folder.start_ready().expect("ready");
+    let terminal = Terminal::open(&socket(&folder));
+    terminal.wait_for("[1 Overview]");
+    let top_pid = child_of(terminal.child.id());
+    let ignored = std::fs::read_to_string(format!("/proc/{top_pid}/status")).expect("it runs");
+    let ignored = ignored.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("signals");
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).expect("a mask") & 1, 1, "SIGHUP is ignored");
+    drop(terminal);
+    let until = Instant::now() + SHOWN_MAX;
+    while Path::new(&format!("/proc/{top_pid}")).exists() {
+        assert!(Instant::now() < until, "it goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The one child of a process.

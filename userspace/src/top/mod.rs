@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cli::TopArgs;
 use crate::control::Status;
@@ -206,6 +207,7 @@ fn watch(args: &TopArgs) -> Result<ExitCode, Error> {
     let theme = Theme::from_environment();
     // Restores the terminal when this function ends, or panics: ratatui hooks both.
     let mut terminal = ratatui::try_init()?;
+    thread::spawn(end_with_terminal);
     let watched = watch_in(&mut terminal, &mut watcher, theme);
     ratatui::try_restore()?;
     watched.map(|()| ExitCode::SUCCESS)
@@ -231,6 +233,16 @@ fn watch_in(terminal: &mut DefaultTerminal, watcher: &mut Watcher<'_>, theme: Th
             shown.clone_from(&watcher.fleet.nodes);
         }
     }
+}
+
+/// Ends the program when its terminal is gone. SIGHUP may be ignored, as under nohup, and what reads the keys would
+/// then look for them for ever, with a whole core.
+fn end_with_terminal() {
+    let terminal = io::stdout();
+    // Nothing is asked for; that it hung up is told all the same.
+    let mut asked = [PollFd::new(&terminal, PollFlags::empty())];
+    while poll(&mut asked, None).is_ok_and(|told| told == 0) {}
+    std::process::exit(1);
 }
 
 /// What the terminal has to say until then: a key, or another size.

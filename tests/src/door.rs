@@ -92,7 +92,8 @@ impl Door {
     }
 
     fn with(keys: &str, tls: bool) -> Result<Self> {
-        let (port, tls_port) = (free_port()?, tls.then(free_port).transpose()?);
+        let [port, other] = free_ports()?;
+        let tls_port = tls.then_some(other);
         let https = tls_port.map_or_else(String::new, |port| {
             format!("tls_port = {port}\ncertificate_file = \"door.pem\"\nkey_file = \"door.key\"\n")
         });
@@ -232,8 +233,10 @@ pub fn click_json(number: u64) -> String {
     format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":\"spring-sale\",\"country\":\"DE\"}}")
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Two ports that are free now. Both are held until both are known: else they may be one and the same.
+fn free_ports() -> Result<[u16; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
 }
 
 fn now_s() -> u32 {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -38,6 +39,11 @@ fn a_bundle_has_what_helps_and_no_secret() {
     let out = folder.path().join("bundle.tar.gz");
     let output = bundle(&folder, &out);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        fs::metadata(&out).expect("bundle").permissions().mode() & 0o777,
+        0o600,
+        "nobody else's to see"
+    );
     drop(node);
     let parts = parts(&out);
     let part = |name: &str| {
@@ -72,4 +78,23 @@ fn of_a_node_that_does_not_run_a_bundle_says_what_is_not_there() {
     assert!(faults.1.contains("unheard"), "{}", faults.1);
     assert!(parts.iter().any(|(name, text)| name.ends_with("log.txt") && text.starts_with("not there")));
     assert!(parts.iter().all(|(_, text)| !text.contains("hunter2")));
+}
+
+#[test]
+fn a_journal_that_may_not_be_read_is_told_and_not_taken_for_an_empty_one() {
+    let folder = NodeFolder::new("").expect("folder");
+    let programs = folder.path().join("programs");
+    fs::create_dir(&programs).expect("folder");
+    let journalctl = programs.join("journalctl");
+    fs::write(&journalctl, "#!/bin/sh\necho 'No journal files were opened' >&2\nexit 1\n").expect("program");
+    fs::set_permissions(&journalctl, fs::Permissions::from_mode(0o755)).expect("mode");
+    let out = folder.path().join("bundle.tar.gz");
+    let mut command = Command::new(binary("weir"));
+    command.arg("bundle").arg("--config").arg(folder.config()).arg("--out").arg(&out).env("PATH", &programs);
+    assert!(command.output().expect("weir runs").status.success());
+    let log = parts(&out).into_iter().find(|(name, _)| name.ends_with("log.txt")).expect("a part").1;
+    assert!(
+        log.contains("not there: journalctl: No journal files were opened; name a file by --log"),
+        "{log}"
+    );
 }

@@ -1,13 +1,14 @@
 //! `weir bundle`: what somebody who is to help with a node needs to see of it, in one file.
 //!
-//! Config, what the doctor says, status, log, names and sizes of the data: never a key, a salt, a certificate, a row
-//! or a whole address. It asks a running node for its status, reads, and changes nothing. Start reading at [`run`];
+//! Config, what the doctor says, status, log, names and sizes of the data: never a key, a salt, a certificate or a
+//! row, and of who was logged the network alone. It asks a running node for its status, reads, and changes nothing. Start reading at [`run`];
 //! what may leave the node is decided in `redact.rs`.
 
 mod redact;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,13 +29,14 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 const ENTRIES_MAX: usize = 20_000;
 /// Larger than any of these files of /proc.
 const PROC_BYTES_MAX: u64 = 1 << 20;
+/// The bundle and its parts are their owner's alone.
+const PART_MODE: u32 = 0o600;
 /// What the kernel says of the machine.
 const PROC: [&str; 7] =
     ["version", "cmdline", "meminfo", "interrupts", "softirqs", "net/softnet_stat", "net/snmp"];
 
 /// Why there is no bundle.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
-#[ignore_extra_doc_attributes]
 pub enum BundleError {
     /// cannot write {path}: {source}
     Write {
@@ -51,7 +53,9 @@ pub enum BundleError {
 /// When it cannot be written. What cannot be read is told in the bundle.
 pub fn run(args: &BundleArgs, told: &mut impl Write) -> Result<(), BundleError> {
     let failed = |source| BundleError::Write { path: args.out.clone(), source };
-    let file = File::options().write(true).create_new(true).open(&args.out).map_err(failed)?;
+    let mut options = File::options();
+    // It is the operator's to say who else may see it.
+    let file = options.write(true).create_new(true).mode(PART_MODE).open(&args.out).map_err(failed)?;
     let mut bundle = Bundle { tar: tar::Builder::new(GzEncoder::new(file, Compression::default())), told };
     write_parts(args, &mut bundle).map_err(failed)?;
     let file = bundle.tar.into_inner().and_then(GzEncoder::finish).map_err(failed)?;
@@ -74,7 +78,7 @@ impl<W: Write> Bundle<'_, W> {
         let _closed = writeln!(self.told, "{name:<24} {said}");
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
-        header.set_mode(0o600);
+        header.set_mode(PART_MODE);
         header.set_mtime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
         header.set_cksum();
         self.tar.append_data(&mut header, Path::new("weir-bundle").join(name), text.as_bytes())
@@ -131,6 +135,10 @@ fn log(file: Option<&Path>) -> Result<String, String> {
             let journal =
                 Command::new("journalctl").args(["--unit=weir", "--no-pager", "--lines", &lines]).output();
             let output = journal.map_err(|error| format!("journalctl: {error}; name a file by --log"))?;
+            if !output.status.success() {
+                let why = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("journalctl: {}; name a file by --log", why.trim()));
+            }
             String::from_utf8_lossy(&output.stdout).into_owned()
         }
     };

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use crate::journal::disk::{create_folder, sync_folder};
 
 /// Who may do what: the node's user all, others nothing.
@@ -67,22 +69,30 @@ pub fn is_left_over(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "new")
 }
 
-/// Writes a new file: when this returns it is durable, and so is its name. What fails leaves no file.
+/// Writes a new file: when this returns it is durable, and so is its name. What fails leaves no file, and a file that is
+/// there already stays as it is.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the disk does not take it, or has one of this name.
 pub fn write(path: &Path, text: &str) -> Result<(), SecretFileError> {
     let fresh = fresh_name(path);
-    let written = write_durably(&fresh, path, text);
+    let written = write_fresh(&fresh, text).and_then(|()| {
+        let renamed = renameat_with(CWD, &fresh, CWD, path, RenameFlags::NOREPLACE);
+        renamed.map_err(|error| failed("rename", &fresh)(error.into()))
+    });
     if written.is_err() {
-        for path in [fresh.as_path(), path] {
-            let _not_there_or_harmless = fs::remove_file(path);
-        }
+        let _not_there_or_harmless = fs::remove_file(fresh);
+        return written;
     }
-    written
+    let folder = path.parent().unwrap_or(Path::new("."));
+    sync_folder(folder).map_err(|error| {
+        // It may be gone after a crash: what was made under it could not be read then.
+        let _not_there_or_harmless = fs::remove_file(path);
+        failed("sync", folder)(error)
+    })
 }
 
-fn write_durably(fresh: &Path, path: &Path, text: &str) -> Result<(), SecretFileError> {
+fn write_fresh(fresh: &Path, text: &str) -> Result<(), SecretFileError> {
     // What a crash left has whatever is in it, and whatever mode.
     match fs::remove_file(fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", fresh)(error)),
@@ -92,10 +102,7 @@ fn write_durably(fresh: &Path, path: &Path, text: &str) -> Result<(), SecretFile
     options.write(true).create_new(true).mode(FILE_MODE);
     let mut file = options.open(fresh).map_err(failed("create", fresh))?;
     file.write_all(text.as_bytes()).map_err(failed("write", fresh))?;
-    file.sync_all().map_err(failed("sync", fresh))?;
-    fs::rename(fresh, path).map_err(failed("rename", fresh))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    sync_folder(folder).map_err(failed("sync", folder))
+    file.sync_all().map_err(failed("sync", fresh))
 }
 
 /// Overwrites a file, as far as the medium overwrites anything in place, and takes its name away.
@@ -151,12 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_no_file() {
+    fn what_is_there_stays_as_it_is_and_what_cannot_be_written_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        // A folder under its name: the last step fails.
         let path = folder.path().join("one.key");
-        fs::create_dir(&path).unwrap();
-        assert!(write(&path, "secret").is_err());
+        write(&path, "secret").unwrap();
+        let refused = write(&path, "another").unwrap_err().to_string();
+        assert!(refused.starts_with("cannot rename") && refused.contains("File exists"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
         assert!(!fresh_name(&path).exists());
     }
 }

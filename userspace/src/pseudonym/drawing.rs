@@ -21,18 +21,19 @@ const SALT_LEN: usize = 16;
 pub(super) fn tend(folder: &Path, now: UnixMs, keep_ms: u64) -> Result<bool, SaltsError> {
     private_folder(folder)?;
     let today = Day::of(now);
+    let unreadable = |source| SaltsError::Folder { folder: folder.to_owned(), source };
     let mut has_changed = false;
     for day in [today, today.next()] {
         let path = file_of(folder, day);
-        if !path.exists() {
+        let is_there = path.try_exists().map_err(&unreadable)?;
+        if !is_there {
             secret_file::write(&path, &drawn()?)?;
             tracing::info!(%day, "a salt is drawn for the users of a day");
             has_changed = true;
         }
     }
-    let unreadable = |source| SaltsError::Folder { folder: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for entry in fs::read_dir(folder).map_err(&unreadable)? {
+        let path = entry.map_err(&unreadable)?.path();
         let is_over = |day: &Day| day.end().0.saturating_add(keep_ms) <= now.0;
         if let Some(day) = day_of(&path).filter(is_over) {
             secret_file::destroy(&path)?;

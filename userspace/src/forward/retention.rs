@@ -60,10 +60,8 @@ impl Retention {
 
     /// Whether rows that are kept count in these minutes, as far as is known: they may go when those are final.
     pub(super) fn waits_for(&self, minutes: &Range<Minute>, minutes_ahead: u32) -> bool {
-        let last_minute =
-            |summary: &SegmentSummary| Minute(summary.newest.minute().0.saturating_add(minutes_ahead));
         let mut known = self.old.iter().chain(self.live.values().flatten());
-        known.any(|summary| summary.blocks > 0 && minutes.contains(&last_minute(summary)))
+        known.any(|summary| summary.blocks > 0 && minutes.contains(&summary.last_minute(minutes_ahead)))
     }
 
     /// Deletes what may go at `now`. Returns how many segments that were.

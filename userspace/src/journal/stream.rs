@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use weir_common::block::BlockHeader;
 use weir_common::id::{BlockSeq, Epoch, WorkerId};
-use weir_common::time::UnixMs;
+use weir_common::time::{Minute, UnixMs};
 use zerocopy::FromBytes;
 
 use super::folder::{FolderError, Place, segment_ids};
@@ -109,6 +109,13 @@ pub struct SegmentSummary {
     pub newest: UnixMs,
     /// Part of it could not be read as blocks, and more follows.
     pub damaged: bool,
+}
+
+impl SegmentSummary {
+    /// The last minute that a row in it can count in: as much as this after the minute it was received in.
+    pub(crate) const fn last_minute(&self, minutes_ahead: u32) -> Minute {
+        Minute(self.newest.minute().0.saturating_add(minutes_ahead))
+    }
 }
 
 /// A place in a stream: where the block after the last one begins, or its group.

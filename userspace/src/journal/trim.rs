@@ -32,11 +32,11 @@ pub fn trimmable<'a>(
     is_remembered: impl Fn(&SegmentSummary) -> bool + 'a,
 ) -> impl Iterator<Item = &'a SegmentSummary> + 'a {
     segments.iter().filter(move |summary| {
-        let last_minute = summary.newest.minute().0.saturating_add(minutes_ahead);
         !is_open(summary.id)
             && !summary.damaged
             && summary.last <= committed(summary.id.epoch, summary.id.worker)
-            && (summary.blocks == 0 || (last_minute < final_before.0 && is_remembered(summary)))
+            && (summary.blocks == 0
+                || (summary.last_minute(minutes_ahead) < final_before && is_remembered(summary)))
     })
 }
 

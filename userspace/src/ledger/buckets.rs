@@ -247,9 +247,15 @@ impl Buckets {
             self.lines.group_mut(at.line).count(addend);
         } else {
             self.lines.group_mut(at.line).changed = 1;
-            if let Some(totals) = self.carried_mut(at) {
-                totals.add(addend);
-            }
+            self.count_rare(at, addend);
+        }
+    }
+
+    /// Counts a click of which a line alone does not know all.
+    #[cold]
+    fn count_rare(&mut self, at: Found, addend: &Addend) {
+        if let Some(totals) = self.carried_mut(at) {
+            totals.add(addend);
         }
     }
 

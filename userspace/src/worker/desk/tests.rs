@@ -245,6 +245,21 @@ fn one_bad_click_costs_only_itself() {
 }
 
 #[test]
+fn an_unsigned_click_whose_window_finds_no_room_counts_and_is_told() {
+    let mut lab = Lab::new(1);
+    // Of the least size: eight users and ads.
+    lab.desks[0].refractory = Some(Refractory::new(10_000, 1, KEY));
+    let of_user = |id: u64| Click { user_key: U64::new(id), ..click(u128::from(id), 0) };
+    let clicks: Vec<_> = (1..=12).map(of_user).collect();
+    lab.arrive(0, &datagram(1, &clicks));
+    let again = Click { user_key: U64::new(1), ..click(99, 0) };
+    lab.arrive(0, &datagram(2, &[again]));
+    assert_eq!(lab.desks[0].stats.windows_missed.get(), 4);
+    // By outcome: the second click of the first user is a repeat, all others are accepted.
+    assert_eq!(lab.outcomes(), [12, 1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_journal_without_space_tells_senders_to_retry_and_counts_it() {
     let mut lab = Lab::with_budget(1, 0);
     assert!(lab.desks[0].book.is_stuck());

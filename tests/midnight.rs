@@ -15,7 +15,7 @@ use weir_labs::{Node, NodeFolder, Setup};
 
 const CLICKS: u128 = 50;
 /// Enough to start a node and to send it clicks, on a slow machine too.
-const BEFORE_MIDNIGHT_S: u64 = 15;
+const BEFORE_MIDNIGHT_S: u64 = 20;
 const DAY_S: u64 = 86_400;
 /// Rows are final and digested, salts are kept an hour longer than clicks may be late.
 const LATER_S: u64 = 3 * 3600;
@@ -153,14 +153,24 @@ fn over_midnight_no_click_is_lost_users_change_and_keys_of_the_day_before_are_de
 
     lab.ahead_s += LATER_S;
     lab.shift(lab.ahead_s);
-    // A stop this long looks like a clock that is ahead, and nothing is destroyed by a clock in doubt.
+    // A stop this long looks like a clock that is ahead: nothing is destroyed by a clock in doubt, and users are
+    // written under the salts that are there.
+    node = lab.folder.start_ready().expect("ready");
+    assert_eq!(node.status().expect("status")["time"]["doubt"], "ahead_of_journal");
+    let in_doubt = lab.clicks(4_000, UnixMs(midnight.0 + 700));
+    assert_eq!(lab.send(&in_doubt), (50, 0));
+    assert!(lab.salt(first_day).exists() && lab.key_days().contains(&first_day));
+    node.drain().expect("drain");
+    assert_eq!([after, lab.user].map(|user| lab.times_written(user)), [100, 0]);
+    let all = [all, in_doubt].concat();
+
     node = lab.folder.start_with(&["--clock-is-right"]).expect("start");
     node.wait_until_ready().expect("ready");
     node.wait_until("rid of the salt", |_| !lab.salt(first_day).exists()).expect("destroyed");
     node.wait_until("rid of the key", |_| !lab.key_days().contains(&first_day)).expect("destroyed");
     assert!(lab.salt(first_day.next()).exists() && lab.key_days().contains(&first_day.next()));
-    assert_eq!(lab.send(&all), (0, 150), "digests know them still");
+    assert_eq!(lab.send(&all), (0, 200), "digests know them still");
     node.drain().expect("drain");
     let audit = &lab.folder.audit(None).expect("audit")["audit"];
-    assert_eq!((&audit["sound"], &audit["rows"]), (&true.into(), &150.into()), "{audit:#}");
+    assert_eq!((&audit["sound"], &audit["rows"]), (&true.into(), &200.into()), "{audit:#}");
 }

@@ -184,13 +184,13 @@ fn files_that_cannot_be_used_and_secrets_that_others_may_read_are_told() {
     let folder = NodeFolder::new("[traffic]\nbad_prefixes_file = \"list\"\n").expect("a folder");
     folder.write_private("list", "not a prefix\n").expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode;
-    fs::set_permissions(folder.key(), mode(0o640)).expect("a mode");
+    fs::set_permissions(folder.key(), mode(0o660)).expect("a mode");
     let (found, code) = report(&folder);
     assert_eq!((code, severities(&found, Condition::Lists)), (Some(1), vec!["fatal"]));
     assert_eq!(severities(&found, Condition::SigningKeys), ["warning"]);
-    assert!(of(&found, Condition::SigningKeys)[0]["fix"].as_str().expect("text").contains("chmod 600"));
+    assert!(of(&found, Condition::SigningKeys)[0]["fix"].as_str().expect("text").contains("chmod 640"));
     folder.write_private("list", "203.0.113.0/24 label\n").expect("written");
-    fs::set_permissions(folder.key(), mode(0o600)).expect("a mode");
+    fs::set_permissions(folder.key(), mode(0o640)).expect("a mode");
     let (mended, _) = report(&folder);
     assert_eq!(severities(&mended, Condition::Lists), ["ok"]);
     assert_eq!(severities(&mended, Condition::SigningKeys), ["ok"]);

@@ -169,7 +169,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("mode");
         let refused = mint(&folder, &[]).expect_err("readable by all");
         assert!(
-            refused.contains("anybody may read it; run `chmod 600 ") && !refused.contains(KEY),
+            refused.contains("anybody may read it; run `chmod o-rwx ") && !refused.contains(KEY),
             "{refused}"
         );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");

@@ -48,7 +48,7 @@ fn a_key_file_that_others_may_read_is_refused_with_the_command_that_mends_it() {
     let path = path.display();
     assert_eq!(
         problems(folder.path(), "[[keys]]\nissuer = 1\nkey = 2\nfile = \"k.hex\""),
-        [format!("keys.file: {path} of issuer 1 key 2: anybody may read it; run `chmod 600 {path}`")]
+        [format!("keys.file: {path} of issuer 1 key 2: anybody may read it; run `chmod o-rwx {path}`")]
     );
 }
 

@@ -137,7 +137,7 @@ fn key_problem(key: &Key, reason: &str) -> String {
 fn read_private(file: &Path, too_long: &str) -> Result<String, String> {
     let metadata = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?;
     if metadata.permissions().mode() & MODE_OTHERS != 0 {
-        return Err(format!("anybody may read it; run `chmod 600 {}`", file.display()));
+        return Err(format!("anybody may read it; run `chmod o-rwx {}`", file.display()));
     }
     if metadata.len() > SECRET_FILE_BYTES_MAX {
         return Err(too_long.to_owned());

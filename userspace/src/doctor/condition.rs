@@ -153,11 +153,11 @@ conditions! {
     SigningKeys "signing_keys"
         { "Who may read the files of `[[keys]]`." }
         { "Who has a key can sign clicks that are billed." }
-        { "Run `chmod 600` on them, as their owner." }
+        { "Run `chmod 640` on them; their owner is root, or the node's user, and their group the node's." }
     Salts "salts"
         { "The folder of `privacy.salts_dir`, its files and who may read them." }
         { "With its salt a day's users can be found again in the rows; a folder that cannot be used keeps the node from starting." }
-        { "Make the folder with mode 0700 and a file of 32 hex digits a day, mode 0600." }
+        { "Make the folder, mode 0750, and a file of 32 hex digits a day, mode 0640, for the group of the node's user; one that the node draws in belongs to that user, mode 0700." }
     Lists "lists"
         { "The files of `[traffic]`, all read and checked as at a start." }
         { "A list that cannot be used keeps the node from starting." }
@@ -169,7 +169,7 @@ conditions! {
     Certificate "certificate"
         { "Certificate and key of HTTPS, read and checked as at a start, and who may read the key." }
         { "Without them the door does not open, and the node does not start; who has the key can pass for this node." }
-        { "Bring a chain and the key that belongs to it, both PEM, and run `chmod 600` on the key." }
+        { "Bring a chain and the key that belongs to it, both PEM, and run `chmod 640` on the key, for the group of the node's user." }
     Catalog "catalog"
         { "The file of `rx.http.catalog_file`, read and checked as at a start." }
         { "A catalog that cannot be used keeps the node from starting." }

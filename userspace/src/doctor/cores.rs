@@ -129,14 +129,11 @@ pub(super) fn judge_turbo(is_on: &Read<bool>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Severity::{Fatal, Note, Ok as Fine, Unknown};
+    use super::super::finding::unreadable;
     use super::*;
 
     fn set(text: &str) -> CoreSet {
         parse_list(text).expect("a list")
-    }
-
-    fn unreadable<T>() -> Read<T> {
-        Err(Unread("it is hidden".to_owned()))
     }
 
     #[test]

@@ -15,8 +15,11 @@ use crate::rx::http::tls::Certificates;
 use crate::score::Scorer;
 use crate::traffic::Lists;
 
-/// Bits of a mode that let anybody else in.
-const OTHERS: u32 = 0o077;
+/// Bits of a mode that let more people in than should be: the group of the node's user may read what an operator
+/// brings, as the package sets it up (`root:weir`, 0640).
+const TOO_OPEN: u32 = 0o027;
+/// The same for what the node makes: its own user alone.
+const NOT_PRIVATE: u32 = 0o077;
 
 /// A file or folder with who may do what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,22 +34,28 @@ fn guarded(path: &Path) -> Read<Guarded> {
     Ok(Guarded { path: path.to_owned(), mode })
 }
 
-/// The first of them that others may look into, with the command that mends it.
-fn open_to_others(all: &[Guarded]) -> Option<(String, String)> {
-    let open = all.iter().find(|found| found.mode & OTHERS != 0)?;
-    let (path, mode) = (open.path.display(), if open.path.is_dir() { 700 } else { 600 });
-    Some((format!("{path} has mode {:o}", open.mode), format!("Run `chmod {mode} {path}`.")))
+/// The first of them that has one of these bits, with the command that mends it.
+fn too_open(all: &[Guarded], bits: u32) -> Option<(String, String)> {
+    let open = all.iter().find(|found| found.mode & bits != 0)?;
+    let (path, mode) = (open.path.display(), open.mode & !bits);
+    Some((format!("{path} has mode {:o}", open.mode), format!("Run `chmod {mode:o} {path}`.")))
 }
 
-/// Judges files that only their owner should read, and that were found sound.
+/// Judges files that only their owner and its group should read, and that were found sound.
 fn judge_private(all: &Read<Vec<Guarded>>, required: &str, sound: String) -> Verdict {
     match all {
         Err(why) => Verdict::unknown(required, why),
-        Ok(all) => match open_to_others(all) {
+        Ok(all) => match too_open(all, TOO_OPEN) {
             Some((current, fix)) => Verdict::warning(required, current).fix(fix),
             None => Verdict::ok(required, sound),
         },
     }
+}
+
+/// A folder that the node keeps for itself, and refuses when others may look into it.
+fn refused(required: &str, folder: &Guarded) -> Verdict {
+    let (current, fix) = too_open(std::slice::from_ref(folder), NOT_PRIVATE).unwrap_or_default();
+    Verdict::fatal(required, current).fix(fix)
 }
 
 /// Files of signing keys; that they hold keys and not everybody may read them the config has seen to.
@@ -56,7 +65,7 @@ pub(super) fn signing_keys(config: &Config) -> Verdict {
     }
     let all: Read<Vec<_>> = config.keys.iter().map(|key| guarded(&key.file)).collect();
     let sound = format!("{} keys", config.keys.len());
-    judge_private(&all, "only their owner may read them", sound)
+    judge_private(&all, "only their owner and its group may read them", sound)
 }
 
 /// The folder of salts.
@@ -64,7 +73,7 @@ pub(super) fn salts(privacy: &Privacy) -> Verdict {
     let Some(folder) = &privacy.salts_dir else {
         return Verdict::not_needed("privacy.salts_dir is not set: users' keys are written as they are sent");
     };
-    let required = "usable, and only the node may look into it";
+    let required = "usable, and nobody but the node may look into it";
     if privacy.draw_salts && !folder.exists() {
         return Verdict::ok(required, "not there yet: the node makes it");
     }
@@ -80,7 +89,10 @@ fn judge_salts(required: &str, folder: Read<Guarded>, days: usize, is_drawn: boo
     if days == 0 && !is_drawn {
         return Verdict::warning(required, "no salt of any day: clicks are written without their users");
     }
-    judge_private(&folder.map(|folder| vec![folder]), required, format!("salts of {days} days"))
+    match &folder {
+        Ok(folder) if is_drawn && folder.mode & NOT_PRIVATE != 0 => refused(required, folder),
+        _ => judge_private(&folder.map(|folder| vec![folder]), required, format!("salts of {days} days")),
+    }
 }
 
 /// The folder of the journal's keys.
@@ -112,10 +124,8 @@ fn judge_journal_keys(found: &Read<KeysFolder>) -> Verdict {
         Ok(found) if found.is_memory => {
             Verdict::fatal(required, "in memory: a power cut takes the keys, and with them the clicks")
         }
-        Ok(KeysFolder { guarded: Some(folder), .. }) if folder.mode & OTHERS != 0 => {
-            // The node refuses such a folder.
-            let (current, fix) = open_to_others(std::slice::from_ref(folder)).unwrap_or_default();
-            Verdict::fatal(required, current).fix(fix)
+        Ok(KeysFolder { guarded: Some(folder), .. }) if folder.mode & NOT_PRIVATE != 0 => {
+            refused(required, folder)
         }
         Ok(found) if found.shares_device => Verdict::warning(required, "on the device of the segments"),
         Ok(_) => Verdict::ok(required, "on another device"),
@@ -172,7 +182,7 @@ pub(super) fn certificate(http: &Http) -> Verdict {
     else {
         return Verdict::not_needed("rx.http.tls_port is off");
     };
-    let required = "belong together, and only its owner reads the key";
+    let required = "belong together, and only its owner and its group read the key";
     match Certificates::load(certificate, key) {
         Err(error) => Verdict::fatal(required, error.to_string()),
         Ok(_) => judge_private(&guarded(key).map(|key| vec![key]), required, "they do".to_owned()),
@@ -182,25 +192,22 @@ pub(super) fn certificate(http: &Http) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Severity::{Fatal, Ok as Fine, Unknown, Warning};
-    use super::super::finding::Unread;
+    use super::super::finding::unreadable;
     use super::*;
 
     fn file(mode: u32) -> Guarded {
         Guarded { path: PathBuf::from("/nowhere/key"), mode }
     }
 
-    fn hidden<T>() -> Read<T> {
-        Err(Unread("it is hidden".to_owned()))
-    }
-
     #[test]
     fn a_secret_that_others_may_read_is_named_with_the_command_that_mends_it() {
         let judged = |all| judge_private(&Ok(all), "private", "sound".to_owned());
         assert_eq!(judged(vec![file(0o600), file(0o400)]).severity, Fine);
-        let open = judged(vec![file(0o600), file(0o640)]);
-        assert_eq!((open.severity, open.current.as_str()), (Warning, "/nowhere/key has mode 640"));
-        assert_eq!(open.fix, "Run `chmod 600 /nowhere/key`.");
-        assert_eq!(judge_private(&hidden(), "private", String::new()).severity, Unknown);
+        assert_eq!(judged(vec![file(0o640), file(0o440)]).severity, Fine, "as the package sets it up");
+        let open = judged(vec![file(0o600), file(0o664)]);
+        assert_eq!((open.severity, open.current.as_str()), (Warning, "/nowhere/key has mode 664"));
+        assert_eq!(open.fix, "Run `chmod 640 /nowhere/key`.");
+        assert_eq!(judge_private(&unreadable(), "private", String::new()).severity, Unknown);
     }
 
     #[test]
@@ -213,7 +220,7 @@ mod tests {
         assert_eq!(folder(true, false, Some(0o700)), Warning);
         assert_eq!(folder(false, false, Some(0o750)), Fatal);
         assert_eq!(folder(false, true, None), Fatal);
-        assert_eq!(judge_journal_keys(&hidden()).severity, Unknown);
+        assert_eq!(judge_journal_keys(&unreadable()).severity, Unknown);
     }
 
     #[test]
@@ -222,8 +229,10 @@ mod tests {
         assert_eq!(judged(0o700, 2, false), Fine);
         assert_eq!(judged(0o700, 0, true), Fine);
         assert_eq!(judged(0o700, 0, false), Warning);
+        assert_eq!(judged(0o750, 2, false), Fine, "an operator brings them");
         assert_eq!(judged(0o755, 2, false), Warning);
-        assert_eq!(judge_salts("usable", hidden(), 2, false).severity, Unknown);
+        assert_eq!(judged(0o750, 2, true), Fatal, "the node keeps them for itself");
+        assert_eq!(judge_salts("usable", unreadable(), 2, false).severity, Unknown);
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub(super) fn unread(path: &str) -> impl FnOnce(std::io::Error) -> Unread {
     move |error| Unread(format!("{path} cannot be read: {error}"))
 }
 
+/// What tests have for what could not be read.
+#[cfg(test)]
+pub(super) fn unreadable<T>() -> Read<T> {
+    Err(Unread("it is hidden".to_owned()))
+}
+
 /// The trimmed text of a small file of /proc or /sys.
 pub(super) fn read_text(path: &str) -> Read<String> {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(unread(path))

@@ -142,14 +142,11 @@ pub(super) fn judge_memlock(release: &Read<String>, limit: Option<u64>) -> Verdi
 #[cfg(test)]
 mod tests {
     use super::super::finding::Severity::{Fatal, Note, Ok as Fine, Unknown, Warning};
+    use super::super::finding::unreadable;
     use super::*;
 
     fn release_is(text: &str) -> Read<String> {
         Ok(text.to_owned())
-    }
-
-    fn unreadable<T>() -> Read<T> {
-        Err(Unread("it is hidden".to_owned()))
     }
 
     #[test]

@@ -156,12 +156,9 @@ pub(super) fn judge_huge_pages(setting: &Read<String>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Severity::{Fatal, Note, Ok as Fine, Unknown, Warning};
+    use super::super::finding::unreadable;
     use super::*;
     use crate::config::Config;
-
-    fn unreadable<T>() -> Read<T> {
-        Err(Unread("it is hidden".to_owned()))
-    }
 
     #[test]
     fn capabilities_are_the_effective_ones() {

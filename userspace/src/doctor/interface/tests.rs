@@ -2,15 +2,12 @@
 
 use super::super::cores::parse_list;
 use super::super::finding::Severity::{Fatal, Note, Ok as Fine, Unknown, Warning};
+use super::super::finding::unreadable;
 use super::*;
 use crate::config::Config;
 
 fn set(text: &str) -> CoreSet {
     parse_list(text).expect("a list")
-}
-
-fn unreadable<T>() -> Read<T> {
-    Err(Unread("it is hidden".to_owned()))
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub mod day;
 pub mod digest;
 /// What is wrong with a host, before a node is started on it.
 pub mod doctor;
+mod folding;
 /// Where committed blocks and changed buckets go: the sinks.
 pub mod forward;
 /// Segments, blocks, group commit, recovery: what makes a click durable.

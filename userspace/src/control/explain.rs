@@ -7,6 +7,7 @@ use weir_common::reason::Reason;
 
 use crate::config::{SampleKey, nearest, sample_keys};
 use crate::doctor::Condition;
+use crate::folding::folded;
 
 /// The width text is folded at: the narrowest terminal in use.
 const COLUMNS: usize = 80;
@@ -97,21 +98,10 @@ fn section_text(name: &str, keys: &[&SampleKey]) -> String {
 
 /// A titled sentence, folded.
 fn paragraph(text: &mut String, title: &str, sentence: &str) {
-    // Writing to a String cannot fail.
-    let _ = write!(text, "  {title:<5}");
-    let mut column = 7;
-    for word in sentence.split(' ') {
-        if column + word.len() >= COLUMNS {
-            text.truncate(text.trim_end().len());
-            text.push_str("\n       ");
-            column = 7;
-        }
-        text.push_str(word);
-        text.push(' ');
-        column += word.len() + 1;
+    for line in folded(&format!("  {title:<5}"), "       ", sentence, COLUMNS) {
+        text.push_str(&line);
+        text.push('\n');
     }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::finding::{Finding, NOTHING, Severity};
+use crate::folding::folded;
 
 /// The width that texts are folded at, where no word is longer.
 const COLUMNS: usize = 100;
-/// Where the texts begin.
-const INDENT: usize = 12;
+/// Before what goes on in another line.
+const INDENT: &str = "            ";
 
 /// All findings of one look. The field names are those of the JSON, and stay.
 #[derive(Clone, Debug, Serialize)]
@@ -77,20 +78,10 @@ impl Report {
 
 /// A line behind a severity, folded.
 fn line(text: &mut String, severity: &str, words: &str) {
-    let _ = write!(text, "{severity:<9}");
-    let mut column = 9;
-    for (number, word) in words.split_whitespace().enumerate() {
-        if number > 0 && column + 1 + word.chars().count() > COLUMNS {
-            let _ = write!(text, "\n{:INDENT$}", "");
-            column = INDENT;
-        } else if number > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += word.chars().count();
+    for line in folded(&format!("{severity:<9}"), INDENT, words, COLUMNS) {
+        text.push_str(&line);
+        text.push('\n');
     }
-    text.push('\n');
 }
 
 #[cfg(test)]
@@ -137,7 +128,7 @@ fatal    kernel this
         let mut text = String::new();
         line(&mut text, "note", &"word ".repeat(60));
         assert!(text.lines().count() > 2 && text.lines().all(|line| line.len() <= COLUMNS), "{text}");
-        assert!(text.lines().skip(1).all(|line| line.starts_with(&" ".repeat(INDENT))), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with(INDENT)), "{text}");
     }
 
     #[test]

@@ -8,9 +8,12 @@ use super::super::model::{CoreFlow, Flow, Model};
 use super::super::ui::Ui;
 use super::Theme;
 use super::figures::si;
+use crate::folding::folded;
 
 /// Lines under the list: a blank one, the cores, cause and remedy.
 const DETAIL_ROWS: usize = 6;
+/// What is folded narrower than this cannot be read.
+const COLUMNS_MIN: usize = 20;
 
 pub(super) fn lines(
     model: &Model,
@@ -57,30 +60,16 @@ fn detail(flow: &Flow, width: usize) -> Vec<String> {
     let share = |share: &CoreFlow| format!("{}: {}", share.core, si(share.total as f64));
     let cores: Vec<_> = flow.by_core.iter().map(share).collect();
     let mut lines = Vec::new();
+    let mut titled = |title, text: &str, lines_max| {
+        let all = folded(&format!("{title:<6}"), "      ", text, width.max(COLUMNS_MIN));
+        lines.extend(all.into_iter().take(lines_max));
+    };
     if !cores.is_empty() {
-        lines.extend(folded("Cores", &cores.join("  "), width, 1));
+        titled("Cores", &cores.join("  "), 1);
     }
     if let Some(reason) = Reason::ALL.iter().find(|reason| reason.name() == flow.name) {
-        lines.extend(folded("What", reason.cause(), width, 2));
-        lines.extend(folded("Do", reason.remedy(), width, 2));
+        titled("What", reason.cause(), 2);
+        titled("Do", reason.remedy(), 2);
     }
-    lines
-}
-
-/// A title and a text beside it, in lines of this width, so many at the most.
-fn folded(title: &str, text: &str, width: usize, lines_max: usize) -> Vec<String> {
-    let mut lines = vec![format!("{title:<6}")];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is one");
-        if line.chars().count() + 1 + word.chars().count() > width.max(20) {
-            lines.push(format!("      {word}"));
-        } else {
-            if !line.ends_with(' ') {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines.truncate(lines_max);
     lines
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Lines, Write};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +63,9 @@ impl Place {
 
     /// The host with its port.
     fn address(host: &str) -> String {
+        if host.parse::<Ipv6Addr>().is_ok() {
+            return format!("[{host}]:{PORT}");
+        }
         let after_brackets = host.rsplit(']').next().unwrap_or(host);
         if after_brackets.contains(':') { host.to_owned() } else { format!("{host}:{PORT}") }
     }
@@ -196,12 +200,12 @@ fn next_seen(lines: &mut Lines<BufReader<File>>) -> io::Result<Option<Box<Seen>>
 pub(super) struct Recorder(File);
 
 impl Recorder {
-    /// A new recording; one that is there goes on.
+    /// A new recording.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// When the file cannot be made, or is there already.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        File::options().append(true).create_new(true).open(path).map(Self)
+        File::options().write(true).create_new(true).open(path).map(Self)
     }
 
     /// Writes what was seen.
@@ -220,6 +224,9 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
     use super::*;
 
     fn seen(at_ms: u64, node: &str, trouble: Option<&str>) -> Seen {
@@ -257,11 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_hangs_is_given_up_and_the_others_are_seen() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (hanging, sound) = (listen(), listen());
+        let places = [&hanging, &sound].map(|one| Place::Host(one.local_addr().unwrap().to_string()));
+        let answers = thread::spawn(move || {
+            let (mut stream, _) = sound.accept().unwrap();
+            let _request = stream.read(&mut [0; 1024]).unwrap();
+            let body = serde_json::to_string(&Status::default()).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        let began = Instant::now();
+        let seen = look_at(&places, 0);
+        assert!(began.elapsed() < 2 * ANSWER_MAX, "{:?}", began.elapsed());
+        assert_eq!(seen[0].trouble.as_deref(), Some("no answer within 2 s"));
+        assert!(seen[1].status.is_some(), "{:?}", seen[1].trouble);
+        answers.join().unwrap();
+    }
+
+    #[test]
     fn a_host_has_the_port_of_metrics_unless_it_says_another() {
         let cases = [
             ("pop-1", "pop-1:9464"),
             ("pop-1:80", "pop-1:80"),
             ("192.0.2.7", "192.0.2.7:9464"),
+            ("2001:db8::7", "[2001:db8::7]:9464"),
             ("[2001:db8::7]", "[2001:db8::7]:9464"),
             ("[2001:db8::7]:80", "[2001:db8::7]:80"),
         ];

@@ -43,6 +43,8 @@ const PLAIN_ROWS: u16 = 80;
 const LOOKS_MAX: usize = 10;
 /// Until a key is pressed, where there is no other look.
 const FOR_EVER: Duration = Duration::from_secs(3600);
+/// Most nodes at once: each look takes a thread for each, and a screen has not more lines.
+const HOSTS_MAX: usize = 64;
 
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
@@ -55,6 +57,13 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: io::Error,
+    },
+    /// {hosts} hosts are more than the {max} that one viewer looks at; give each viewer some of them
+    TooManyHosts {
+        /// How many were named.
+        hosts: usize,
+        /// How many there may be.
+        max: usize,
     },
     /// cannot use this terminal: {0}; `weir top --once` needs none
     Terminal(#[from] io::Error),
@@ -112,6 +121,9 @@ fn eyes(args: &TopArgs) -> Result<Eyes, Error> {
     }
     let places = match &args.hosts[..] {
         [] => vec![Place::Socket(args.socket.clone())],
+        hosts if hosts.len() > HOSTS_MAX => {
+            return Err(Error::TooManyHosts { hosts: hosts.len(), max: HOSTS_MAX });
+        }
         hosts => hosts.iter().cloned().map(Place::Host).collect(),
     };
     Ok(Eyes::live(places, Duration::from_millis(args.interval_ms)))
@@ -176,11 +188,17 @@ fn once(args: &TopArgs) -> Result<ExitCode, Error> {
     print_nodes(args, &watcher.fleet.nodes)
 }
 
+/// An error where there is one node and it never answered.
+fn refuse_silence(nodes: &[Node]) -> Result<(), Error> {
+    match nodes {
+        [Node { model: None, trouble: Some(trouble), .. }] => Err(Error::Silent(trouble.clone())),
+        _ => Ok(()),
+    }
+}
+
 /// One node as it is; of several a list.
 fn print_nodes(args: &TopArgs, nodes: &[Node]) -> Result<ExitCode, Error> {
-    if let [Node { model: None, trouble: Some(trouble), .. }] = nodes {
-        return Err(Error::Silent(trouble.clone()));
-    }
+    refuse_silence(nodes)?;
     match nodes {
         [Node { model: Some(model), .. }] if args.json => {
             println!("{}", serde_json::to_string(model).unwrap_or_default());
@@ -201,9 +219,7 @@ fn watch(args: &TopArgs) -> Result<ExitCode, Error> {
     }
     let mut watcher = Watcher::new(args)?;
     watcher.look()?;
-    if let [Node { model: None, trouble: Some(trouble), .. }] = &watcher.fleet.nodes[..] {
-        return Err(Error::Silent(trouble.clone()));
-    }
+    refuse_silence(&watcher.fleet.nodes)?;
     let theme = Theme::from_environment();
     // Restores the terminal when this function ends, or panics: ratatui hooks both.
     let mut terminal = ratatui::try_init()?;
@@ -223,7 +239,7 @@ fn watch_in(terminal: &mut DefaultTerminal, watcher: &mut Watcher<'_>, theme: Th
             let Some(event) = event_until(due)? else { break };
             if let Event::Key(key) = event
                 && let Some(key) = key_of(key)
-                && ui.press(key, shown.len()) == Next::Leave
+                && ui.press(key, &shown) == Next::Leave
             {
                 return Ok(());
             }

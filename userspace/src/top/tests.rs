@@ -103,7 +103,7 @@ fn node(name: &str) -> Node {
 fn pressed(nodes: &[Node], keys: &[Key]) -> String {
     let mut ui = Ui::default();
     for &key in keys {
-        let _ = ui.press(key, nodes.len());
+        let _ = ui.press(key, nodes);
     }
     chosen_text(nodes, &ui, 80, 24)
 }
@@ -128,6 +128,17 @@ fn the_selected_reason_is_explained() {
         &[Key::Char('3'), Key::Down, Key::Down, Key::Down],
         "drops-fourth-80x24.txt",
     );
+}
+
+#[test]
+fn beyond_the_last_line_there_is_none_to_select() {
+    let nodes = [node("pop-1")];
+    let after = |downs: usize, ups: usize| {
+        pressed(&nodes, &[vec![Key::Char('3')], vec![Key::Down; downs], vec![Key::Up; ups]].concat())
+    };
+    let last = model().reasons.len() - 1;
+    assert_eq!(after(100, 1), after(last - 1, 0));
+    assert_ne!(after(100, 1), after(100, 0));
 }
 
 #[test]

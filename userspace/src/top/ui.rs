@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::keys::{Action, Key, action};
-use super::model::{Flow, Model, WorkerRates};
+use super::model::{Flow, Model, Node, WorkerRates};
 
 /// Most characters of a filter: a reason's name and then some.
 const FILTER_MAX: usize = 32;
@@ -108,8 +108,15 @@ pub(super) enum Next {
 }
 
 impl Ui {
-    /// Does what a key does, with so many nodes to look at.
-    pub(super) fn press(&mut self, key: Key, nodes: usize) -> Next {
+    /// Does what a key does, with these nodes to look at.
+    pub(super) fn press(&mut self, key: Key, nodes: &[Node]) -> Next {
+        let next = self.act(key, nodes.len());
+        // A line that is there no more, or never was, is not the selected one.
+        self.selected = self.selected.min(self.lines(nodes).saturating_sub(1));
+        next
+    }
+
+    fn act(&mut self, key: Key, nodes: usize) -> Next {
         if self.is_typing && key != Key::Interrupt {
             self.type_filter(key);
             return Next::Draw;
@@ -152,6 +159,16 @@ impl Ui {
         Next::Draw
     }
 
+    /// How many lines there are to select one of.
+    fn lines(&self, nodes: &[Node]) -> usize {
+        let Some(model) = nodes.get(self.node).and_then(|node| node.model.as_ref()) else { return 0 };
+        match self.view {
+            View::Drops => self.reasons(model).len(),
+            View::Cores => self.workers(model).len(),
+            View::Overview | View::Ledger | View::Forward | View::Anycast => 0,
+        }
+    }
+
     /// The reasons to show, in their order.
     #[must_use]
     pub(super) fn reasons<'a>(&self, model: &'a Model) -> Vec<&'a Flow> {
@@ -184,9 +201,13 @@ impl Ui {
 mod tests {
     use super::*;
 
+    fn silent(count: usize) -> Vec<Node> {
+        (0..count).map(|number| Node { name: number.to_string(), model: None, trouble: None }).collect()
+    }
+
     fn pressed(keys: &[Key]) -> (Ui, Next) {
         let mut ui = Ui::default();
-        let next = keys.iter().map(|&key| ui.press(key, 3)).last().expect("keys");
+        let next = keys.iter().map(|&key| ui.press(key, &silent(3))).last().expect("keys");
         (ui, next)
     }
 
@@ -220,9 +241,12 @@ mod tests {
     fn escape_takes_back_one_thing_after_the_other() {
         let keys = [Key::Char('/'), Key::Char('x'), Key::Enter, Key::Char('?')];
         let mut ui = pressed(&keys).0;
-        assert_eq!((ui.press(Key::Escape, 1), ui.shows_help, ui.filter.as_str()), (Next::Draw, false, "x"));
-        assert_eq!((ui.press(Key::Escape, 1), ui.filter.as_str()), (Next::Draw, ""));
-        assert_eq!(ui.press(Key::Escape, 1), Next::Leave);
+        assert_eq!(
+            (ui.press(Key::Escape, &silent(1)), ui.shows_help, ui.filter.as_str()),
+            (Next::Draw, false, "x")
+        );
+        assert_eq!((ui.press(Key::Escape, &silent(1)), ui.filter.as_str()), (Next::Draw, ""));
+        assert_eq!(ui.press(Key::Escape, &silent(1)), Next::Leave);
     }
 
     #[test]

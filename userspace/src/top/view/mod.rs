@@ -62,20 +62,18 @@ pub(super) fn draw_chosen(frame: &mut Frame<'_>, nodes: &[Node], ui: &Ui, theme:
     let Some(node) = nodes.get(ui.node) else { return };
     let body = trouble(frame, body, node, theme);
     let Some(model) = &node.model else { return };
-    if ui.view == View::Overview {
-        return overview::draw(frame, body, (model, &ui.reasons(model)), theme);
-    }
-    let mut lines = overview::head_lines(model, body.width, theme);
-    lines.push(Line::default());
-    let room = usize::from(body.height).saturating_sub(lines.len());
-    lines.extend(match ui.view {
+    let mut head = overview::head_lines(model, body.width, theme);
+    head.push(Line::default());
+    let room = usize::from(body.height).saturating_sub(head.len());
+    let lines = match ui.view {
+        View::Overview => return overview::draw(frame, body, (model, &ui.reasons(model)), theme),
         View::Cores => cores::lines(model, ui, room, theme),
         View::Drops => drops::lines(model, ui, (usize::from(body.width), room), theme),
         View::Ledger => ledger::lines(model, theme),
-        View::Overview | View::Forward => forward::lines(model, theme),
+        View::Forward => forward::lines(model, theme),
         View::Anycast => anycast::lines(model, theme),
-    });
-    frame.render_widget(Paragraph::new(lines), body);
+    };
+    frame.render_widget(Paragraph::new([head, lines].concat()), body);
 }
 
 /// Says above all else that a node does not answer; what is left of the screen.

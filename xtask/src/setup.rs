@@ -114,11 +114,7 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
     {
         return Ok(());
     }
-    let mut commands = apt(&missing(&KAFKA_TOOLS));
-    if args.no_install && !commands.is_empty() {
-        return refuse(&commands);
-    }
-    commands.iter_mut().try_for_each(command::run)?;
+    install(args, apt(&missing(&KAFKA_TOOLS)))?;
     // Under the target folder, as the crates that cargo fetches: no installation.
     println!("set-up: fetching Apache Kafka {VERSION} from Maven Central, the broker of the tests");
     Distribution::fetch(&target()).map(drop)
@@ -126,11 +122,7 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
 
 /// Sees to it that tests find what they watch and load a node with.
 pub(crate) fn ensure_test_tools(args: &Args) -> Result<()> {
-    let mut commands = apt(&missing(&TEST_TOOLS));
-    if args.no_install && !commands.is_empty() {
-        return refuse(&commands);
-    }
-    commands.iter_mut().try_for_each(command::run)
+    install(args, apt(&missing(&TEST_TOOLS)))
 }
 
 /// Sees to it that a package can be made.
@@ -142,10 +134,7 @@ pub(crate) fn ensure_package_tools(args: &Args) -> Result<()> {
         install.args(["install", "cargo-deb", "--version", CARGO_DEB_VERSION, "--locked"]);
         commands.push(install);
     }
-    if args.no_install && !commands.is_empty() {
-        return refuse(&commands);
-    }
-    commands.iter_mut().try_for_each(command::run)
+    install(args, commands)
 }
 
 /// The packages of the tools that are not there.
@@ -169,31 +158,26 @@ pub(crate) fn ensure(args: &Args) -> Result<()> {
     if commands.is_empty() {
         return Ok(());
     }
-    if args.no_install {
-        return refuse(&commands);
-    }
-    install(commands)
-}
-
-/// Prints what would have to be done, and does not do it.
-fn refuse(commands: &[Command]) -> Result<()> {
-    println!("set-up: --no-install was given; these commands install it, as root:");
-    for command in commands {
-        println!("  {}", command::typed(command));
-    }
-    bail!("set-up is not complete");
-}
-
-fn install(mut commands: Vec<Command>) -> Result<()> {
-    let total = commands.len();
-    for (index, command) in commands.iter_mut().enumerate() {
-        println!("[{}/{total}] {}", index + 1, command::typed(command));
-        command::run(command)?;
-    }
+    install(args, commands)?;
     match ebpf_misses() {
         None => Ok(()),
         Some(misses) => bail!("{misses}"),
     }
+}
+
+/// Runs these commands, or prints them where nothing may be installed.
+fn install(args: &Args, mut commands: Vec<Command>) -> Result<()> {
+    let total = commands.len();
+    if args.no_install && total > 0 {
+        println!("set-up: --no-install was given; these commands install it, as root:");
+        commands.iter().for_each(|command| println!("  {}", command::typed(command)));
+        bail!("set-up is not complete");
+    }
+    for (index, command) in commands.iter_mut().enumerate() {
+        println!("[{}/{total}] {}", index + 1, command::typed(command));
+        command::run(command)?;
+    }
+    Ok(())
 }
 
 /// Why the eBPF program cannot be built, or nothing when it was: whether a compiler and a linker

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_labs::prometheus::{Prometheus, free_port};
-use weir_labs::{Generator, Load, NodeFolder};
+use weir_labs::prometheus::Prometheus;
+use weir_labs::{Generator, Load, NodeFolder, free_ports};
 
 const LOAD: Load = Load { profile: "demo", rate: 4000, duration: Duration::from_secs(4), seed: 7 };
 
@@ -58,7 +58,7 @@ fn a_real_prometheus_takes_every_query_and_alert_and_has_data_for_them() {
         );
     }
     let folder = NodeFolder::new("").expect("folder");
-    let port = free_port().expect("port");
+    let [port] = free_ports().expect("port");
     folder.reconfigure("listen", &format!("listen = \"127.0.0.1:{port}\"")).expect("config");
     let node = folder.start_ready().expect("ready");
     let mut prometheus =

@@ -100,10 +100,6 @@ impl Drop for Hanging {
 
 #[test]
 fn the_watchdog_gets_no_answer_while_one_worker_hangs() {
-    let ready = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    if !ready.is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: there is no strace to hold a worker with");
-    }
     let mut folder = NodeFolder::new("").expect("folder");
     let manager = Manager::of(&mut folder);
     let node = folder.start_ready().expect("ready");

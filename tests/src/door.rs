@@ -1,7 +1,7 @@
 //! A node's HTTP door, and clients of it that nobody here wrote: curl, and a plain TCP stream.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use weir_common::siphash::SipKey;
 use weir_sdk::{Minter, Offer, Token};
 
 use crate::node::NodeFolder;
+use crate::port::free_ports;
 
 /// The longest a lab waits for bytes.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -231,12 +232,6 @@ pub fn token(key: KeyId, secret: u128, sequence: u64) -> String {
 #[must_use]
 pub fn click_json(number: u64) -> String {
     format!("{{\"event_id\":\"{number:032x}\",\"ad_id\":\"spring-sale\",\"country\":\"DE\"}}")
-}
-
-/// Two ports that are free now. Both are held until both are known: else they may be one and the same.
-fn free_ports() -> Result<[u16; 2]> {
-    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
 }
 
 fn now_s() -> u32 {

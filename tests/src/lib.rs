@@ -12,6 +12,7 @@ mod faults;
 mod generator;
 pub mod kafka;
 mod node;
+mod port;
 mod process;
 pub mod prometheus;
 pub mod sim;
@@ -22,6 +23,7 @@ pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};
 pub use generator::{Generator, Load, Report};
 pub use node::{Node, NodeFolder, Setup};
+pub use port::free_ports;
 pub use process::{binary, is_built};
 
 /// Whether the long forms of the tests are asked for: `cargo xtask test --soak`.

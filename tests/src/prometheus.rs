@@ -1,7 +1,7 @@
 //! A real Prometheus that scrapes one node, each second, from a folder of its own.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::port::free_ports;
 use crate::process::Process;
 
 /// It answers within this, and has scraped what a lab waits for.
@@ -39,7 +40,7 @@ impl Prometheus {
     /// When the disk or the network does not give what it needs.
     pub fn start(metrics_port: u16, rules: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let port = free_port()?;
+        let [port] = free_ports()?;
         let config = folder.path().join("prometheus.yml");
         let rules = rules.canonicalize().with_context(|| format!("no {}", rules.display()))?;
         let text = format!(
@@ -102,12 +103,4 @@ impl Prometheus {
         ensure!(answer["status"] == "success", "{answer}");
         Ok(answer["data"].clone())
     }
-}
-
-/// A TCP port of loopback that is free now.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -29,25 +29,13 @@ struct Args {
     /// Whether the journal is encrypted; without this every third seed's is
     #[arg(long, value_name = "BOOL")]
     encrypted: Option<bool>,
-    /// Do a wrong on purpose: wrong-ack, double-count, lost-row, silent-damage, wrong-sketch, believed-clock,
-    /// lost-key or plain-click
+    /// Do a wrong on purpose
     #[arg(long, hide = true)]
-    canary: Option<String>,
+    canary: Option<Canary>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let canary = match args.canary.as_deref() {
-        Some("wrong-ack") => Some(Canary::WrongAck),
-        Some("double-count") => Some(Canary::DoubleCount),
-        Some("lost-row") => Some(Canary::LostRow),
-        Some("silent-damage") => Some(Canary::SilentDamage),
-        Some("wrong-sketch") => Some(Canary::WrongSketch),
-        Some("believed-clock") => Some(Canary::BelievedClock),
-        Some("lost-key") => Some(Canary::LostKey),
-        Some("plain-click") => Some(Canary::PlainClick),
-        _ => None,
-    };
     let scratch = scratch();
     let started = Instant::now();
     let budget = args.budget.map_or(Duration::MAX, Duration::from_secs);
@@ -62,7 +50,14 @@ fn main() -> ExitCode {
             }
             let seed = args.seed + number;
             let (steps, trace) = (args.steps, args.trace);
-            let told = Run { seed, steps, trace, segments_max: None, encrypted: args.encrypted, canary };
+            let told = Run {
+                seed,
+                steps,
+                trace,
+                segments_max: None,
+                encrypted: args.encrypted,
+                canary: args.canary,
+            };
             let is_encrypted = told.is_encrypted();
             match run(told, &scratch) {
                 Ok(tally) => {

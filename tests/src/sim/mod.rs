@@ -32,7 +32,7 @@ use plan::Encryption;
 use world::{Tally, World};
 
 /// A wrong that the harness does on purpose, so that a test can see the oracle find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Canary {
     /// Clicks are acknowledged that no disk has.
     WrongAck,

@@ -22,7 +22,9 @@ impl Lab {
         let keys = tempfile::tempdir().expect("folder");
         let path = keys.path().join("keys");
         let journal = format!("segment_size = \"4MiB\"\nencrypt = {encrypt}\nkeys_dir = {path:?}");
-        let setup = Setup { journal: Some(&journal), ..Setup::default() };
+        // Users' keys as they are sent: what is looked for has to be what was sent.
+        let config = "[privacy]\nsalts = \"none\"\n";
+        let setup = Setup { journal: Some(&journal), config, ..Setup::default() };
         let folder = NodeFolder::with(setup).expect("folder");
         let user = rand::random::<u64>();
         let clicks = numbered(rand::random::<u128>() >> 1, CLICKS);

@@ -41,7 +41,7 @@ impl Lab {
         let journal = format!("segment_size = \"4MiB\"\nencrypt = true\nkeys_dir = {keys:?}");
         let config = format!(
             "[workers]\ncores = [0]\n[traffic]\nrefractory = \"0s\"\n[forward]\ninterval = \"200ms\"\n\
-             [privacy]\nsalts_dir = {salts:?}\ndraw_salts = true\n"
+             [privacy]\nsalts_dir = {salts:?}\n"
         );
         let setup = Setup { journal: Some(&journal), config: &config, ..Setup::default() };
         let mut folder = NodeFolder::with(setup).expect("folder");

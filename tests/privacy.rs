@@ -46,7 +46,8 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
     let salts = tempfile::tempdir().expect("folder");
     let salts = salts.path();
     write_salts(salts);
-    let door = Door::folder(&privacy(&format!("salts_dir = {salts:?}"))).expect("folder");
+    let door =
+        Door::folder(&privacy(&format!("salts = \"brought\"\nsalts_dir = {salts:?}"))).expect("folder");
     let mut node = door.folder.start_ready().expect("ready");
     let pseudonym = siphash24(&SipKey::from_bytes(SALT.to_be_bytes()), &[USER]);
     post(&door, 1, &[]);
@@ -71,7 +72,7 @@ fn a_users_key_is_written_under_the_salt_of_the_day_and_not_at_all_without_one()
 
 #[test]
 fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
-    let door = Door::folder(&privacy("")).expect("folder");
+    let door = Door::folder(&privacy("salts = \"none\"")).expect("folder");
     let node = door.folder.start_ready().expect("ready");
     post(&door, 1, &["--header", "Sec-GPC: 1"]);
     post(&door, 2, &["--header", "DNT: 1"]);
@@ -85,15 +86,13 @@ fn of_who_does_not_want_to_be_tracked_no_user_is_written() {
 
 #[test]
 fn a_node_that_draws_salts_has_them_before_its_first_click() {
-    let place = tempfile::tempdir().expect("folder");
-    let salts = place.path().join("salts");
-    let door = Door::folder(&privacy(&format!("salts_dir = {salts:?}\ndraw_salts = true"))).expect("folder");
+    let door = Door::folder(&privacy("")).expect("folder");
     let node = door.folder.start_ready().expect("ready");
     post(&door, 1, &[]);
     assert_eq!(unsalted(&node), 0);
     node.drain().expect("drain");
     assert_eq!(count(&door, USER), 0);
-    let salts = fs::read_dir(salts).expect("salts").count();
+    let salts = fs::read_dir(door.folder.path().join("data/salts")).expect("salts").count();
     assert!(
         (2..=3).contains(&salts),
         "{salts}: of today and tomorrow, also where tomorrow has come meanwhile"

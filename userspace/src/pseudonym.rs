@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use weir_common::siphash::{SipKey, siphash24};
 use weir_common::time::{Minute, UnixMs};
 
-use crate::config::read_secret;
+use crate::config::{Salting, read_secret};
 use crate::day::Day;
 use crate::secret_file::{SecretFileError, is_left_over};
 
@@ -51,7 +51,7 @@ impl core::fmt::Debug for Salts {
 /// Why salts cannot be used.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
 pub enum SaltsError {
-    /// the folder of salts {folder} cannot be read: {source}; make it, or set privacy.salts_dir = "" to write users' keys as they are sent
+    /// the folder of salts {folder} cannot be read: {source}; make it, or set privacy.salts = "drawn" for salts that the node makes by itself
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -82,24 +82,23 @@ pub enum SaltsError {
 }
 
 impl Pseudonyms {
-    /// Reads all salts of a folder; without one keys are as sent.
+    /// Reads all salts of the folder, if there is one. A folder that the node draws them into may be still to come:
+    /// until then nobody's user is written.
     ///
     /// # Errors
     /// When one of its files is no salt: a salt that was meant and is missed would cost a day of users.
-    pub fn load(folder: Option<&Path>) -> Result<Self, SaltsError> {
-        folder.map_or(Ok(Self::AsSent), |folder| Salts::load(folder).map(Self::Salted))
-    }
-
-    /// The same of a folder that the node draws salts into: as long as it is not there nobody's user is written.
-    ///
-    /// # Errors
-    /// As [`Pseudonyms::load`].
-    pub fn load_drawn(folder: &Path) -> Result<Self, SaltsError> {
-        match Salts::load(folder) {
-            Err(SaltsError::Folder { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+    pub fn load(salting: &Salting) -> Result<Self, SaltsError> {
+        let loaded = match salting {
+            Salting::None => return Ok(Self::AsSent),
+            Salting::Brought(folder) | Salting::Drawn(folder) => Salts::load(folder),
+        };
+        match (salting, loaded) {
+            (Salting::Drawn(_), Err(SaltsError::Folder { source, .. }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 Ok(Self::Salted(Salts(Vec::new())))
             }
-            loaded => loaded.map(Self::Salted),
+            (_, loaded) => loaded.map(Self::Salted),
         }
     }
 
@@ -188,6 +187,10 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    fn brought(folder: &Path) -> Result<Pseudonyms, SaltsError> {
+        Pseudonyms::load(&Salting::Brought(folder.to_owned()))
+    }
+
     const ONE: &str = "000102030405060708090a0b0c0d0e0f\n";
     const OTHER: &str = "ff0102030405060708090a0b0c0d0e0f";
 
@@ -200,7 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "2026-11-22.hex", ONE);
         write(folder.path(), "2026-11-23.hex", OTHER);
-        let pseudonyms = Pseudonyms::load(Some(folder.path())).unwrap();
+        let pseudonyms = brought(folder.path()).unwrap();
         let (first, last) = (minute("2026-11-22T00:00:00Z"), minute("2026-11-22T23:59:00Z"));
         let next = minute("2026-11-23T00:00:00Z");
         let today = pseudonyms.of(first, 7);
@@ -214,16 +217,16 @@ mod tests {
     #[test]
     fn a_day_without_salt_has_no_users_and_none_leaves_as_he_came() {
         let folder = tempfile::tempdir().unwrap();
-        let pseudonyms = Pseudonyms::load(Some(folder.path())).unwrap();
+        let pseudonyms = brought(folder.path()).unwrap();
         assert_eq!(pseudonyms.of(minute("2026-11-22T12:00:00Z"), 7), 0);
-        assert_eq!(Pseudonyms::load(None).unwrap().of(Minute(1), 7), 7, "nothing was promised");
+        assert_eq!(Pseudonyms::load(&Salting::None).unwrap().of(Minute(1), 7), 7, "nothing was promised");
     }
 
     #[test]
     fn what_is_no_salt_is_named_and_no_salt_is_shown() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "2026-11-22.hex", ONE);
-        let shown = format!("{:?}", Pseudonyms::load(Some(folder.path())).unwrap());
+        let shown = format!("{:?}", brought(folder.path()).unwrap());
         assert!(!shown.contains("506097522914230528") && !shown.contains("0102"), "{shown}");
         for (name, text, told) in [
             ("2026-13-01.hex", ONE, "is no salt"),
@@ -232,11 +235,11 @@ mod tests {
             ("2026-11-23.hex", "short", "holds no key"),
         ] {
             write(folder.path(), name, text);
-            let error = Pseudonyms::load(Some(folder.path())).unwrap_err().to_string();
+            let error = brought(folder.path()).unwrap_err().to_string();
             assert!(error.contains(told) && error.contains(name) && !error.contains("0102"), "{error}");
             fs::remove_file(folder.path().join(name)).unwrap();
         }
-        let nowhere = Pseudonyms::load(Some(Path::new("/nowhere"))).unwrap_err().to_string();
-        assert!(nowhere.contains("privacy.salts_dir"), "{nowhere}");
+        let nowhere = brought(Path::new("/nowhere")).unwrap_err().to_string();
+        assert!(nowhere.contains("privacy.salts = "), "{nowhere}");
     }
 }

@@ -278,12 +278,21 @@ pub enum AckLevel {
 }
 
 /// `[privacy]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privacy {
-    /// The folder of the salts that users' keys are written under; none writes them as they are sent.
-    pub salts_dir: Option<PathBuf>,
-    /// Whether the node draws salts by itself, and destroys them.
-    pub draw_salts: bool,
+    /// `salts` and `salts_dir`.
+    pub salting: Salting,
+}
+
+/// What users' keys are written under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Salting {
+    /// Salts of this folder, which the node draws by itself and destroys.
+    Drawn(PathBuf),
+    /// Salts of this folder, which an operator brings and destroys.
+    Brought(PathBuf),
+    /// Nothing: they are written as they are sent.
+    None,
 }
 
 /// `[forward]`

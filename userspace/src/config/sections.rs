@@ -16,7 +16,7 @@ use super::reader::{Notes, Section, integer_in};
 use super::traffic;
 use super::{
     AckLevel, Admission, Buckets, Config, Cores, Dedupe, Forward, Fragments, Journal, Key, Log, Metrics,
-    Node, Privacy, Rate, Rejects, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
+    Node, Privacy, Rate, Rejects, Salting, Secret, Sink, Steer, SteerMode, SynRate, Udp, Workers,
 };
 use super::{kafka, limits, score};
 
@@ -42,15 +42,16 @@ const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn read(notes: &Notes<'_>, table: &DeTable<'_>) -> Config {
     let mut root = Section::root(notes, table);
+    let node = node(root.section("node"));
     let (udp, http) = rx(root.section("rx"));
     let config = Config {
-        node: node(root.section("node")),
+        privacy: privacy(root.section("privacy"), &node.data_dir),
+        node,
         workers: workers(root.section("workers")),
         udp,
         http,
         traffic: traffic::read(root.section("traffic")),
         score: score::read(root.section("score")),
-        privacy: privacy(root.section("privacy")),
         limits: limits::read(root.section("limits")),
         steer: steer(root.section("steer")),
         admission: admission(root.section("admission")),
@@ -99,14 +100,32 @@ fn folder(section: &mut Section<'_, '_>, name: &'static str, default: &str) -> P
     })
 }
 
-fn privacy(mut section: Section<'_, '_>) -> Privacy {
-    let salts_dir = optional_folder(&mut section, "salts_dir");
-    let draw_salts = section.boolean("draw_salts", false);
-    if draw_salts && salts_dir.is_none() {
-        section.note("draw_salts", "there is no folder to draw them into; name one as salts_dir");
-    }
+/// `privacy.salts`
+#[derive(Clone, Copy)]
+enum Salts {
+    Drawn,
+    Brought,
+    None,
+}
+
+fn privacy(mut section: Section<'_, '_>, data_dir: &Path) -> Privacy {
+    let words = [("drawn", Salts::Drawn), ("brought", Salts::Brought), ("none", Salts::None)];
+    let salts = section.choice("salts", Salts::Drawn, &words);
+    let salting = match (salts, optional_folder(&mut section, "salts_dir")) {
+        (Salts::Drawn, folder) => Salting::Drawn(folder.unwrap_or_else(|| data_dir.join("salts"))),
+        (Salts::Brought, Some(folder)) => Salting::Brought(folder),
+        (Salts::None, None) => Salting::None,
+        (Salts::Brought, None) => {
+            section.note("salts", "there is no folder to bring them to; name one as salts_dir");
+            Salting::None
+        }
+        (Salts::None, Some(_)) => {
+            section.note("salts_dir", "salts = \"none\" writes users' keys as they are sent; name no folder");
+            Salting::None
+        }
+    };
     section.finish();
-    Privacy { salts_dir, draw_salts }
+    Privacy { salting }
 }
 
 fn optional_folder(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {

@@ -167,7 +167,7 @@ mod tests {
         let section = explain("privacy").unwrap();
         assert_eq!(
             section,
-            "privacy (section of the config)\n  privacy.salts_dir = \"\"\n  privacy.draw_salts = false\n"
+            "privacy (section of the config)\n  privacy.salts = \"drawn\"\n  privacy.salts_dir = \"\"\n"
         );
         for path in crate::config::Config::known_keys() {
             assert!(explain(&path).is_ok(), "{path}");

@@ -14,7 +14,7 @@ use super::frames::SharedSteering;
 use super::settings;
 use crate::admission::Admission;
 use crate::clock::{NodeClock, system_clock};
-use crate::config::{self, Config, Host};
+use crate::config::{self, Config, Host, Salting};
 use crate::pseudonym::{Pseudonyms, SaltsError};
 use crate::published::Published;
 use crate::score::{self, Scorer};
@@ -69,7 +69,8 @@ impl Replaceable {
     /// Draws and destroys salts, now and then, where the node does that.
     pub(super) fn tend_salts_now_and_then(&mut self, clock: &NodeClock) {
         let now = clock.read();
-        if self.config.privacy.draw_salts && now.doubt.is_none() && now.time >= self.salts_due {
+        let draws = matches!(self.config.privacy.salting, Salting::Drawn(_));
+        if draws && now.doubt.is_none() && now.time >= self.salts_due {
             self.salts_due = UnixMs(now.time.0 + SALTS_EVERY_MS);
             match tend_salts(&self.config, now.time) {
                 Ok(true) => self.reload_salts(),
@@ -146,9 +147,7 @@ pub(super) fn read_lists(config: &Config, before: Option<&Scorer>) -> Result<Lis
 /// # Errors
 /// When the disk or the system's random source does not give what it takes.
 fn tend_salts(config: &Config, now: UnixMs) -> Result<bool, SaltsError> {
-    let Some(folder) = config.privacy.salts_dir.as_deref().filter(|_| config.privacy.draw_salts) else {
-        return Ok(false);
-    };
+    let Salting::Drawn(folder) = &config.privacy.salting else { return Ok(false) };
     let keep_ms = config.admission.lateness.as_millis() as u64 + SALTS_SLACK_MS;
     Pseudonyms::tend(folder, now, keep_ms)
 }
@@ -170,10 +169,7 @@ pub(super) fn first_salts(config: &Config, clock: &NodeClock) -> Result<Pseudony
 /// # Errors
 /// When one of them cannot be used.
 fn read_salts(config: &Config) -> Result<Pseudonyms, SaltsError> {
-    let pseudonyms = match config.privacy.salts_dir.as_deref() {
-        Some(folder) if config.privacy.draw_salts => Pseudonyms::load_drawn(folder)?,
-        folder => Pseudonyms::load(folder)?,
-    };
+    let pseudonyms = Pseudonyms::load(&config.privacy.salting)?;
     if pseudonyms.are_salted() {
         tracing::info!(days = pseudonyms.days(), "users' keys are written under the salts of their days");
     }

@@ -155,7 +155,7 @@ conditions! {
         { "Who has a key can sign clicks that are billed." }
         { "Run `chmod 640` on them; their owner is root, or the node's user, and their group the node's." }
     Salts "salts"
-        { "The folder of `privacy.salts_dir`, its files and who may read them." }
+        { "The folder of users' salts, its files and who may read them." }
         { "With its salt a day's users can be found again in the rows; a folder that cannot be used keeps the node from starting." }
         { "Make the folder, mode 0750, and a file of 32 hex digits a day, mode 0640, for the group of the node's user; one that the node draws in belongs to that user, mode 0700." }
     Lists "lists"

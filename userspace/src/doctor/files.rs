@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{self, Kind};
 use super::finding::{Read, Verdict, unread};
 use crate::clock::system_clock;
-use crate::config::{Config, Http, Journal, Privacy};
+use crate::config::{Config, Http, Journal, Privacy, Salting};
 use crate::journal::keys::share_a_device;
 use crate::pseudonym::Pseudonyms;
 use crate::rx::http::catalog::Catalog;
@@ -70,18 +70,20 @@ pub(super) fn signing_keys(config: &Config) -> Verdict {
 
 /// The folder of salts.
 pub(super) fn salts(privacy: &Privacy) -> Verdict {
-    let Some(folder) = &privacy.salts_dir else {
-        return Verdict::not_needed("privacy.salts_dir is not set: users' keys are written as they are sent");
+    let (folder, is_drawn) = match &privacy.salting {
+        Salting::None => {
+            return Verdict::not_needed("privacy.salts is none: users' keys are written as they are sent");
+        }
+        Salting::Brought(folder) => (folder, false),
+        Salting::Drawn(folder) => (folder, true),
     };
     let required = "usable, and nobody but the node may look into it";
-    if privacy.draw_salts && !folder.exists() {
+    if is_drawn && !folder.exists() {
         return Verdict::ok(required, "not there yet: the node makes it");
     }
-    let loaded =
-        if privacy.draw_salts { Pseudonyms::load_drawn(folder) } else { Pseudonyms::load(Some(folder)) };
-    match loaded {
+    match Pseudonyms::load(&privacy.salting) {
         Err(error) => Verdict::fatal(required, error.to_string()),
-        Ok(loaded) => judge_salts(required, guarded(folder), loaded.days(), privacy.draw_salts),
+        Ok(loaded) => judge_salts(required, guarded(folder), loaded.days(), is_drawn),
     }
 }
 

@@ -57,6 +57,7 @@ mod tests {
 
     use super::super::Pseudonyms;
     use super::*;
+    use crate::config::Salting;
 
     const HOUR_MS: u64 = 3_600_000;
 
@@ -89,18 +90,21 @@ mod tests {
         assert!(tend(&folder, at("2026-11-23T01:00:00Z"), HOUR_MS).unwrap());
         assert_eq!(names(&folder), ["2026-11-23.hex", "2026-11-24.hex"]);
         assert_eq!(fs::read(folder.join("2026-11-23.hex")).unwrap(), drawn, "a day keeps its salt");
-        assert_eq!(Pseudonyms::load(Some(&folder)).unwrap().days(), 2);
+        assert_eq!(Pseudonyms::load(&Salting::Drawn(folder.clone())).unwrap().days(), 2);
     }
 
     #[test]
     fn salts_that_are_there_are_used_though_the_time_is_in_doubt_and_a_folder_to_come_is_no_fault() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("salts");
-        let none = Pseudonyms::load_drawn(&folder).unwrap();
+        let none = Pseudonyms::load(&Salting::Drawn(folder.clone())).unwrap();
         assert_eq!((none.are_salted(), none.days()), (true, 0), "and nobody is written as he came");
-        assert!(Pseudonyms::load(Some(&folder)).is_err(), "an operator's folder is a promise");
+        assert!(
+            Pseudonyms::load(&Salting::Brought(folder.clone())).is_err(),
+            "an operator's folder is a promise"
+        );
         tend(&folder, at("2026-11-22T10:00:00Z"), HOUR_MS).unwrap();
-        assert_eq!(Pseudonyms::load_drawn(&folder).unwrap().days(), 2);
+        assert_eq!(Pseudonyms::load(&Salting::Drawn(folder.clone())).unwrap().days(), 2);
     }
 
     #[test]
@@ -109,6 +113,6 @@ mod tests {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(folder.path().join("2026-11-22.new"), "00").unwrap();
         assert!(tend(folder.path(), at("2026-11-22T10:00:00Z"), HOUR_MS).unwrap());
-        assert_eq!(Pseudonyms::load(Some(folder.path())).unwrap().days(), 2);
+        assert_eq!(Pseudonyms::load(&Salting::Drawn(folder.path().to_owned())).unwrap().days(), 2);
     }
 }

@@ -13,6 +13,8 @@ use weir_labs::{FaultyDisk, Generator, Line, Load, Node, NodeFolder, Setup, Smal
 
 const JOURNAL: &str = "segment_size = \"4MiB\"\ncommit_window = \"1ms\"";
 const LOAD: Load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(5), seed: 13 };
+/// The same, with more rows for each worker than a segment holds, however many of them go in one write.
+const MORE: Load = Load { rate: 25_000, ..LOAD };
 /// A storm of faults and restarts, and its long form.
 const STORM: Duration = Duration::from_secs(15);
 const STORM_SOAK: Duration = Duration::from_secs(300);
@@ -56,9 +58,13 @@ fn loaded<'a>(folder: &'a NodeFolder, known: &Known, load: Load) -> (Node<'a>, G
 /// Lets a node under load meet these faults, until its status says so, and checks that it loses
 /// nothing and goes on without a restart. Its status then, and what it asked of the disk.
 fn survives(rules: &str, is_met: impl Fn(&Value) -> bool) -> Option<(Value, Vec<Line>)> {
+    survives_under(LOAD, rules, is_met)
+}
+
+fn survives_under(load: Load, rules: &str, is_met: impl Fn(&Value) -> bool) -> Option<(Value, Vec<Line>)> {
     let (folder, disk) = faulty()?;
     let known = Known::new(1);
-    let (mut node, generator) = loaded(&folder, &known, LOAD);
+    let (mut node, generator) = loaded(&folder, &known, load);
     disk.set(rules).expect("rules");
     node.wait_until("hit by the faults", is_met).expect("faults");
     let status = node.status().expect("status");
@@ -117,7 +123,7 @@ fn a_disk_that_is_slow_makes_acks_late_and_nothing_else() {
 
 #[test]
 fn a_segment_whose_folder_could_not_be_synced_is_not_used() {
-    let Some((status, log)) = survives("folder-sync EIO", has_failures(1)) else { return };
+    let Some((status, log)) = survives_under(MORE, "folder-sync EIO", has_failures(1)) else { return };
     let why = status["journal"]["last_failure"].as_str().expect("a reason");
     assert!(why.starts_with("making a segment failed: Input/output error"), "{why}");
     assert_eq!(injected(&log), 1);

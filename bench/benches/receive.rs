@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weir::rx::udp::open_group;
+use weir::rx::udp::{open_group, resize};
 use weir::uring::{Completion, ReceiverId, Settings, Uring};
 use weir_bench::recvmmsg::Batch;
 use weir_bench::thread_time::thread_time;
@@ -95,7 +95,8 @@ fn plain_socket() -> Result<UdpSocket> {
 /// A socket as the daemon opens it: with destination addresses and drop counts.
 fn daemon_socket() -> Result<socket2::Socket> {
     let free = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
-    let socket = open_group(free, 1, SOCKET_BYTES)?.pop().context("one socket")?;
+    let socket = open_group(free, 1)?.pop().context("one socket")?;
+    resize(&socket, free, SOCKET_BYTES)?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     Ok(socket)
 }

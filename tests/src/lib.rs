@@ -11,6 +11,7 @@ pub mod door;
 mod faults;
 mod generator;
 pub mod kafka;
+pub mod keeper;
 mod node;
 mod port;
 mod process;

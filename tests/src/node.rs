@@ -385,15 +385,27 @@ impl Node<'_> {
         self.process.wait(DRAIN_MAX).map(drop)
     }
 
+    /// Lets it hand over to the next process, and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in order; with the end of its log.
+    pub fn hand_over(self) -> Result<()> {
+        self.end_by(Signal::USR2)
+    }
+
     /// Drains it and waits for its end.
     ///
     /// # Errors
     /// When it does not end in order; with the end of its log.
-    pub fn drain(mut self) -> Result<()> {
-        self.process.signal(Signal::TERM)?;
+    pub fn drain(self) -> Result<()> {
+        self.end_by(Signal::TERM)
+    }
+
+    fn end_by(mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)?;
         let status = self.process.wait(DRAIN_MAX)?;
         if !status.success() {
-            bail!("the node did not drain in order ({status}):\n{}", self.folder.log_tail());
+            bail!("the node did not end in order ({status}):\n{}", self.folder.log_tail());
         }
         Ok(())
     }

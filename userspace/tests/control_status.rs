@@ -160,7 +160,12 @@ fn dropping_the_handle_closes_the_socket_and_frees_its_name() {
 fn a_second_daemon_is_refused_and_the_rest_of_a_killed_one_replaced() {
     let fixture = Fixture::new();
     let control = fixture.start();
-    let drain = Drain { flag: fixture.drain.clone(), reload: Arc::default(), wake: Box::new(|| {}) };
+    let drain = Drain {
+        flag: fixture.drain.clone(),
+        hands_over: Arc::default(),
+        reload: Arc::default(),
+        wake: Box::new(|| {}),
+    };
     let second = Control::start(fixture.settings(), fixture.sources(), drain);
     assert!(matches!(second.err(), Some(Error::SocketTaken { .. })));
     drop(control);

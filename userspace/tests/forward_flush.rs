@@ -6,14 +6,13 @@ mod journal_fixture;
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
 
 use forward_fixture::{Fault, MemorySink, Node, audited, flush_config, store, store_path};
 use journal_fixture::START;
 use weir::audit::{AuditConfig, audit};
-use weir::forward::ForwarderConfig;
 use weir::forward::embedded::{Orphan, Store};
 use weir::forward::forwarder::StartError;
+use weir::forward::{ForwarderConfig, Stop};
 use weir_common::id::Incarnation;
 use weir_common::time::Minute;
 
@@ -436,7 +435,8 @@ fn the_thread_makes_a_last_flush_of_everything_before_it_ends() {
         node.write(n % 2, &clicks(n as u64 * 3..n as u64 * 3 + 3));
     }
     let Node { forwarder, mut workers, folder, .. } = node;
-    let stop = AtomicBool::new(true);
+    let stop = Stop::default();
+    stop.ask(false);
     let ended = std::thread::scope(|scope| {
         let thread = scope.spawn(|| forwarder.run(&stop));
         while !thread.is_finished() {
@@ -456,7 +456,8 @@ fn the_thread_ends_when_the_sink_is_away_and_a_start_forwards_the_rest() {
     let mut node = Node::start(dir.path(), 1, |_| sink);
     node.write(0, &[1, 2, 3]);
     let Node { forwarder, mut workers, folder, .. } = node;
-    let stop = AtomicBool::new(true);
+    let stop = Stop::default();
+    stop.ask(false);
     let ended = std::thread::scope(|scope| {
         let thread = scope.spawn(|| forwarder.run(&stop));
         while !thread.is_finished() {

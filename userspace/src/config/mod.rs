@@ -155,6 +155,8 @@ pub struct Steer {
     pub rate: Option<Rate>,
     /// The limit of connections for each source; none when it is off.
     pub syn_rate: Option<SynRate>,
+    /// Where the XDP program's link is pinned; none nowhere.
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// `steer.mode`

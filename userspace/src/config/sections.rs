@@ -37,6 +37,8 @@ const BUFFERS_MAX: u64 = 1 << 15;
 const INTERFACE_CHARS_MAX: usize = 15;
 /// Labels appear in every metric and bucket.
 const LABEL_CHARS_MAX: usize = 32;
+/// A folder of the BPF file system that systemd mounts; the package makes it.
+const PIN_DIR: &str = "/sys/fs/bpf/weir";
 /// Buckets leave within 5 s: that is promised, so no interval may be longer.
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
@@ -111,7 +113,7 @@ enum Salts {
 fn privacy(mut section: Section<'_, '_>, data_dir: &Path) -> Privacy {
     let words = [("drawn", Salts::Drawn), ("brought", Salts::Brought), ("none", Salts::None)];
     let salts = section.choice("salts", Salts::Drawn, &words);
-    let salting = match (salts, optional_folder(&mut section, "salts_dir")) {
+    let salting = match (salts, optional_folder(&mut section, "salts_dir", "")) {
         (Salts::Drawn, folder) => Salting::Drawn(folder.unwrap_or_else(|| data_dir.join("salts"))),
         (Salts::Brought, Some(folder)) => Salting::Brought(folder),
         (Salts::None, None) => Salting::None,
@@ -128,8 +130,11 @@ fn privacy(mut section: Section<'_, '_>, data_dir: &Path) -> Privacy {
     Privacy { salting }
 }
 
-fn optional_folder(section: &mut Section<'_, '_>, name: &'static str) -> Option<PathBuf> {
-    section.value(name, None, "an absolute path, or \"\" for none (default \"\")", |value| {
+/// A folder; "" is none.
+fn optional_folder(section: &mut Section<'_, '_>, name: &'static str, default: &str) -> Option<PathBuf> {
+    let expected = format!("an absolute path, or \"\" for none (default {default:?})");
+    let default = (!default.is_empty()).then(|| default.into());
+    section.value(name, default, &expected, |value| {
         let path = value.as_str()?;
         (path.is_empty() || Path::new(path).is_absolute())
             .then(|| (!path.is_empty()).then(|| PathBuf::from(path)))
@@ -212,6 +217,7 @@ fn steer(mut section: Section<'_, '_>) -> Steer {
         allow: prefixes(&mut section, "allow"),
         rate: rate(section.section("rate")),
         syn_rate: syn_rate(section.section("syn_rate")),
+        pin_dir: optional_folder(&mut section, "pin_dir", PIN_DIR),
     };
     if steer.syn_rate.is_some() && (steer.interface.is_none() || steer.mode == SteerMode::None) {
         section.note(
@@ -369,7 +375,7 @@ fn journal(mut section: Section<'_, '_>) -> Journal {
         max_bytes: section.size("max_size", 64 * GIB, 16 * MIB..=64 * TIB),
         ack: section.choice("ack", AckLevel::Disk, &[("disk", AckLevel::Disk)]),
         encrypt: section.boolean("encrypt", false),
-        keys_dir: optional_folder(&mut section, "keys_dir"),
+        keys_dir: optional_folder(&mut section, "keys_dir", ""),
     };
     if journal.encrypt && journal.keys_dir.is_none() {
         section.note("encrypt", "on, and journal.keys_dir names no folder for the keys; name one that is not on the journal's disk");

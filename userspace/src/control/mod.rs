@@ -81,11 +81,13 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
 }
 
-/// How the control side tells the daemon to drain, at the first SIGTERM or SIGINT, and to read again
-/// what can be replaced while it runs, at SIGHUP.
+/// How the control side tells the daemon to drain, at the first SIGTERM or SIGINT; to hand over to a successor, at
+/// SIGUSR2; and to read again what can be replaced while it runs, at SIGHUP.
 pub struct Drain {
     /// Set first.
     pub flag: Arc<AtomicBool>,
+    /// Set before it where a successor takes over the sockets.
+    pub hands_over: Arc<AtomicBool>,
     /// Set at SIGHUP; whoever acts on it clears it.
     pub reload: Arc<AtomicBool>,
     /// Called then: wakes whoever sleeps too long to look at the flag.
@@ -204,11 +206,12 @@ fn bind_http(address: SocketAddr) -> Result<TcpListener, Error> {
     bound.map_err(|source| Error::Http { address, source })
 }
 
-/// SIGTERM, SIGINT and SIGHUP, caught from the moment they are watched.
+/// SIGTERM, SIGINT, SIGUSR2 and SIGHUP, caught from the moment they are watched.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    hand_over: Signal,
 }
 
 impl Signals {
@@ -217,6 +220,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            hand_over: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -227,6 +231,11 @@ impl Signals {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hand_over.recv() => {
+                    // Where nobody keeps the sockets they are read empty, as at any drain.
+                    drain.hands_over.store(service_manager::is_there(), Ordering::Release);
+                    "SIGUSR2"
+                }
                 _ = self.hangup.recv() => {
                     drain.reload.store(true, Ordering::Release);
                     (drain.wake)();

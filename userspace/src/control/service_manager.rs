@@ -3,11 +3,14 @@
 //!
 //! The watchdog is answered for the workers and not for the thread that answers: a worker turns every few
 //! milliseconds, idle or not, so one that did not turn at all between two answers hangs, and what it owns is
-//! taken by nobody. A node in which one hangs falls silent, and is restarted. Without a service manager all of
-//! this does nothing.
+//! taken by nobody. A node in which one hangs falls silent, and is restarted.
+//!
+//! It is given the sockets to keep too, so that they outlive a process (`FDSTORE=1`; the unit says how many with
+//! `FileDescriptorStoreMax=`). Without a service manager all of this does nothing.
 //!
 //! Start reading at [`Progress`].
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,25 @@ pub fn ready() {
 /// The node drains, and ends.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+}
+
+/// Whether there is one.
+#[must_use]
+pub fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// Gives it a socket to keep for the next process, under this name.
+pub fn keep(name: &str, socket: BorrowedFd<'_>) {
+    let states = [NotifyState::FdStore, NotifyState::FdName(name)];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[socket]) {
+        tracing::warn!(name, %error, "the service manager does not keep a socket; what waits in it at a restart is lost");
+    }
+}
+
+/// Takes back what it keeps under this name.
+pub fn let_go(name: &str) {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -4,8 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::Type;
 
+use super::held::{Inheritance, Kept};
 use crate::admission::Admission;
 use crate::config::{Config, Http};
 use crate::published::{Published, Shared};
@@ -38,19 +39,21 @@ pub(super) struct Doors {
     catalog: Arc<Published<Catalog>>,
     certificates: Option<Arc<Certificates>>,
     /// The listeners of each address, in worker order.
-    listeners: Vec<Vec<Socket>>,
+    listeners: Vec<Vec<Kept>>,
 }
 
 impl Doors {
-    /// Binds the listeners and reads certificate and catalog.
-    pub(super) fn open(config: &Config, workers: usize) -> Result<Self, DoorError> {
+    /// Binds the listeners, or takes those of the last process, and reads certificate and catalog.
+    pub(super) fn open(config: &Config, workers: usize, left: &mut Inheritance) -> Result<Self, DoorError> {
         let http = &config.http;
         let catalog = Published::new(catalog_of(http)?);
         let certificates = match (&http.tls_port, &http.certificate_file, &http.key_file) {
             (Some(_), Some(certificate), Some(key)) => Some(Arc::new(Certificates::load(certificate, key)?)),
             _ => None,
         };
-        let listeners = http.listeners().map(|(address, _)| open_group(address, workers));
+        let listeners = http
+            .listeners()
+            .map(|(address, _)| left.group(Type::STREAM, address, workers, || open_group(address, workers)));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let plain = http.listeners().filter(|(_, is_tls)| !is_tls).count() as u16;
         let tls =
@@ -73,7 +76,7 @@ impl Doors {
     pub(super) fn listeners(&mut self, workers: usize) -> Vec<Vec<OwnedFd>> {
         let mut own: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
         for group in self.listeners.drain(..) {
-            own.iter_mut().zip(group).for_each(|(own, listener)| own.push(listener.into()));
+            own.iter_mut().zip(group).for_each(|(own, listener)| own.push(listener.socket.into()));
         }
         own
     }

@@ -9,7 +9,7 @@ use weir_common::id::SHARDS;
 use super::settings;
 use super::threads::SocketGroup;
 use crate::config::{self, Config};
-use crate::control::{FrameSource, FrameTotals, Steering as SteeringStatus};
+use crate::control::{FrameSource, FrameTotals, Steering as SteeringStatus, service_manager};
 use crate::steer::{
     Fragments, Mode, Policy, Prefix, Rate, Settings, SteerError, Steering, Switches, SynRate,
 };
@@ -34,7 +34,7 @@ impl SharedSteering {
         let mut shard_worker = [0_u16; SHARDS];
         shard_worker.iter_mut().zip(shards.iter()).for_each(|(slot, owner)| *slot = owner.0);
         for group in groups {
-            let sockets: Vec<_> = group.sockets.iter().map(AsFd::as_fd).collect();
+            let sockets: Vec<_> = group.sockets.iter().map(|kept| kept.socket.as_fd()).collect();
             steering.attach_reuseport(group.is_ipv6, &sockets, &shard_worker)?;
         }
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(steering);
@@ -43,6 +43,14 @@ impl SharedSteering {
 }
 
 impl SharedSteering {
+    /// Lets the XDP program end with this process.
+    pub(super) fn unpin(&self) {
+        let mut steering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(steering) = steering.as_mut() {
+            steering.unpin();
+        }
+    }
+
     /// Lets the XDP program check tags by the config's keys, where it checks any.
     pub(super) fn replace_keys(&self, config: &Config) -> Result<(), SteerError> {
         let mut steering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,5 +133,7 @@ fn settings(config: &Config, cores: &[usize], shards: &ShardMap) -> Result<Setti
     });
     policy.syn_ports = config.http.port.into_iter().chain(config.http.tls_port).collect();
     let switches = Switches { strip_vlan: steer.strip_vlan, verify_first: steer.verify_first };
-    Ok(Settings { mode, interface: steer.interface.clone().unwrap_or_default(), policy, switches })
+    // Without somebody who starts a next process there is none to take it over.
+    let pin_dir = steer.pin_dir.clone().filter(|_| service_manager::is_there());
+    Ok(Settings { mode, interface: steer.interface.clone().unwrap_or_default(), policy, switches, pin_dir })
 }

@@ -12,6 +12,7 @@
 mod doors;
 mod frames;
 mod heal;
+mod held;
 mod keys;
 mod open_files;
 pub mod past;
@@ -65,6 +66,7 @@ pub(crate) use settings::{clock as clock_settings, ring as ring_settings};
 use doors::Doors;
 use frames::SharedSteering;
 use heal::Healed;
+use held::Inheritance;
 use reload::Replaceable;
 use sinks::Opened;
 use spool::SpoolGuard;
@@ -178,6 +180,7 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
         state: Arc::default(),
         forward: Arc::default(),
         drain: Arc::default(),
+        hands_over: Arc::default(),
         reload: Arc::default(),
         recovery: Arc::default(),
         clock: Arc::default(),
@@ -194,7 +197,11 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
     let ended = running.watch(&node.drain, &node.reload);
     node.state.set(State::Draining);
     service_manager::stopping();
-    let drained = running.drain();
+    let hands_over = node.hands_over.load(Ordering::Acquire);
+    let drained = running.drain(hands_over);
+    if !hands_over {
+        node.steering.unpin();
+    }
     let path = control.write_final_status()?;
     tracing::info!(path = %path.display(), "drained; the final counters are written");
     ended.and(drained)
@@ -210,6 +217,7 @@ struct Node {
     steering: Arc<SharedSteering>,
     state: Arc<AtomicState>,
     drain: Arc<AtomicBool>,
+    hands_over: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     recovery: Arc<OnceLock<RecoveryStatus>>,
     clock: Arc<NodeClock>,
@@ -239,16 +247,22 @@ impl Node {
         let settings =
             control::Settings { run_dir: config.node.run_dir.clone(), http: config.metrics.listen };
         let main = std::thread::current();
-        let (flag, reload) = (Arc::clone(&self.drain), Arc::clone(&self.reload));
-        let drain = Drain { flag, reload, wake: Box::new(move || main.unpark()) };
+        let drain = Drain {
+            flag: Arc::clone(&self.drain),
+            hands_over: Arc::clone(&self.hands_over),
+            reload: Arc::clone(&self.reload),
+            wake: Box::new(move || main.unpark()),
+        };
         Control::start(settings, sources, drain)
     }
 
     fn start(&self, file: &Path, config: &Config, by: Told) -> Result<Running, DaemonError> {
         // Bound before all that may take long, so that what comes meanwhile waits in the kernel or
         // is counted.
-        let sockets = threads::open_sockets(config, self.cores.len())?;
-        let mut doors = Doors::open(config, self.cores.len())?;
+        let mut left = Inheritance::take(&config.node.run_dir);
+        let sockets = threads::open_sockets(config, self.cores.len(), &mut left)?;
+        let mut doors = Doors::open(config, self.cores.len(), &mut left)?;
+        left.let_go_of_rest();
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let closed_before = checkpoint.final_before;
         let admission = Published::new(settings::admission(config, closed_before)?);
@@ -395,9 +409,14 @@ impl Running {
         Ok(())
     }
 
-    /// Drains the workers, makes the last flush, ends all threads.
-    fn drain(self) -> Result<(), DaemonError> {
-        self.phase.drain();
+    /// Drains the workers, makes the last flush, ends all threads. Where the next process takes over, it leaves to
+    /// it what waits in the sockets, and what the sink does not take at once.
+    fn drain(self, hands_over: bool) -> Result<(), DaemonError> {
+        if hands_over {
+            self.phase.hand_over();
+        } else {
+            self.phase.drain();
+        }
         let deadline = Instant::now() + SETTLE_MAX;
         let mut settled = Ok(());
         while !self.phase.all_settled() {
@@ -407,9 +426,13 @@ impl Running {
             }
             std::thread::park_timeout(WATCH_TICK);
         }
-        let flushed = self.forwarder.finish();
+        let flushed = self.forwarder.finish(hands_over);
         self.phase.stop();
-        let joined = self.workers.join();
+        let joined = self.workers.join().map(|drops_counted| {
+            if hands_over {
+                held::leave_counts(&self.replaceable.config.node.run_dir, &drops_counted);
+            }
+        });
         joined.and(settled).and(flushed)
     }
 }

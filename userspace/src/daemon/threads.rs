@@ -3,26 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use socket2::Socket;
+use socket2::Type;
 use weir_common::id::WorkerId;
 use weir_common::time::UnixMs;
 
 use super::doors::Doors;
+use super::held::{Inheritance, Kept};
 use super::{DaemonError, settings};
 use crate::admission::Admission;
 use crate::clock::NodeClock;
 use crate::config::Config;
-use crate::forward::{Forwarder, Mailbox, Sink};
+use crate::forward::{Forwarder, Mailbox, Sink, Stop};
 use crate::journal::{DiskBudget, Folder, Journal, JournalConfig};
 use crate::ledger::Ledger;
 use crate::pseudonym::Pseudonyms;
 use crate::published::Published;
 use crate::rejects::Sampler;
-use crate::rx::udp::{SocketError, open_group};
+use crate::rx::udp::{SocketError, open_group, resize};
 use crate::stats::{OwnStats, WorkerStats};
 use crate::traffic::{Judge, Lists};
 use crate::worker::book::{BLOCK_BYTES, Book};
@@ -37,16 +37,24 @@ use crate::worker::{Settings, Worker, WorkerError, pin};
 /// The sockets of one address, in worker order.
 pub(super) struct SocketGroup {
     pub(super) is_ipv6: bool,
-    pub(super) sockets: Vec<Socket>,
+    pub(super) sockets: Vec<Kept>,
 }
 
-pub(super) fn open_sockets(config: &Config, workers: usize) -> Result<Vec<SocketGroup>, SocketError> {
+/// The sockets for datagrams: those of the last process, or new ones.
+pub(super) fn open_sockets(
+    config: &Config,
+    workers: usize,
+    left: &mut Inheritance,
+) -> Result<Vec<SocketGroup>, SocketError> {
+    let buffer_bytes = config.udp.socket_buffer_bytes;
     let open = |ip: &IpAddr| {
         let address = SocketAddr::new(*ip, config.udp.port);
-        Ok(SocketGroup {
-            is_ipv6: ip.is_ipv6(),
-            sockets: open_group(address, workers, config.udp.socket_buffer_bytes)?,
-        })
+        let new = || open_group(address, workers);
+        let sockets = left.group(Type::DGRAM, address, workers, new)?;
+        for kept in &sockets {
+            resize(&kept.socket, address, buffer_bytes)?;
+        }
+        Ok(SocketGroup { is_ipv6: ip.is_ipv6(), sockets })
     };
     config.udp.addresses.iter().map(open).collect()
 }
@@ -74,7 +82,14 @@ pub(super) struct Start<'a> {
 }
 
 /// The running workers.
-pub(super) struct WorkerThreads(Vec<(String, JoinHandle<Result<(), WorkerError>>)>);
+pub(super) struct WorkerThreads(Vec<WorkerThread>);
+
+struct WorkerThread {
+    name: String,
+    /// What its sockets are kept as, in its order.
+    sockets: Vec<String>,
+    thread: JoinHandle<Result<Vec<u32>, WorkerError>>,
+}
 
 impl WorkerThreads {
     /// Starts all workers and waits until each has its ring.
@@ -115,18 +130,18 @@ impl WorkerThreads {
                 commit_window: config.journal.commit_window,
                 receive_buffers: ring.receive_buffers,
             };
-            let (own_sockets, phase, ready) =
-                (std::mem::take(&mut sockets[number]), Arc::clone(phase), ready.clone());
+            let own = std::mem::take(&mut sockets[number]);
+            let (phase, ready) = (Arc::clone(phase), ready.clone());
             let own_listeners = std::mem::take(&mut listeners[number]);
             let door =
                 start.doors.door(start.admission.reader(), OwnStats::new(Arc::clone(start.stats), number));
             let name = format!("weir-worker-{number}");
             let run = move || {
                 pin(core);
-                let mut kernel = Kernel::start(worker, ring, own_sockets, clock)?;
+                let mut kernel = Kernel::start(worker, ring, own.sockets, clock)?;
                 own_listeners.into_iter().for_each(|listener| kernel.listen(listener));
                 let worker = Worker::new(told, kernel, parts, mailbox, unflushed, phase);
-                let mut worker = worker.with_door(door);
+                let mut worker = worker.with_door(door).with_drops_counted(&own.drops_counted);
                 worker.prepare()?;
                 let _ = ready.send(());
                 drop(ready); // whoever counts the ready ones waits until nobody can send any more
@@ -134,7 +149,7 @@ impl WorkerThreads {
             };
             let spawned = std::thread::Builder::new().name(name.clone()).spawn(run);
             let thread = spawned.map_err(|source| DaemonError::Thread { name: name.clone(), source })?;
-            threads.push((name, thread));
+            threads.push(WorkerThread { name, sockets: own.names, thread });
         }
         drop(ready);
         let workers = Self(threads);
@@ -149,32 +164,45 @@ impl WorkerThreads {
 
     /// The name of a worker that ended.
     pub(super) fn ended(&self) -> Option<String> {
-        self.0.iter().find(|(_, thread)| thread.is_finished()).map(|(name, _)| name.clone())
+        self.0.iter().find(|worker| worker.thread.is_finished()).map(|worker| worker.name.clone())
     }
 
-    /// Waits for all of them; the first error, if there is one.
-    pub(super) fn join(self) -> Result<(), DaemonError> {
-        let mut first = Ok(());
-        for (name, thread) in self.0 {
+    /// Waits for all of them: what they have counted of the drops of each socket, by its name, or the first error.
+    pub(super) fn join(self) -> Result<Vec<(String, u32)>, DaemonError> {
+        let mut all = Ok(Vec::new());
+        for WorkerThread { name, sockets, thread } in self.0 {
             let ended = match thread.join() {
                 Ok(result) => result.map_err(DaemonError::from),
                 Err(_) => Err(DaemonError::Panicked(name)),
             };
-            first = first.and(ended);
+            all = all.and_then(|mut all: Vec<_>| {
+                all.extend(sockets.into_iter().zip(ended?));
+                Ok(all)
+            });
         }
-        first
+        all
     }
 }
 
+/// The sockets of a worker, one an address.
+#[derive(Default)]
+struct OwnSockets {
+    sockets: Vec<OwnedFd>,
+    names: Vec<String>,
+    drops_counted: Vec<u32>,
+}
+
 /// From sockets by address to sockets by worker.
-fn by_worker(groups: Vec<SocketGroup>, workers: usize) -> Vec<Vec<OwnedFd>> {
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+fn by_worker(groups: Vec<SocketGroup>, workers: usize) -> Vec<OwnSockets> {
+    let mut all: Vec<_> = (0..workers).map(|_| OwnSockets::default()).collect();
     for group in groups {
-        for (own, socket) in sockets.iter_mut().zip(group.sockets) {
-            own.push(socket.into());
+        for (own, kept) in all.iter_mut().zip(group.sockets) {
+            own.sockets.push(kept.socket.into());
+            own.names.push(kept.name);
+            own.drops_counted.push(kept.drops_counted);
         }
     }
-    sockets
+    all
 }
 
 fn journal(
@@ -201,14 +229,14 @@ pub(super) type AnySink = Box<dyn Sink + Send>;
 /// The running forwarder.
 pub(super) struct ForwarderThread {
     thread: JoinHandle<Forwarder<AnySink>>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
 }
 
 const FORWARDER: &str = "weir-forward";
 
 impl ForwarderThread {
     pub(super) fn start(forwarder: Forwarder<AnySink>) -> Result<Self, DaemonError> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(Stop::default());
         let told = Arc::clone(&stop);
         let spawned =
             std::thread::Builder::new().name(FORWARDER.to_owned()).spawn(move || forwarder.run(&told));
@@ -221,12 +249,13 @@ impl ForwarderThread {
         self.thread.is_finished().then(|| FORWARDER.to_owned())
     }
 
-    /// Lets it make its last flush, and waits for it.
-    pub(super) fn finish(self) -> Result<(), DaemonError> {
-        self.stop.store(true, Ordering::Release);
+    /// Lets it make its last flush, and waits for it. Where the next process `takes_over`, it has less time, and what
+    /// it does not get to is left to that one.
+    pub(super) fn finish(self, takes_over: bool) -> Result<(), DaemonError> {
+        self.stop.ask(takes_over);
         self.thread.thread().unpark();
         let forwarder = self.thread.join().map_err(|_| DaemonError::Panicked(FORWARDER.to_owned()))?;
-        if forwarder.is_finished() {
+        if forwarder.is_finished() || takes_over {
             return Ok(());
         }
         let why = forwarder.last_error().unwrap_or("the workers did not answer").to_owned();

@@ -60,8 +60,8 @@ conditions! {
         { "Use a kernel built with CONFIG_DEBUG_INFO_BTF, as those of distributions are." }
     Bpffs "bpffs"
         { "Whether a BPF file system is mounted on /sys/fs/bpf." }
-        { "The node pins nothing there today and goes without it; bpftool wants it." }
-        { "Run `mount -t bpf bpf /sys/fs/bpf`; systemd does so by itself." }
+        { "The XDP program stays attached there while the node is restarted (`steer.pin_dir`); without it, it is detached for that moment." }
+        { "Run `mount -t bpf bpf /sys/fs/bpf`; systemd does so by itself. Make the folder of `steer.pin_dir` for the node's user." }
     Capabilities "capabilities"
         { "The effective capabilities of who asks. Ask as the user, and in the unit, that the node runs as." }
         { "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN load and attach the BPF programs; CAP_NET_ADMIN also sizes the sockets' buffers." }

@@ -9,7 +9,6 @@ mod part;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use super::merge::Merge;
 use super::pace::{ForwarderConfig, Now};
 use super::retention::Retention;
 use super::sink::{Sink, SinkError};
+use super::stop::Stop;
 use super::uniques::Uniques;
 use crate::clock::NodeClock;
 use crate::digest::Digests;
@@ -43,6 +43,8 @@ const GATHER_MS: u64 = 5;
 const FINAL_ATTEMPTS: u64 = 5;
 /// How long the last flush may take before it is left to the next start.
 const FINAL_WAIT: Duration = Duration::from_secs(20);
+/// The same where the next process waits for this one to end: a healthy sink takes less, and clicks wait meanwhile.
+const HASTY_WAIT: Duration = Duration::from_millis(500);
 /// How often a waiting forwarder looks whether it is to stop.
 const STOP_CHECK_MS: u64 = 50;
 
@@ -416,18 +418,18 @@ impl<S: Sink> Forwarder<S> {
 
     /// Runs until `stop`, then makes one last flush. Workers must answer flushes until this
     /// returns; one that ended and dropped its mailbox is not waited for.
-    pub fn run(mut self, stop: &AtomicBool) -> Self {
+    pub fn run(mut self, stop: &Stop) -> Self {
         let clock = Arc::clone(&self.clock);
         let now = || {
             let monotonic_ns = clock.monotonic_ns();
             let reading = clock.at(monotonic_ns);
             Now { ms: monotonic_ns / 1_000_000, wall: reading.time, is_certain: reading.doubt.is_none() }
         };
-        while !stop.load(Ordering::Acquire) {
+        while !stop.is_asked() {
             let wait_ms = self.poll(now()).min(STOP_CHECK_MS);
             std::thread::park_timeout(Duration::from_millis(wait_ms));
         }
-        let deadline = Instant::now() + FINAL_WAIT;
+        let deadline = Instant::now() + if stop.is_in_haste() { HASTY_WAIT } else { FINAL_WAIT };
         // The flush in work may have been asked for before the last click.
         for _ in 0..2 {
             self.begin_flush(now());

@@ -31,6 +31,7 @@ pub mod reopening;
 mod retention;
 pub mod sink;
 pub mod split;
+mod stop;
 pub mod uniques;
 
 pub use batch::{Batch, BatchBlocks, Bucket, Checkpoint, FlushNo};
@@ -40,4 +41,5 @@ pub use pace::{ForwarderConfig, Now};
 pub use reopening::Reopening;
 pub use sink::{Sink, SinkError};
 pub use split::Split;
+pub use stop::Stop;
 pub use uniques::{Closing, Sketch, Uniques, Unsketched};

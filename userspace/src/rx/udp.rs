@@ -21,15 +21,24 @@ pub struct SocketError {
 ///
 /// # Errors
 /// Names the step, the address and what to do.
-pub fn open_group(
-    address: SocketAddr,
-    workers: usize,
-    buffer_bytes: usize,
-) -> Result<Vec<Socket>, SocketError> {
-    (0..workers).map(|_| open(address, buffer_bytes)).collect()
+pub fn open_group(address: SocketAddr, workers: usize) -> Result<Vec<Socket>, SocketError> {
+    (0..workers).map(|_| open(address)).collect()
 }
 
-fn open(address: SocketAddr, buffer_bytes: usize) -> Result<Socket, SocketError> {
+/// Gives a socket of this address a receive buffer of so many bytes, or as many as the system allows.
+///
+/// # Errors
+/// Names the address and what to do.
+pub fn resize(socket: &Socket, address: SocketAddr, buffer_bytes: usize) -> Result<(), SocketError> {
+    set_receive_buffer(socket, buffer_bytes).map_err(|source| SocketError {
+        operation: "size the receive buffer of",
+        address,
+        source,
+        remedy: "lower `rx.udp.socket_buffer`",
+    })
+}
+
+fn open(address: SocketAddr) -> Result<Socket, SocketError> {
     let at = |operation, remedy| move |source| SocketError { operation, address, source, remedy };
     let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
@@ -40,8 +49,6 @@ fn open(address: SocketAddr, buffer_bytes: usize) -> Result<Socket, SocketError>
         socket.set_only_v6(true).map_err(at("set IPV6_V6ONLY on", tuning))?;
     }
     socket.set_reuse_port(true).map_err(at("set SO_REUSEPORT on", tuning))?;
-    set_receive_buffer(&socket, buffer_bytes)
-        .map_err(at("size the receive buffer of", "lower `rx.udp.socket_buffer`"))?;
     set_flag(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL).map_err(at("set SO_RXQ_OVFL on", tuning))?;
     let (level, name) = match address.ip() {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
@@ -124,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_sockets_of_a_group_share_one_port() {
-        let first = open(loopback("127.0.0.1:0"), 65_536).expect("first");
+        let first = open(loopback("127.0.0.1:0")).expect("first");
         let address = first.local_addr().expect("address").as_socket().expect("inet");
-        let group = open_group(address, 3, 65_536).expect("group");
+        let group = open_group(address, 3).expect("group");
         assert_eq!(group.len(), 3);
     }
 
@@ -134,7 +141,7 @@ mod tests {
     fn a_taken_port_is_named_with_its_remedy() {
         let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = taken.local_addr().expect("address");
-        let error = open_group(address, 1, 65_536).expect_err("the port is taken").to_string();
+        let error = open_group(address, 1).expect_err("the port is taken").to_string();
         assert!(
             error.starts_with(&format!("cannot bind UDP {address}:")) && error.contains("ss -ulnp"),
             "{error}"
@@ -143,8 +150,9 @@ mod tests {
 
     #[test]
     fn drops_of_a_full_socket_are_counted_to_the_unit() {
-        let socket = open(loopback("127.0.0.1:0"), 4096).expect("socket");
+        let socket = open(loopback("127.0.0.1:0")).expect("socket");
         let address = socket.local_addr().expect("address").as_socket().expect("inet");
+        resize(&socket, address, 4096).expect("buffer");
         let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
         const SENT: u32 = 200;
         for _ in 0..SENT {

@@ -15,11 +15,13 @@
 mod error;
 mod interface;
 mod object;
+mod pin;
 mod policy;
 #[cfg(feature = "ebpf-trace")]
 mod trace;
 
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 use aya::programs::XdpMode;
 use aya::programs::xdp::XdpLinkId;
@@ -30,6 +32,7 @@ use weir_common::siphash::SipKey;
 
 pub use self::error::SteerError;
 pub use self::object::{FrameCount, Object, Switches};
+use self::pin::Pin;
 pub use self::policy::{Fragments, Policy, Prefix, Rate, SynRate};
 
 /// How far the ladder may be climbed.
@@ -70,6 +73,8 @@ pub struct Settings {
     pub policy: Policy,
     /// What is built into the program as it is loaded.
     pub switches: Switches,
+    /// Where the program's link is pinned, so that it outlives the process; none for one that ends with it.
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// A rung that was not reached.
@@ -96,12 +101,13 @@ pub struct Status {
     pub reuseport: bool,
 }
 
-/// The loaded programs. Dropping it detaches the XDP program; the socket chooser stays with the
+/// The loaded programs. Dropping it detaches the XDP program, unless its link is pinned; the socket chooser stays with the
 /// sockets until they close or [`Steering::detach_reuseport`] is called.
 #[derive(Debug)]
 pub struct Steering {
     object: Option<Object>,
     link: Option<XdpLinkId>,
+    pin: Option<Pin>,
     status: Status,
 }
 
@@ -122,14 +128,14 @@ impl Steering {
             misses: Vec::new(),
             reuseport: false,
         };
-        let mut steering = Self { object: None, link: None, status };
+        let mut steering = Self { object: None, link: None, pin: None, status };
         match Object::load(settings.switches, &policy) {
             Ok(object) => {
                 steering.object = Some(object);
                 if policy.addresses.is_empty() {
                     steering.missed(Rung::Native, SteerError::NoAddress)?;
                 } else {
-                    steering.climb()?;
+                    steering.climb(settings.pin_dir.as_deref())?;
                 }
             }
             Err(error) => steering.missed(Rung::Native, error)?,
@@ -139,25 +145,44 @@ impl Steering {
     }
 
     /// Tries the rungs the mode allows, from the highest down.
-    fn climb(&mut self) -> Result<(), SteerError> {
+    fn climb(&mut self, pin_dir: Option<&Path>) -> Result<(), SteerError> {
         let rungs: &[_] = match self.status.mode {
             Mode::Auto => &[(Rung::Native, XdpMode::Driver), (Rung::Generic, XdpMode::Skb)],
             Mode::Native => &[(Rung::Native, XdpMode::Driver)],
             Mode::Generic => &[(Rung::Generic, XdpMode::Skb)],
             Mode::None => &[],
         };
+        let pin_dir = pin_dir.filter(|folder| match pin::check(folder) {
+            Ok(()) => true,
+            Err(error) => {
+                info!(%error, "the XDP program is detached while no process runs");
+                false
+            }
+        });
         for &(rung, mode) in rungs {
             let Some(object) = &mut self.object else { break };
-            match object.attach(&self.status.interface, mode) {
-                Ok(link) => {
+            let pin = pin_dir.map(|folder| Pin::of(folder, &self.status.interface, rung));
+            match object.attach(&self.status.interface, mode, pin.as_ref()) {
+                Ok((link, is_pinned)) => {
                     self.link = Some(link);
+                    self.pin = pin.filter(|_| is_pinned);
                     self.status.rung = rung;
                     break;
                 }
                 Err(error) => self.missed(rung, error)?,
             }
         }
+        if let Some(folder) = pin_dir {
+            pin::clear(folder, self.pin.as_ref());
+        }
         Ok(())
+    }
+
+    /// Lets the XDP program end with this process, also where its link is pinned.
+    pub fn unpin(&mut self) {
+        if let Some(pin) = self.pin.take() {
+            pin.remove();
+        }
     }
 
     /// Notes a rung that was not reached; an error if the operator insisted on it.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, CpuMap, MapData, MapError, PerCpuArray, ReusePortSockArray};
@@ -17,6 +18,7 @@ use weir_common::maps::{
 use weir_common::reason::{Class, Reason};
 use weir_common::siphash::SipKey;
 
+use super::pin::Pin;
 use super::{Policy, SteerError};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
@@ -24,6 +26,10 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-eb
 /// Packets a queue to another CPU holds. What overflows is lost before any counter of ours, so
 /// the queue takes a worker's stall of about 0.5 ms at 1M packets/s.
 const CPU_QUEUE_PACKETS: u32 = 512;
+/// How long the array of the last process may take to go: the kernel frees it some time after its last user.
+const ARRAY_GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const ARRAY_LOOK: Duration = Duration::from_millis(1);
 /// `BPF_F_NO_PREALLOC`, which the kernel demands of every trie.
 const NO_PREALLOC: u32 = 1;
 
@@ -125,12 +131,36 @@ impl Object {
         program.try_into().map_err(|error| SteerError::Verify(REUSEPORT_PROGRAM, Box::new(error)))
     }
 
-    /// Attaches the XDP program.
-    pub(super) fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<XdpLinkId, SteerError> {
-        self.xdp_mut(XDP_PROGRAM)?.attach(interface, mode).map_err(|source| SteerError::Attach {
-            interface: interface.to_owned(),
-            source: Box::new(source),
-        })
+    /// Attaches the XDP program: in the place of the one whose link is pinned, or anew. Whether its link is pinned.
+    pub(super) fn attach(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+        pin: Option<&Pin>,
+    ) -> Result<(XdpLinkId, bool), SteerError> {
+        let xdp = self.xdp_mut(XDP_PROGRAM)?;
+        if let Some(pin) = pin.filter(|pin| pin.is_there()) {
+            match pin.take_over(xdp) {
+                Ok(link) => return Ok((link, true)),
+                Err(error) => tracing::warn!(%error, "the XDP program of the last process is not taken over"),
+            }
+            pin.remove();
+        }
+        let attach = |xdp: &mut Xdp| {
+            xdp.attach(interface, mode).map_err(|source| SteerError::Attach {
+                interface: interface.to_owned(),
+                source: Box::new(source),
+            })
+        };
+        let link = attach(xdp)?;
+        let Some(pin) = pin else { return Ok((link, false)) };
+        match pin.keep(xdp, link) {
+            Ok(link) => Ok((link, true)),
+            Err(error) => {
+                tracing::warn!(%error, "the XDP program is detached while no process runs");
+                attach(xdp).map(|link| (link, false))
+            }
+        }
     }
 
     /// Attaches the socket chooser; see [`super::Steering::attach_reuseport`].
@@ -150,12 +180,22 @@ impl Object {
         let map = |error| map_error("SHARD_WORKER", error);
         let mut workers: Array<_, [u16; SHARDS]> = self.map("SHARD_WORKER")?.try_into().map_err(map)?;
         workers.set(0, shard_worker, 0).map_err(map)?;
+        let Some(first) = sockets.first() else { return Ok(()) };
+        // Sockets of the last process are in its array, which goes with its chooser; a new group has none.
+        let _none = detach_reuseport(*first);
         let map = |error| map_error("SOCKETS", error);
         let mut array: ReusePortSockArray<_> = self.map("SOCKETS")?.try_into().map_err(map)?;
+        let deadline = Instant::now() + ARRAY_GONE_WITHIN;
         for (worker, socket) in (0..).zip(sockets) {
-            array.set(socket_place(is_ipv6, worker), socket, 0).map_err(map)?;
+            loop {
+                match array.set(socket_place(is_ipv6, worker), socket, 0) {
+                    Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                        std::thread::sleep(ARRAY_LOOK);
+                    }
+                    set => break set.map_err(map)?,
+                }
+            }
         }
-        let Some(first) = sockets.first() else { return Ok(()) };
         self.reuseport_mut()?.attach(first).map_err(|error| SteerError::Reuseport(Box::new(error)))
     }
 
@@ -297,6 +337,15 @@ fn is_met_by_frames(reason: Reason) -> bool {
         Class::Refused => reason <= Reason::BadTag || reason == Reason::SynRateLimited,
         Class::None => reason == Reason::FloodBypass,
         Class::Filtered | Class::Unseen => false,
+    }
+}
+
+/// Whether a socket is in another array still (`reuseport_array_update_check` in
+/// kernel/bpf/reuseport_array.c, kernel 4.19).
+fn is_busy(error: &MapError) -> bool {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EBUSY),
+        _ => false,
     }
 }
 

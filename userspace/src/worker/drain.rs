@@ -72,7 +72,8 @@ impl Drain {
             Stage::Reading if phase.is_draining() => self.0 = Stage::Lingering { since_ns: view.now_ns },
             Stage::Lingering { since_ns } => {
                 let silent_ns = view.now_ns.saturating_sub(view.last_datagram_ns.max(since_ns));
-                if silent_ns >= SILENCE_NS || view.now_ns.saturating_sub(since_ns) >= LINGER_NS {
+                let is_silent = silent_ns >= SILENCE_NS || phase.is_handing_over();
+                if is_silent || view.now_ns.saturating_sub(since_ns) >= LINGER_NS {
                     self.0 = Stage::Stopping;
                     return Step::StopReceiving;
                 }
@@ -110,6 +111,14 @@ mod tests {
         let silent = View { now_ns: 2 * SILENCE_NS, ..busy };
         assert_eq!(drain.step(&phase, silent), Step::StopReceiving);
         assert!(!drain.is_reading());
+    }
+
+    #[test]
+    fn who_hands_over_leaves_what_waits_to_the_next_process() {
+        let (phase, mut drain) = (Phase::new(1), Drain::default());
+        phase.hand_over();
+        drain.step(&phase, QUIET);
+        assert_eq!(drain.step(&phase, View { last_datagram_ns: 1, now_ns: 1, ..QUIET }), Step::StopReceiving);
     }
 
     #[test]

@@ -82,7 +82,8 @@ pub struct Settings {
 struct Socket {
     receiver: ReceiverId,
     armed: bool,
-    drops_seen: u32,
+    /// Datagrams it has dropped that are counted, modulo 2^32.
+    drops_counted: u32,
 }
 
 /// A flush that was asked for and waits for its last block to be durable.
@@ -132,7 +133,7 @@ impl<H: Host> Worker<H> {
         phase: Arc<Phase>,
     ) -> Self {
         parts.port.bell().hang(host.bell());
-        let socket = |number| Socket { receiver: ReceiverId(number as u16), armed: true, drops_seen: 0 };
+        let socket = |number| Socket { receiver: ReceiverId(number as u16), armed: true, drops_counted: 0 };
         Self {
             settings,
             sockets: (0..host.receivers()).map(socket).collect(),
@@ -180,15 +181,24 @@ impl<H: Host> Worker<H> {
         Ok(())
     }
 
-    /// Runs until the drain is over.
+    /// Begins to count what its sockets drop from here: of each, in their order, what is counted already.
+    #[must_use]
+    pub fn with_drops_counted(mut self, counted: &[u32]) -> Self {
+        for (socket, &counted) in self.sockets.iter_mut().zip(counted) {
+            socket.drops_counted = counted;
+        }
+        self
+    }
+
+    /// Runs until the drain is over. Returns what is counted then of the drops of each socket.
     ///
     /// # Errors
     /// When the ring fails; what was acknowledged is in the journal.
-    pub fn run(mut self) -> Result<(), WorkerError> {
+    pub fn run(mut self) -> Result<Vec<u32>, WorkerError> {
         while !self.phase.is_stopped() {
             self.turn()?;
         }
-        Ok(())
+        Ok(self.sockets.iter().map(|socket| socket.drops_counted).collect())
     }
 
     /// One turn of the loop.
@@ -463,10 +473,10 @@ impl Socket {
     fn note_drops(&mut self, drops: u32, stats: &WorkerStats) {
         // The kernel's counter wraps; a counter read later than a newer one would run backwards,
         // which as a difference is a number near 2^32.
-        let new = drops.wrapping_sub(self.drops_seen);
+        let new = drops.wrapping_sub(self.drops_counted);
         if new < u32::MAX / 2 {
             stats.reasons[Reason::SocketOverflow as usize].add(u64::from(new));
-            self.drops_seen = drops;
+            self.drops_counted = drops;
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// The steps of a drain. A worker only ever waits for these numbers by looking at them in its
 /// loop.
 ///
-/// 1. `drain` is set: each worker reads what its sockets still hold, stops reading, says so.
+/// 1. `drain` is set: each worker reads what its sockets still hold, stops reading, says so. One that hands over stops
+///    reading at once.
 /// 2. All stopped: no click can come in any more; each worker finishes what waits and says so.
 /// 3. All settled: no click is between two workers. The forwarder makes its last flush.
 /// 4. `stop` is set: the workers return.
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Phase {
     workers: usize,
     drain: AtomicBool,
+    hands_over: AtomicBool,
     stopped_reading: AtomicUsize,
     settled: AtomicUsize,
     stop: AtomicBool,
@@ -25,6 +27,7 @@ impl Phase {
         Self {
             workers,
             drain: AtomicBool::new(false),
+            hands_over: AtomicBool::new(false),
             stopped_reading: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -34,6 +37,18 @@ impl Phase {
     /// Begins the drain.
     pub fn drain(&self) {
         self.drain.store(true, Ordering::Release);
+    }
+
+    /// Begins a drain that leaves what waits in the sockets to the next process, which takes them over.
+    pub fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Release);
+        self.drain();
+    }
+
+    /// Whether the next process takes the sockets over.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.hands_over.load(Ordering::Acquire)
     }
 
     /// Whether the drain has begun.

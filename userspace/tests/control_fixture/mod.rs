@@ -90,7 +90,8 @@ impl Fixture {
         let wake = Box::new(move || {
             wakes.fetch_add(1, Ordering::Release);
         });
-        let drain = Drain { flag: Arc::clone(&self.drain), reload: Arc::default(), wake };
+        let drain =
+            Drain { flag: Arc::clone(&self.drain), hands_over: Arc::default(), reload: Arc::default(), wake };
         Control::start(self.settings(), self.sources(), drain).unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -5,18 +5,20 @@
 
 use std::io::BufWriter;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::config::{self, Cluster, Config, Host, Kafka, MemoryEstimate};
 use crate::forward::kafka;
 use crate::mint;
 use crate::traffic::actors;
-use crate::{bundle, control, doctor, top};
+use crate::{bundle, control, doctor, top, withdrawal};
 
 mod arguments;
 
 pub use arguments::{
     ActorsCommand, AuditArgs, BundleArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET,
-    DoctorArgs, MintArgs, PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs, TopicKind,
+    DoctorArgs, DrainArgs, MintArgs, PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs,
+    TopicKind,
 };
 
 /// Runs a command that needs no daemon around it; gives `run` and `audit` back to the caller.
@@ -44,6 +46,8 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
         }),
         Command::Status(args) => Ok(status(&args)),
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
+        Command::Drain(args) => Ok(drain(&args)),
+        Command::Undrain(args) => Ok(undrain(&args)),
         Command::ReadTopic(args) => Ok(read_topic(&args)),
         Command::Actors(command) => Ok(match actors(&command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -172,6 +176,28 @@ fn cluster_text(Cluster { settings, .. }: &Cluster) -> String {
 
 const fn taken(allowed: bool) -> &'static str {
     if allowed { "taken" } else { "refused" }
+}
+
+fn drain(args: &DrainArgs) -> ExitCode {
+    let config = match config::load(&args.config.config, &Host::this()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    match withdrawal::command::drain(&config, Duration::from_secs(args.wait), &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn undrain(args: &ConfigArgs) -> ExitCode {
+    let config = match config::load(&args.config, &Host::this()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    match withdrawal::command::undrain(&config, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
 }
 
 fn status(args: &StatusArgs) -> ExitCode {

@@ -63,6 +63,8 @@ pub mod top;
 pub mod traffic;
 /// The io_uring layer: rings, provided buffers, operations. Safe on its outside.
 pub mod uring;
+/// A node that its operator takes out of service.
+pub mod withdrawal;
 /// The pinned loop that ties the rooms together, and the rings between workers.
 pub mod worker;
 /// Memory of one size that is zero until it is used.

@@ -67,6 +67,13 @@ pub enum Command {
     Status(StatusArgs),
     /// Watch a running daemon
     Top(TopArgs),
+    /// Take a node out of service, until undrain: its connections end, then it says that it is not ready
+    ///
+    /// It goes on to take what comes all the same, and stays out of service when it is started again. Ask as the node's
+    /// user. At the end of the wait it says how many connections are still open.
+    Drain(DrainArgs),
+    /// Take a node into service again
+    Undrain(ConfigArgs),
     /// Recount the store's raw batches and compare them with its buckets, while the daemon is stopped
     Audit(AuditArgs),
     /// Print what a topic of the config's Kafka holds, as JSON, one record a line
@@ -105,6 +112,17 @@ pub struct ConfigArgs {
     /// The config file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+}
+
+/// Arguments of `weir drain`.
+#[derive(Clone, Debug, Args)]
+pub struct DrainArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How long connections may take to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub wait: u64,
 }
 
 /// Arguments of `weir doctor`.

@@ -20,6 +20,7 @@ use super::standing::{JournalStatus, SpoolStatus, TimeStatus};
 use crate::clock::NodeClock;
 use crate::journal::spool::SpoolGauges;
 use crate::stats::{Counter, DiskFailure, ForwardStats, HistogramSnapshot, JournalHealth, WorkerStats};
+use crate::withdrawal::AtomicWithdrawal;
 pub use door::HttpStatus;
 pub use forwarding::{ForwardStatus, UniquesStatus};
 
@@ -146,6 +147,8 @@ pub struct Sources {
     pub state: Arc<AtomicState>,
     /// What the start found in the journal, once it has read it.
     pub recovery: Arc<OnceLock<RecoveryStatus>>,
+    /// How far the node is out of service.
+    pub withdrawal: Arc<AtomicWithdrawal>,
     /// The node's time.
     pub clock: Arc<NodeClock>,
     /// How full the journal is.

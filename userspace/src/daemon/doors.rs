@@ -16,6 +16,7 @@ use crate::rx::http::listener::{ListenError, open_group};
 use crate::rx::http::tls::{Certificates, TlsError};
 use crate::stats::OwnStats;
 use crate::uring::ListenerId;
+use crate::withdrawal::AtomicWithdrawal;
 
 /// Why the doors cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +39,19 @@ pub(super) struct Doors {
     settings: Settings,
     catalog: Arc<Published<Catalog>>,
     certificates: Option<Arc<Certificates>>,
+    withdrawal: Arc<AtomicWithdrawal>,
     /// The listeners of each address, in worker order.
     listeners: Vec<Vec<Kept>>,
 }
 
 impl Doors {
     /// Binds the listeners, or takes those of the last process, and reads certificate and catalog.
-    pub(super) fn open(config: &Config, workers: usize, left: &mut Inheritance) -> Result<Self, DoorError> {
+    pub(super) fn open(
+        config: &Config,
+        workers: usize,
+        left: &mut Inheritance,
+        withdrawal: &Arc<AtomicWithdrawal>,
+    ) -> Result<Self, DoorError> {
         let http = &config.http;
         let catalog = Published::new(catalog_of(http)?);
         let certificates = match (&http.tls_port, &http.certificate_file, &http.key_file) {
@@ -69,7 +76,8 @@ impl Doors {
             listeners: listeners.len() as u16,
             tls: tls.map(|settings| (ListenerId(plain), settings)),
         };
-        Ok(Self { http: http.clone(), settings, catalog, certificates, listeners })
+        let withdrawal = Arc::clone(withdrawal);
+        Ok(Self { http: http.clone(), settings, catalog, certificates, withdrawal, listeners })
     }
 
     /// The listeners of each worker, in worker order.
@@ -83,7 +91,8 @@ impl Doors {
 
     /// A worker's door, if there are any.
     pub(super) fn door(&self, admission: Shared<Admission>, stats: OwnStats) -> Option<Door> {
-        let door = || Door::new(self.settings.clone(), self.catalog.reader(), admission, stats);
+        let withdrawal = Arc::clone(&self.withdrawal);
+        let door = || Door::new(self.settings.clone(), self.catalog.reader(), admission, withdrawal, stats);
         self.http.is_on().then(door)
     }
 

@@ -24,6 +24,7 @@ mod shape;
 mod sinks;
 mod spool;
 mod threads;
+mod withdrawing;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ use crate::rejects::{Gate, samplers};
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
 use crate::steer::SteerError;
+use crate::withdrawal::{AtomicWithdrawal, WithdrawalError};
 use crate::worker::WorkerError;
 use crate::worker::phase::Phase;
 use crate::worker::shard_map::ShardMap;
@@ -71,6 +73,7 @@ use reload::Replaceable;
 use sinks::Opened;
 use spool::SpoolGuard;
 use threads::{ForwarderThread, WorkerThreads};
+use withdrawing::Withdrawing;
 
 /// How long the workers may take to finish what waits. Longer than any healthy disk needs;
 /// whatever is not acknowledged by then its sender resends.
@@ -93,6 +96,9 @@ pub enum DaemonError {
     /// The limit on open files.
     #[error(transparent)]
     OpenFiles(#[from] open_files::OpenFilesError),
+    /// Whether the node is in service.
+    #[error(transparent)]
+    Withdrawal(#[from] WithdrawalError),
     /// The journal folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -185,16 +191,18 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
         recovery: Arc::default(),
         clock: Arc::default(),
         spool: Arc::default(),
+        withdrawal: Arc::default(),
         workers,
         cores,
         folder,
     };
+    let mut withdrawing = Withdrawing::begin(&config.node.data_dir, &node.withdrawal)?;
     let control = node.start_control(config)?;
     let mut running = node.start(file, config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
     service_manager::ready();
-    let ended = running.watch(&node.drain, &node.reload);
+    let ended = running.watch(&node.drain, &node.reload, &mut withdrawing);
     node.state.set(State::Draining);
     service_manager::stopping();
     let hands_over = node.hands_over.load(Ordering::Acquire);
@@ -222,6 +230,7 @@ struct Node {
     recovery: Arc<OnceLock<RecoveryStatus>>,
     clock: Arc<NodeClock>,
     spool: Arc<SpoolGauges>,
+    withdrawal: Arc<AtomicWithdrawal>,
 }
 
 impl Node {
@@ -242,6 +251,7 @@ impl Node {
             recovery: Arc::clone(&self.recovery),
             clock: Arc::clone(&self.clock),
             spool: Arc::clone(&self.spool),
+            withdrawal: Arc::clone(&self.withdrawal),
             started: Instant::now(),
         };
         let settings =
@@ -261,7 +271,7 @@ impl Node {
         // is counted.
         let mut left = Inheritance::take(&config.node.run_dir);
         let sockets = threads::open_sockets(config, self.cores.len(), &mut left)?;
-        let mut doors = Doors::open(config, self.cores.len(), &mut left)?;
+        let mut doors = Doors::open(config, self.cores.len(), &mut left, &self.withdrawal)?;
         left.let_go_of_rest();
         let (sink, checkpoint) = sinks::open(config, &self.folder)?;
         let closed_before = checkpoint.final_before;
@@ -391,7 +401,12 @@ struct Running {
 impl Running {
     /// Sleeps until a drain is asked for, or a thread ends that should not; looks at the clocks and
     /// at the room for the journal meanwhile, for this thread waits for nothing else.
-    fn watch(&mut self, drain: &AtomicBool, reload: &AtomicBool) -> Result<(), DaemonError> {
+    fn watch(
+        &mut self,
+        drain: &AtomicBool,
+        reload: &AtomicBool,
+        withdrawing: &mut Withdrawing,
+    ) -> Result<(), DaemonError> {
         while !drain.load(Ordering::Acquire) {
             if let Some(name) = self.workers.ended().or_else(|| self.forwarder.ended()) {
                 tracing::error!(name, "a thread ended that should not; draining the rest");
@@ -404,6 +419,7 @@ impl Running {
             self.replaceable.tend_salts_now_and_then(&self.clock);
             self.watch.look(&self.clock);
             self.spool.look_now_and_then();
+            withdrawing.look_now_and_then();
             std::thread::park_timeout(WATCH_TICK);
         }
         Ok(())

@@ -173,6 +173,7 @@ fn a_node_that_is_not_ready_says_why_its_addresses_should_be_withdrawn() {
     let mut node = node("pop-1");
     let readiness = crate::control::readiness::Readiness::of(
         crate::control::State::Draining,
+        crate::withdrawal::Withdrawal::None,
         crate::stats::JournalHealth::Running,
         None,
     );

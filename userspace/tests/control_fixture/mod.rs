@@ -63,6 +63,7 @@ impl Fixture {
 
     pub(crate) fn sources(&self) -> Sources {
         Sources {
+            withdrawal: Arc::default(),
             identity: Identity {
                 node: 7,
                 region: "eu".to_owned(),

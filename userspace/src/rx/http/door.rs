@@ -28,6 +28,7 @@ use crate::admission::Admission;
 use crate::published::Shared;
 use crate::stats::OwnStats;
 use crate::uring::{ListenerId, StreamBuffer, StreamEvent, StreamId};
+use crate::withdrawal::AtomicWithdrawal;
 use crate::worker::clock::Now;
 use crate::worker::reply::RequestId;
 
@@ -99,6 +100,7 @@ pub struct Door {
     settings: Settings,
     catalog: Shared<Catalog>,
     admission: Shared<Admission>,
+    withdrawal: Arc<AtomicWithdrawal>,
     connections: Vec<Option<Connection>>,
     open: usize,
     next_generation: u32,
@@ -133,6 +135,7 @@ impl Door {
         settings: Settings,
         catalog: Shared<Catalog>,
         admission: Shared<Admission>,
+        withdrawal: Arc<AtomicWithdrawal>,
         stats: OwnStats,
     ) -> Self {
         Self {
@@ -140,6 +143,7 @@ impl Door {
             settings,
             catalog,
             admission,
+            withdrawal,
             open: 0,
             next_generation: 0,
             requests: Requests::default(),
@@ -190,7 +194,7 @@ impl Door {
     fn welcome(&mut self, now: Now, stream: StreamId, listener: ListenerId, host: &mut impl Streams) {
         let tls = self.settings.tls.as_ref().filter(|(first, _)| first.0 <= listener.0);
         let session = tls.map(|(_, settings)| Session::new(settings)).transpose();
-        let (Some(peer), Ok(session), false) = (host.peer_of(stream), session, self.is_draining()) else {
+        let (Some(peer), Ok(session)) = (host.peer_of(stream), session) else {
             host.close_stream(stream);
             return;
         };
@@ -391,14 +395,14 @@ impl Door {
         self.draining_since_ns.is_some()
     }
 
-    /// Whether no request waits for anything. Responses under way are waited for too, but for senders that
-    /// do not take them.
+    /// Whether no request waits for anything. Responses under way are waited for too, and requests on connections that
+    /// had none yet, but not for senders that take their time.
     #[must_use]
     pub fn is_settled(&self, now: Now) -> bool {
         // Asked at each turn, so not before a drain are all connections looked at.
         let Some(since_ns) = self.draining_since_ns else { return self.requests.is_empty() };
         let is_patient = now.monotonic_ns.saturating_sub(since_ns) < LINGER_NS;
-        let is_sending = |connection: &Connection| connection.is_sending;
-        self.requests.is_empty() && !(is_patient && self.connections.iter().flatten().any(is_sending))
+        let is_busy = |one: &Connection| !matches!(one.waits_for(), Waits::Idle | Waits::Linger);
+        self.requests.is_empty() && !(is_patient && self.connections.iter().flatten().any(is_busy))
     }
 }

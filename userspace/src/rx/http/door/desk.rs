@@ -14,6 +14,7 @@ use super::{BodySample, Door, SAMPLES_MAX, Streams};
 use crate::admission::Arrival;
 use crate::rejects::SAMPLE_BYTES_MAX;
 use crate::uring::StreamId;
+use crate::withdrawal::Withdrawal;
 use crate::worker::clock::Now;
 use crate::worker::desk::Desk;
 use crate::worker::reply::{RequestId, Waiting};
@@ -21,8 +22,8 @@ use crate::worker::reply::{RequestId, Waiting};
 impl Door {
     /// Takes the request that a connection has.
     pub(super) fn request(&mut self, now: Now, stream: StreamId) {
-        let Self { settings, connections, requests, catalog, admission, decoding, draining_since_ns, .. } =
-            self;
+        let keeps = self.draining_since_ns.is_none() && self.withdrawal.get() == Withdrawal::None;
+        let Self { settings, connections, requests, catalog, admission, decoding, .. } = self;
         let Some(connection) = connections.get_mut(stream.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -32,7 +33,7 @@ impl Door {
         request.connection = connection.generation;
         request.from = connection.peer;
         request.received_ns = now.monotonic_ns;
-        request.keeps = head.keep_alive && draining_since_ns.is_none();
+        request.keeps = head.keep_alive && keeps;
         request.origin.extend_from_slice(head.origin.unwrap_or_default());
         request.is_head = head.method == Method::Head;
         let (limits, catalog, received_at) = (&settings.limits, catalog.get(), now.wall);

@@ -4,6 +4,7 @@
 //! the labs beside this crate do. Start reading at [`Node`].
 #![forbid(unsafe_code)]
 
+pub mod anycast;
 pub mod clicks;
 pub mod clock;
 mod disk;

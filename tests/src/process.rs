@@ -1,7 +1,7 @@
 //! Child processes that never outlive their lab.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +48,11 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// What it prints, if it was started with a pipe for that.
+    pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -24,7 +24,7 @@ pub const SENDER_INTERFACE: &str = "w1";
 pub struct Namespace(String);
 
 impl Namespace {
-    fn new(role: &str) -> Result<Self> {
+    pub(crate) fn new(role: &str) -> Result<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("weir-{role}-{}-{serial}", std::process::id());
@@ -39,6 +39,23 @@ impl Namespace {
     pub fn enter(&self) -> Result<()> {
         let file = File::open(format!("/run/netns/{}", self.0))?;
         Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// Does this in the namespace, and comes back.
+    ///
+    /// # Errors
+    /// When the system refuses, or as what is done.
+    pub fn within<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let home = File::open("/proc/thread-self/ns/net")?;
+        self.enter()?;
+        let done = act();
+        move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+        done
+    }
+
+    /// Its name, as `ip` takes it.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
     }
 }
 
@@ -110,7 +127,7 @@ pub fn frames(status: &Value, reason: &str) -> u64 {
     found.and_then(|frame| frame["packets"].as_u64()).unwrap_or(0)
 }
 
-fn ip(arguments: &[&str]) -> Result<String> {
+pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(arguments).output().context("ip, of iproute2")?;
     ensure!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)

@@ -1,6 +1,6 @@
 //! The command line of `weir`, and the commands that need no daemon around them.
 //!
-//! `run` and `audit` are the binary's own affair: they tie rooms together. Everything else is
+//! `run`, `audit` and `announce` are the binary's own affair: they tie rooms together, or log. Everything else is
 //! answered by [`answer`].
 
 use std::io::BufWriter;
@@ -16,12 +16,12 @@ use crate::{bundle, control, doctor, top, withdrawal};
 mod arguments;
 
 pub use arguments::{
-    ActorsCommand, AuditArgs, BundleArgs, Cli, Command, ConfigArgs, DEFAULT_CONFIG, DEFAULT_SOCKET,
-    DoctorArgs, DrainArgs, MintArgs, PRICE_MICROS_MAX, ReadTopicArgs, RunArgs, StatusArgs, TopArgs,
-    TopicKind,
+    ActorsCommand, AnnounceArgs, AuditArgs, BundleArgs, Cli, Command, ConfigArgs, DEFAULT_BIRD,
+    DEFAULT_CONFIG, DEFAULT_HEARTBEAT, DEFAULT_SOCKET, DoctorArgs, DrainArgs, MintArgs, PRICE_MICROS_MAX,
+    ReadTopicArgs, RunArgs, StatusArgs, TopArgs, TopicKind,
 };
 
-/// Runs a command that needs no daemon around it; gives `run` and `audit` back to the caller.
+/// Runs a command that needs no daemon around it; gives `run`, `audit` and `announce` back to the caller.
 ///
 /// # Errors
 /// With the command, when it is not one of these.
@@ -57,7 +57,7 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         }),
-        other @ (Command::Run(_) | Command::Audit(_)) => Err(other),
+        other @ (Command::Run(_) | Command::Audit(_) | Command::Announce(_)) => Err(other),
     }
 }
 
@@ -221,13 +221,29 @@ fn status(args: &StatusArgs) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_names_that_switch_one_protocol_are_taken() {
+        let announce = |arguments: &[&str]| Cli::try_parse_from([&["weir", "announce"], arguments].concat());
+        let parsed = announce(&["--protocol", "weir_v4", "--protocol", "weir_v6", "--rise", "0.5"]).unwrap();
+        let Command::Announce(args) = parsed.command else { panic!("another command") };
+        assert_eq!(args.protocols, ["weir_v4", "weir_v6"]);
+        assert_eq!(args.rise, std::time::Duration::from_millis(500));
+        for name in ["all", "", "a b", "4to6", "\"x*\"", "a\ndisable all", "weir-v4"] {
+            assert!(announce(&["--protocol", name]).is_err(), "{name:?}");
+        }
+        assert!(announce(&[]).is_err(), "nothing to switch");
+        for rise in ["-1", "3601", "NaN", "3s", "inf"] {
+            assert!(announce(&["--protocol", "weir_v4", &format!("--rise={rise}")]).is_err(), "{rise}");
+        }
     }
 
     #[test]

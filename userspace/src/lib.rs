@@ -8,6 +8,8 @@
 
 /// Decode, verify, limits, traffic flags: pure functions over batches of clicks.
 pub mod admission;
+/// Announces the node's addresses by BIRD while the node is ready. A process of its own.
+pub mod announce;
 /// Recounts what the embedded store holds, from its raw batches.
 pub mod audit;
 /// What somebody who is to help needs to see of a node, without secrets.

@@ -7,7 +7,7 @@ use clap::Parser;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use weir::audit;
-use weir::cli::{AuditArgs, Cli, Command, RunArgs, answer, fail};
+use weir::cli::{AnnounceArgs, AuditArgs, Cli, Command, RunArgs, answer, fail};
 use weir::config::{self, Host, Sink};
 use weir::daemon;
 
@@ -16,6 +16,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(Command::Run(args)) => run(&args),
         Err(Command::Audit(args)) => recount(&args),
+        Err(Command::Announce(args)) => announce(&args),
         // `answer` gives back no other command.
         Err(_) => ExitCode::FAILURE,
     }
@@ -34,6 +35,14 @@ fn recount(args: &AuditArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => fail(&"the store is not sound; the findings are above", 1),
         Err(error) => fail(&error, 1),
+    }
+}
+
+fn announce(args: &AnnounceArgs) -> ExitCode {
+    log_to_stderr(tracing::Level::INFO);
+    match weir::announce::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 2),
     }
 }
 

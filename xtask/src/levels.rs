@@ -36,7 +36,7 @@ const SOAK: &str = "WEIR_SOAK";
 const LEVELS: [(&str, &[&str]); 8] = [
     ("pure", &[]),
     ("PROG_TEST_RUN", &["xdp", "prog"]),
-    ("namespaces and veth", &["veth", "lab", "netns", "namespace"]),
+    ("namespaces and veth", &["veth", "lab", "netns", "namespace", "anycast"]),
     ("kill -9", &["kill", "crash"]),
     ("bad disks", &["disk", "damaged"]),
     ("Apache Kafka", &["kafka"]),

@@ -56,7 +56,7 @@ const KAFKA_TOOLS: [Tool; 2] = [
 ];
 
 /// What tests watch and load a node with, which nobody here wrote.
-const TEST_TOOLS: [Tool; 5] = [
+const TEST_TOOLS: [Tool; 6] = [
     Tool { program: "strace", package: "strace", why: "tests see with it what is synced, and when" },
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
     Tool { program: "wrk", package: "wrk", why: "a test loads the door with it" },
@@ -64,6 +64,11 @@ const TEST_TOOLS: [Tool; 5] = [
         program: "chromium",
         package: "chromium",
         why: "tests open a page that sends beacons and follows links",
+    },
+    Tool {
+        program: "bird",
+        package: "bird2",
+        why: "a test announces nodes to a router with it; its service is not needed",
     },
     Tool {
         program: "promtool",

@@ -74,15 +74,18 @@ fn two_packages_of_one_program_are_the_same_to_the_octet() {
 }
 
 /// What a package must hold, and how open each is.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 17] = [
     ("usr/bin/weir", "-rwxr-xr-x"),
     ("etc/weir/weir.toml", "-rw-r--r--"),
     ("usr/lib/systemd/system/weir.service", "-rw-r--r--"),
+    ("usr/lib/systemd/system/weir-announce.service", "-rw-r--r--"),
     ("usr/lib/sysusers.d/weir.conf", "-rw-r--r--"),
     ("usr/lib/tmpfiles.d/weir.conf", "-rw-r--r--"),
     ("usr/share/weir/lists/browsers.list", "-rw-r--r--"),
     ("usr/share/weir/lists/robots.list", "-rw-r--r--"),
+    ("usr/share/weir/bird/weir.conf", "-rw-r--r--"),
     ("usr/share/man/man1/weir.1.gz", "-rw-r--r--"),
+    ("usr/share/man/man1/weir-announce.1.gz", "-rw-r--r--"),
     ("usr/share/man/man1/weir-actors-build.1.gz", "-rw-r--r--"),
     ("usr/share/bash-completion/completions/weir", "-rw-r--r--"),
     ("usr/share/zsh/vendor-completions/_weir", "-rw-r--r--"),
@@ -170,28 +173,63 @@ fn every_path_that_the_unit_names_is_packaged_or_made_before_it_is_used() {
     }
 }
 
-/// What the unit may be exposed at the most, in tenths of systemd's scale from 0 to 10.
-const EXPOSURE_MAX: &str = "20";
+/// The units, and what each may be exposed at the most, in tenths of systemd's scale from 0 to 10.
+const EXPOSURES_MAX: [(&str, &str); 2] = [("weir.service", "20"), ("weir-announce.service", "5")];
 
 #[test]
 fn the_unit_is_exposed_at_most_two_of_ten_and_has_no_mistake() {
+    let (unit, exposure_max) = EXPOSURES_MAX[0];
+    look_at_unit(unit, exposure_max);
+}
+
+#[test]
+fn the_announcers_unit_is_exposed_at_most_half_of_ten_and_has_no_mistake() {
+    let (unit, exposure_max) = EXPOSURES_MAX[1];
+    look_at_unit(unit, exposure_max);
+}
+
+#[track_caller]
+fn look_at_unit(name: &str, exposure_max: &str) {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return eprintln!("skipped: there is no systemd-analyze to measure the unit with");
     }
-    let unit = tree("deploy/systemd/weir.service");
+    let unit = tree("deploy/systemd").join(name);
     let mut security = Command::new("systemd-analyze");
-    security.args(["security", "--offline=yes", "--no-pager", "--threshold", EXPOSURE_MAX]);
+    security.args(["security", "--offline=yes", "--no-pager", "--threshold", exposure_max]);
     succeed(security.arg(&unit));
     // Without the program it would be a mistake that it is not there.
     let text = fs::read_to_string(&unit).expect("the unit");
     let folder = tempfile::tempdir().expect("folder");
-    let copy = folder.path().join("weir.service");
+    let copy = folder.path().join(name);
     fs::write(&copy, text.replace("/usr/bin/weir", "/bin/true")).expect("written");
     let mut verify = Command::new("systemd-analyze");
     let output = verify.args(["verify", "--man=no"]).arg(&copy).output().expect("systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
     let own: Vec<_> = said.lines().filter(|line| line.contains("weir")).collect();
     assert!(output.status.success() && own.is_empty(), "{said}");
+}
+
+#[test]
+fn the_announcer_may_do_nothing_but_speak_to_two_sockets_and_a_stop_withdraws_the_node_before_it() {
+    let unit = fs::read_to_string(tree("deploy/systemd/weir-announce.service")).expect("the unit");
+    let one = |key: &str| values(&unit, key).join("; ");
+    assert_eq!((one("User"), one("SupplementaryGroups")), ("weir".to_owned(), "bird".to_owned()));
+    assert_eq!(
+        (one("CapabilityBoundingSet"), one("RestrictAddressFamilies")),
+        (String::new(), "AF_UNIX".to_owned())
+    );
+    // Units stop in the order that is the reverse of their start: node, announcer, BIRD.
+    assert_eq!((one("Before"), one("After")), ("weir.service".to_owned(), "bird.service".to_owned()));
+    assert_eq!((one("Restart"), one("StartLimitIntervalSec")), ("always".to_owned(), "0".to_owned()));
+    // What an operator writes into the file that the unit reads, as its first lines say it.
+    assert_eq!(one("EnvironmentFile"), one("ConditionPathExists"));
+    let sample = unit.lines().find_map(|line| line.trim_start_matches(['#', ' ']).strip_prefix("PROTOCOLS="));
+    let arguments = sample.expect("a sample").trim_matches('"').split(' ');
+    let bird = fs::read_to_string(tree("deploy/bird/weir.conf")).expect("BIRD's config");
+    for protocol in arguments.filter(|word| *word != "--protocol") {
+        let start = format!("protocol static {protocol} {{\n    disabled;\n");
+        assert!(bird.contains(&start), "{protocol} has to be in BIRD's config, and disabled");
+    }
 }
 
 /// A scratch root that dpkg installs into, its scripts run outside of it and told where it is. What they could tell a
@@ -299,6 +337,7 @@ fn a_node_is_not_started_by_its_installation_and_restarted_by_an_upgrade_that_ta
     assert!(!asked.contains(" start ") && !asked.contains("restart"), "{asked}");
     let wanted = root.path("etc/systemd/system/multi-user.target.wants");
     assert!(!wanted.exists(), "an operator looks at the config before the node starts");
+    assert!(!root.path("etc/weir/announce.env").exists(), "nobody has said what to announce");
 
     let refuses = root.path("stand-ins/refuses");
     fs::write(&refuses, "").expect("written");
@@ -311,5 +350,23 @@ fn a_node_is_not_started_by_its_installation_and_restarted_by_an_upgrade_that_ta
     fs::remove_file(&refuses).expect("removed");
     succeed(&mut root.dpkg(true, &["--configure", "weir"]));
     let asked = root.asked();
-    assert!(asked.contains("deb-systemd-invoke try-restart weir.service"), "{asked}");
+    // What does not run is not restarted either: it is `try-restart`.
+    for unit in ["weir.service", "weir-announce.service"] {
+        let restarts = asked.lines().filter(|line| line.contains("restart") && line.contains(unit));
+        let restarts: Vec<_> = restarts.collect();
+        assert!(!restarts.is_empty() && restarts.iter().all(|line| line.contains("try-restart")), "{asked}");
+    }
+}
+
+#[test]
+fn a_removal_drains_the_node_before_it_stops_who_withdraws_it() {
+    let Some((made, root)) = root("drained") else { return };
+    let package = made.packages[0].to_str().expect("a path");
+    succeed(&mut root.dpkg(true, &["-i", package]));
+    root.asked();
+    succeed(&mut root.dpkg(true, &["-r", "weir"]));
+    let asked = root.asked();
+    let stops: Vec<_> =
+        asked.lines().filter_map(|line| line.split_once(" stop ")).map(|(_, unit)| unit).collect();
+    assert_eq!(stops, ["weir.service", "weir-announce.service"], "{asked}");
 }

@@ -5,6 +5,7 @@
 //! [`super::answer`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -12,6 +13,12 @@ use clap::{Args, Parser, Subcommand};
 pub const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
 /// Where a daemon with the default `node.run_dir` answers.
 pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+/// Where a daemon with the default `node.run_dir` beats.
+pub const DEFAULT_HEARTBEAT: &str = "/run/weir/heartbeat.sock";
+/// Where Debian's BIRD takes commands.
+pub const DEFAULT_BIRD: &str = "/run/bird/bird.ctl";
+/// The longest rise, in seconds: an hour.
+const RISE_MAX_S: f64 = 3600.0;
 
 /// The highest price of a click, as the wire has it.
 pub const PRICE_MICROS_MAX: u64 = 1_000_000_000_000;
@@ -63,6 +70,10 @@ pub enum Command {
     },
     /// Collect what somebody who is to help needs to see of this node, without secrets
     Bundle(BundleArgs),
+    /// Announce this node's addresses by BIRD while it is ready, and withdraw them when it is not
+    ///
+    /// SIGTERM ends it and leaves the announcement as it is.
+    Announce(AnnounceArgs),
     /// Print what a running daemon is doing
     Status(StatusArgs),
     /// Watch a running daemon
@@ -209,6 +220,46 @@ pub enum TopicKind {
     BucketCheckpoints,
     /// Samples of malformed input; of the embedded store too, while the daemon is stopped
     Rejects,
+}
+
+/// Arguments of `weir announce`.
+#[derive(Clone, Debug, Args)]
+pub struct AnnounceArgs {
+    /// The daemon's heartbeat socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_HEARTBEAT)]
+    pub heartbeat: PathBuf,
+    /// BIRD's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_BIRD)]
+    pub bird: PathBuf,
+    /// A protocol of BIRD to enable and disable; up to 16 times
+    #[arg(long = "protocol", value_name = "NAME", required = true, value_parser = protocol_name)]
+    pub protocols: Vec<String>,
+    /// Seconds that the node has to be ready without a break before it is announced; up to 16 times as long while it flaps
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub rise: Duration,
+    /// Print what BIRD would be told, and tell it nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A name as BIRD's config has it without quotes. `all` is none: it would switch every protocol there is.
+fn protocol_name(text: &str) -> Result<String, String> {
+    let is_letter = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
+    let is_name = text.starts_with(is_letter)
+        && text.len() <= 64
+        && text.chars().all(|letter| is_letter(letter) || letter.is_ascii_digit());
+    match text {
+        "all" => Err("that would switch every protocol of BIRD; name those that announce".to_owned()),
+        _ if is_name => Ok(text.to_owned()),
+        _ => Err("a protocol's name is of letters, digits and _, and begins with no digit".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=RISE_MAX_S).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("write seconds from 0 to {RISE_MAX_S}, as 3 or 0.5"))
 }
 
 /// Arguments of `weir status`.

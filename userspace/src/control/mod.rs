@@ -1,4 +1,4 @@
-//! The tokio side: status socket, metrics, health, signals. Never on the click path.
+//! The tokio side: status socket, metrics, health, heartbeat, signals. Never on the click path.
 //!
 //! One thread with a current-thread runtime reads the workers' counters when somebody asks, and
 //! writes nothing they read but the drain flag. While nobody asks it sleeps, so watching costs
@@ -8,6 +8,7 @@
 //! [`status`] says what is shown and what must add up.
 
 mod explain;
+mod heartbeat;
 mod http;
 pub mod metrics;
 pub mod readiness;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 pub use explain::{UnknownName, explain};
+pub use heartbeat::{BEAT, HEARTBEAT_NAME};
 pub use recovery::RecoveryStatus;
 pub use socket::{ClientError, SOCKET_NAME, fetch, fetch_json};
 pub use status::{
@@ -98,11 +100,11 @@ pub struct Drain {
 pub struct Control;
 
 impl Control {
-    /// Opens the socket and the HTTP port, and starts the thread that serves them and waits for
-    /// signals. Both are open when it returns.
+    /// Opens the sockets and the HTTP port, and starts the thread that serves them and waits for
+    /// signals. All are open when it returns.
     ///
     /// # Errors
-    /// When the socket or the port cannot be had; nothing is left running then.
+    /// When a socket or the port cannot be had; nothing is left running then.
     pub fn start(settings: Settings, sources: Sources, drain: Drain) -> Result<ControlHandle, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -110,6 +112,7 @@ impl Control {
             .map_err(|source| Error::Thread { source })?;
         let entered = runtime.enter();
         let unix = bind_socket(&settings.run_dir, &settings.run_dir.join(SOCKET_NAME))?;
+        let heartbeat = bind_socket(&settings.run_dir, &settings.run_dir.join(HEARTBEAT_NAME))?;
         let tcp = settings.http.map(bind_http).transpose()?;
         let http = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         let signals = Signals::watch().map_err(|source| Error::Thread { source })?;
@@ -121,6 +124,7 @@ impl Control {
             runtime.block_on(async {
                 tokio::spawn(service_manager::watch(Arc::clone(&served)));
                 tokio::spawn(socket::serve(unix, Arc::clone(&served)));
+                tokio::spawn(heartbeat::serve(heartbeat, Arc::clone(&served)));
                 if let Some(tcp) = tcp {
                     tokio::spawn(http::serve(tcp, served));
                 }
@@ -137,7 +141,7 @@ impl Control {
     }
 }
 
-/// The running control side. Dropping it stops the thread and removes the socket.
+/// The running control side. Dropping it stops the thread and removes the sockets.
 pub struct ControlHandle {
     run_dir: PathBuf,
     sources: Arc<Sources>,
@@ -177,7 +181,9 @@ impl Drop for ControlHandle {
             // A panic of that thread was reported when it happened.
             let _ = thread.join();
         }
-        let _ = fs::remove_file(self.run_dir.join(SOCKET_NAME));
+        for name in [SOCKET_NAME, HEARTBEAT_NAME] {
+            let _ = fs::remove_file(self.run_dir.join(name));
+        }
     }
 }
 

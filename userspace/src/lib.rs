@@ -47,6 +47,7 @@ pub mod operator_file;
 pub mod pseudonym;
 /// What a reload replaces under running workers.
 pub mod published;
+mod redact;
 /// Malformed input: counted always, kept as samples.
 pub mod rejects;
 /// How clicks come in; the only room that knows sockets.

@@ -61,12 +61,12 @@ fn who_asks_verbosely_is_told_of_every_check() {
     let (ok, lines) = request(&control, "GET /readyz?verbose");
     assert_eq!(
         (ok.as_str(), lines.as_str()),
-        ("HTTP/1.1 200 OK", "[+] state: ok\n[+] journal: ok\n[+] time: ok\n")
+        ("HTTP/1.1 200 OK", "[+] state: ok\n[+] operator: ok\n[+] journal: ok\n[+] time: ok\n")
     );
     fixture.workers[1].journal_health.set(JournalHealth::Halted as u64);
     let (unready, lines) = request(&control, "GET /readyz?verbose");
     assert_eq!(unready, "HTTP/1.1 503 Service Unavailable");
-    assert_eq!(lines, "[+] state: ok\n[-] journal: a journal is halted\n[+] time: ok\n");
+    assert_eq!(lines, "[+] state: ok\n[+] operator: ok\n[-] journal: a journal is halted\n[+] time: ok\n");
 }
 
 #[test]
@@ -79,6 +79,7 @@ fn the_status_of_the_socket_is_served_over_http_too() {
     (served.uptime_s, fetched.uptime_s) = (0.0, 0.0);
     (served.time.node_ms, fetched.time.node_ms) = (0, 0);
     assert_eq!((code.as_str(), served), ("HTTP/1.1 200 OK", fetched));
+    assert_eq!(request(&control, "GET /config").1, "[node]\nid = 7\n");
     assert_eq!(request(&control, "GET /version").1, concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
 

@@ -74,7 +74,7 @@ fn two_packages_of_one_program_are_the_same_to_the_octet() {
 }
 
 /// What a package must hold, and how open each is.
-const FILES: [(&str, &str); 17] = [
+const FILES: [(&str, &str); 19] = [
     ("usr/bin/weir", "-rwxr-xr-x"),
     ("etc/weir/weir.toml", "-rw-r--r--"),
     ("usr/lib/systemd/system/weir.service", "-rw-r--r--"),
@@ -83,6 +83,8 @@ const FILES: [(&str, &str); 17] = [
     ("usr/lib/tmpfiles.d/weir.conf", "-rw-r--r--"),
     ("usr/share/weir/lists/browsers.list", "-rw-r--r--"),
     ("usr/share/weir/lists/robots.list", "-rw-r--r--"),
+    ("usr/share/weir/prometheus/weir.rules.yml", "-rw-r--r--"),
+    ("usr/share/weir/grafana/weir.json", "-rw-r--r--"),
     ("usr/share/weir/bird/weir.conf", "-rw-r--r--"),
     ("usr/share/man/man1/weir.1.gz", "-rw-r--r--"),
     ("usr/share/man/man1/weir-announce.1.gz", "-rw-r--r--"),

@@ -1,6 +1,6 @@
-//! `/metrics`, `/livez`, `/readyz`, `/status` and `/version` over HTTP/1.1.
+//! `/metrics`, `/livez`, `/readyz`, `/status`, `/config` and `/version` over HTTP/1.1.
 //!
-//! hyper without a framework: five paths need no router, and a router would bring more code
+//! hyper without a framework: six paths need no router, and a router would bring more code
 //! than this room has.
 
 use std::convert::Infallible;
@@ -27,7 +27,8 @@ const CONNECTIONS_MAX: usize = 16;
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const PATHS: &str = "paths: /metrics /livez /readyz /readyz?verbose /status /version\n";
+const TOML: &str = "application/toml";
+const PATHS: &str = "paths: /metrics /livez /readyz /readyz?verbose /status /config /version\n";
 
 pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -80,6 +81,7 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
             Ok(status) => response(StatusCode::OK, JSON, status),
             Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
+        "/config" => response(StatusCode::OK, TOML, sources.config.clone()),
         "/version" => response(StatusCode::OK, TEXT, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()),
         _ => response(StatusCode::NOT_FOUND, TEXT, PATHS.to_owned()),
     }

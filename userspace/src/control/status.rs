@@ -147,6 +147,8 @@ pub struct Sources {
     pub state: Arc<AtomicState>,
     /// What the start found in the journal, once it has read it.
     pub recovery: Arc<OnceLock<RecoveryStatus>>,
+    /// What the config file said at the start, without secrets and names of accounts.
+    pub config: String,
     /// How far the node is out of service.
     pub withdrawal: Arc<AtomicWithdrawal>,
     /// The node's time.

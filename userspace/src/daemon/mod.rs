@@ -53,6 +53,7 @@ use crate::journal::spool::{SpoolGauges, SpoolWatch};
 use crate::journal::{DiskBudget, Folder, FolderError, KeyError, Recovery};
 use crate::ledger;
 use crate::published::Published;
+use crate::redact;
 use crate::rejects::{Gate, samplers};
 use crate::rx::udp::SocketError;
 use crate::stats::{ForwardStats, WorkerStats};
@@ -197,7 +198,7 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
         folder,
     };
     let mut withdrawing = Withdrawing::begin(&config.node.data_dir, &node.withdrawal)?;
-    let control = node.start_control(config)?;
+    let control = node.start_control(config, shown(file))?;
     let mut running = node.start(file, config, told)?;
     node.state.set(State::Running);
     tracing::info!(port = config.udp.port, cores = ?node.cores, "taking clicks");
@@ -213,6 +214,12 @@ pub fn run(file: &Path, config: &Config, told: Told) -> Result<(), DaemonError> 
     let path = control.write_final_status()?;
     tracing::info!(path = %path.display(), "drained; the final counters are written");
     ended.and(drained)
+}
+
+/// What may be shown of the config file. It was read and found sound a moment ago.
+fn shown(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    redact::config(&text).unwrap_or_default()
 }
 
 /// What all parts of a run share.
@@ -234,7 +241,7 @@ struct Node {
 }
 
 impl Node {
-    fn start_control(&self, config: &Config) -> Result<ControlHandle, control::Error> {
+    fn start_control(&self, config: &Config, shown: String) -> Result<ControlHandle, control::Error> {
         let identity = Identity {
             node: config.node.id,
             region: config.node.region.clone(),
@@ -244,6 +251,7 @@ impl Node {
         };
         let sources = Sources {
             identity,
+            config: shown,
             workers: Arc::clone(&self.workers),
             forward: Arc::clone(&self.forward),
             frames: Arc::<SharedSteering>::clone(&self.steering),

@@ -63,6 +63,7 @@ impl Fixture {
 
     pub(crate) fn sources(&self) -> Sources {
         Sources {
+            config: "[node]\nid = 7\n".to_owned(),
             withdrawal: Arc::default(),
             identity: Identity {
                 node: 7,

@@ -48,6 +48,7 @@ pub(crate) fn text() -> String {
     let place = || "a-region-with-a-name".to_owned();
     let identity = Identity { node: 1, region: place(), pop: place(), epoch: 1, cores: vec![0, 1] };
     let sources = Sources {
+        config: String::new(),
         withdrawal: Arc::default(),
         identity,
         workers,

@@ -1,4 +1,4 @@
-//! What of a config and of a log may leave the node: everything but secrets, names of accounts, and whole
+//! What of a config and of a log may be shown: everything but secrets, names of accounts, and whole
 //! addresses. Pure.
 
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ const IPV6_BITS: u8 = 48;
 /// The config without comments, and without the values of keys that no config has: what was put there by mistake
 /// may be a secret. `None` where it is no TOML, and nobody can tell what it holds.
 #[must_use]
-pub(super) fn config(text: &str) -> Option<String> {
+pub(crate) fn config(text: &str) -> Option<String> {
     let mut table: Table = text.parse().ok()?;
     let known: Table = SAMPLE.parse().ok()?;
     for (section, value) in &mut table {
@@ -61,7 +61,7 @@ fn hide_repeated(section: &mut Table) {
 
 /// A line of a log, with the networks of addresses in their place.
 #[must_use]
-pub(super) fn log_line(line: &str) -> String {
+pub(crate) fn log_line(line: &str) -> String {
     let is_part = |character: char| character.is_ascii_hexdigit() || matches!(character, '.' | ':');
     let mut redacted = String::with_capacity(line.len());
     let mut rest = line;

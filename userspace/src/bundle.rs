@@ -2,9 +2,7 @@
 //!
 //! Config, what the doctor says, status, log, names and sizes of the data: never a key, a salt, a certificate or a
 //! row, and of who was logged the network alone. It asks a running node for its status, reads, and changes nothing. Start reading at [`run`];
-//! what may leave the node is decided in `redact.rs`.
-
-mod redact;
+//! what may leave the node is decided in [`crate::redact`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -19,7 +17,7 @@ use flate2::write::GzEncoder;
 use crate::cli::BundleArgs;
 use crate::config::{self, Host};
 use crate::control::{FINAL_STATUS_NAME, SOCKET_NAME, fetch};
-use crate::{doctor, top};
+use crate::{doctor, redact, top};
 
 /// The end of the log, in lines: some hours of a node in trouble.
 const LOG_LINES: usize = 5_000;

@@ -160,12 +160,16 @@ fn every_path_that_the_unit_names_is_packaged_or_made_before_it_is_used() {
         let packaged = root.join(path.trim_start_matches('/')).exists();
         assert!(packaged || at_start.iter().any(|made| made == path), "{path} is nowhere");
     }
-    // The folders of the packaged config are the only ones that the node may write to.
+    // The folders of the packaged config are, but for one, the only ones that the node may write to.
     let config = fs::read_to_string(root.join("etc/weir/weir.toml")).expect("the config");
     for folder in &at_start {
         assert!(config.contains(&format!("_dir = {folder:?}")), "{folder}");
     }
-    assert_eq!(values(&unit, "ReadWritePaths"), ["/var/lib/weir"]);
+    // And that of the pinned XDP program, where there is a BPF file system.
+    assert_eq!(values(&unit, "ReadWritePaths"), ["/var/lib/weir -/sys/fs/bpf/weir"]);
+    assert!(config.contains("pin_dir = \"/sys/fs/bpf/weir\""));
+    let made = fs::read_to_string(root.join("usr/lib/tmpfiles.d/weir.conf")).expect("folders");
+    assert!(made.contains("d /sys/fs/bpf/weir 0700 weir weir -\n"), "{made}");
     let user = values(&unit, "User");
     let users = fs::read_to_string(root.join("usr/lib/sysusers.d/weir.conf")).expect("users");
     assert!(users.lines().any(|line| line.starts_with(&format!("u {} ", user[0]))), "{users}");

@@ -338,3 +338,17 @@ fn every_click_that_was_answered_before_a_kill_is_in_the_store_once() {
     assert_eq!((&found["audit"]["sound"], &found["audit"]["clicks_twice"]), (&true.into(), &0.into()));
     assert!(found["audit"]["rows"].as_u64() >= Some(answered.len() as u64), "{found:#}");
 }
+
+#[test]
+fn the_first_click_of_the_readme_is_answered_as_it_says() {
+    let readme = include_str!("../README.md");
+    let (_, behind) = readme.split_once("    curl ").expect("a command");
+    let (command, behind) = behind.split_once("\n\n").expect("its end");
+    let answer = behind.lines().next().expect("an answer").trim();
+    let door = Door::folder("").expect("folder");
+    let node = door.folder.start_ready().expect("ready");
+    let command = format!("curl -s {}", command.replace(":8080", &format!(":{}", door.port())));
+    let output = std::process::Command::new("sh").arg("-c").arg(&command).output().expect("sh");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), answer, "{command}");
+    node.drain().expect("drain");
+}

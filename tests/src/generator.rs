@@ -1,7 +1,7 @@
 //! The bundled generator as a process.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +27,17 @@ pub struct Load {
     pub seed: u64,
 }
 
+/// Where to send, and with which key.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim<'a> {
+    /// Address and click port.
+    pub target: &'a str,
+    /// The file of the signing key.
+    pub key: &'a Path,
+    /// Sockets, each with a thread: more of them meet more nodes of a group.
+    pub threads: u32,
+}
+
 /// A running generator; killed when dropped.
 #[derive(Debug)]
 pub struct Generator {
@@ -42,17 +53,26 @@ impl Generator {
     /// # Errors
     /// When it cannot be started.
     pub fn start(node: &NodeFolder, load: Load) -> Result<Self> {
-        let at = |name: &str| node.path().join(name);
+        let target = format!("127.0.0.1:{}", node.port());
+        Self::aimed(Aim { target: &target, key: &node.key(), threads: 1 }, node.path(), load)
+    }
+
+    /// Starts sending, and leaves report and logs in this folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn aimed(aim: Aim<'_>, folder: &Path, load: Load) -> Result<Self> {
+        let at = |name: &str| folder.join(name);
         let (report, acked, log) = (at("generator.json"), at("acked.log"), at("generator.log"));
         let file = File::create(&log)?;
         let mut command = Command::new(binary("weir-bench"));
         command.args(["udp", "--quiet", "--profile", load.profile]);
-        command.args(["--target", &format!("127.0.0.1:{}", node.port())]);
+        command.args(["--target", aim.target, "--threads", &aim.threads.to_string()]);
         command.args(["--rate", &load.rate.to_string(), "--seed", &load.seed.to_string()]);
         command.args(["--duration", &format!("{}ms", load.duration.as_millis()), "--drain", "60s"]);
         // A node that is away is no fault of the generator here; it must hold on to its clicks.
         command.args(["--late-bound", "600s", "--batches", "32768", "--group-bits", "1"]);
-        command.arg("--key-file").arg(node.key()).arg("--json").arg(&report).arg("--acked-log").arg(&acked);
+        command.arg("--key-file").arg(aim.key).arg("--json").arg(&report).arg("--acked-log").arg(&acked);
         command.stdout(file.try_clone()?).stderr(file);
         Ok(Self { process: Process::start("the generator", &mut command)?, report, acked, log })
     }

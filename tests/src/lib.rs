@@ -4,6 +4,7 @@
 //! the labs beside this crate do. Start reading at [`Node`].
 #![forbid(unsafe_code)]
 
+pub mod ansible;
 pub mod anycast;
 pub mod clicks;
 pub mod clock;
@@ -14,6 +15,7 @@ mod generator;
 pub mod kafka;
 pub mod keeper;
 mod node;
+pub mod nspawn;
 mod port;
 mod process;
 pub mod prometheus;
@@ -23,7 +25,7 @@ pub mod veth;
 
 pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};
-pub use generator::{Generator, Load, Report};
+pub use generator::{Aim, Generator, Load, Report};
 pub use node::{Node, NodeFolder, Setup};
 pub use port::free_ports;
 pub use process::{binary, is_built};

@@ -33,7 +33,7 @@ const SOAK: &str = "WEIR_SOAK";
 
 /// Levels, and the words in a test binary's name that put it there; what has none is pure. The
 /// last level that fits decides: a veth needs more than a program that is loaded.
-const LEVELS: [(&str, &[&str]); 8] = [
+const LEVELS: [(&str, &[&str]); 9] = [
     ("pure", &[]),
     ("PROG_TEST_RUN", &["xdp", "prog"]),
     ("namespaces and veth", &["veth", "lab", "netns", "namespace", "anycast"]),
@@ -42,6 +42,7 @@ const LEVELS: [(&str, &[&str]); 8] = [
     ("Apache Kafka", &["kafka"]),
     ("HTTP clients", &["door"]),
     ("Debian package", &["package"]),
+    ("POPs in containers", &["pop"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure_kafka(&args.setup)?;
     setup::ensure_test_tools(&args.setup)?;
     setup::ensure_package_tools(&args.setup)?;
+    setup::ensure_pop(&args.setup)?;
     let mut tally = Tally::default();
     checks(&mut tally)?;
     tests(&mut tally, args.soak)?;

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Where the package goes [default: target/package]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Appended to the package's version, such as +2: for a second package of one program
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    version_suffix: String,
     #[command(flatten)]
     setup: setup::Args,
 }
@@ -42,16 +45,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         command::run(&mut build)?;
     }
     let epoch = epoch()?;
+    let version = format!("{}{}", env!("CARGO_PKG_VERSION"), args.version_suffix);
     let documents = target().join(folder_of(&args.profile)).join("package");
-    write_documents(&documents, &epoch)?;
+    write_documents(&documents, &version, &epoch)?;
     let out = args.out.clone().unwrap_or_else(|| target().join("package"));
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut deb = command::cargo();
-    deb.args(["deb", "--quiet", "--package", "weir", "--no-build", "--profile", &args.profile, "--output"]);
-    deb.arg(&out).env(EPOCH, &epoch);
+    deb.args(["deb", "--quiet", "--package", "weir", "--no-build", "--profile", &args.profile]);
+    deb.args(["--deb-version", &version, "--output"]).arg(&out).env(EPOCH, &epoch);
     println!("$ {EPOCH}={epoch} {}", command::typed(&deb));
     command::run(&mut deb)?;
-    let package = package_in(&out)?;
+    let package = package_in(&out, &version)?;
     print!("{}", command::output(Command::new("sha256sum").arg(&package))?);
     Ok(())
 }
@@ -72,7 +76,7 @@ fn epoch() -> Result<String> {
 }
 
 /// Man pages, completions and changelog, afresh: a page of a command that is gone must not stay.
-fn write_documents(folder: &Path, epoch: &str) -> Result<()> {
+fn write_documents(folder: &Path, version: &str, epoch: &str) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot clear {}", folder.display()))?;
     }
@@ -80,7 +84,7 @@ fn write_documents(folder: &Path, epoch: &str) -> Result<()> {
     let date = Command::new("date").args(["--utc", "--rfc-email", &format!("--date=@{epoch}")]).output();
     let date = date.context("cannot start date")?.stdout;
     let path = folder.join("changelog");
-    let text = changelog(env!("CARGO_PKG_VERSION"), String::from_utf8_lossy(&date).trim());
+    let text = changelog(version, String::from_utf8_lossy(&date).trim());
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     // As Debian has them, and with neither name nor time of the file. cargo-deb does it for files of the tree alone.
     let pages = fs::read_dir(folder.join("man"))?.flatten().map(|entry| entry.path());
@@ -96,8 +100,8 @@ fn changelog(version: &str, date: &str) -> String {
 }
 
 /// The package of this version.
-fn package_in(folder: &Path) -> Result<PathBuf> {
-    let start = format!("weir_{}_", env!("CARGO_PKG_VERSION"));
+fn package_in(folder: &Path, version: &str) -> Result<PathBuf> {
+    let start = format!("weir_{version}_");
     let names = fs::read_dir(folder)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut packages = names.filter(|name| name.starts_with(&start) && name.ends_with(".deb"));
     let name =

@@ -2,12 +2,16 @@
 //!
 //! A second run finds everything and installs nothing.
 
+mod pop;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use weir_kafka_lab::{Distribution, VERSION};
+
+pub(crate) use pop::ensure_pop;
 
 use crate::toolchain;
 use crate::{command, target};
@@ -107,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure_kafka(args)?;
     ensure_test_tools(args)?;
     ensure_package_tools(args)?;
+    ensure_pop(args)?;
     println!("set-up: all there");
     Ok(())
 }

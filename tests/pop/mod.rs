@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_labs::ansible::{Ansible, Run, sample};
-use weir_labs::nspawn::{ANYCAST, Pop};
+use weir_labs::nspawn::{ANYCAST, BFD_INTERVAL_MS, BFD_MULTIPLIER, Pop};
 use weir_labs::{Aim, Generator, Load, binary, is_built};
 
 /// Whatever a lab waits for is so within this.
@@ -221,6 +221,8 @@ fn lab_inventory(home: &Path) -> Value {
             "host_check_time_sync": false,
             "anycast_announcer": packages.announce,
             "upgrade_canary_s": 2,
+            "anycast_bfd_interval_ms": BFD_INTERVAL_MS,
+            "anycast_bfd_multiplier": BFD_MULTIPLIER,
             "observability_rules_folder": home.join("rules"),
             "observability_targets_folder": home.join("targets"),
             "observability_dashboards_folder": home.join("dashboards"),

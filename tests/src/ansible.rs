@@ -141,7 +141,11 @@ impl Run {
             } else if let Some(host) =
                 line.strip_prefix("changed: [").and_then(|rest| rest.split([']', ' ']).next())
             {
-                changes.entry(host.to_owned()).or_default().push(task.to_owned());
+                // A loop has a line for each turn, and with some releases one more.
+                let tasks = changes.entry(host.to_owned()).or_default();
+                if tasks.last().is_none_or(|last| last != task) {
+                    tasks.push(task.to_owned());
+                }
             }
         }
         changes
@@ -168,7 +172,7 @@ mod tests {
                     PLAY RECAP ***\npop-1 : ok=1 changed=1\n";
         let changes = Run { is_success: true, text: text.to_owned() }.changes();
         assert_eq!(changes["pop-1"], ["weir.pop.kernel : Write"]);
-        assert_eq!(changes["pop-2"], ["Files", "Files"]);
+        assert_eq!(changes["pop-2"], ["Files"]);
         assert_eq!(changes.len(), 2);
     }
 }

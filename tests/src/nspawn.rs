@@ -20,6 +20,11 @@ use crate::veth::{Namespace, ip};
 pub const ROUTER: &str = "192.0.2.1";
 /// The address that the nodes announce.
 pub const ANYCAST: &str = "198.51.100.1";
+/// How often BFD speaks here, and after how many silences a path is down: a machine that is busy with other tests is silent for
+/// a while, too.
+pub const BFD_INTERVAL_MS: u32 = 300;
+/// See [`BFD_INTERVAL_MS`].
+pub const BFD_MULTIPLIER: u32 = 5;
 /// A container is up, and a router has learnt, within this.
 const SOON: Duration = Duration::from_secs(60);
 /// How often a wait looks.
@@ -270,13 +275,13 @@ pub fn address(number: usize) -> String {
 /// As `deploy/ansible/inventory/sample.yml` has the other end.
 fn router_config(hosts: usize) -> String {
     let mut text = format!(
-        "router id {ROUTER};\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier 3; }}; }}\n\
+        "router id {ROUTER};\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ interval {BFD_INTERVAL_MS} ms; multiplier {BFD_MULTIPLIER}; }}; }}\n\
          protocol kernel {{ merge paths on; ipv4 {{ export all; }}; }}\n"
     );
     for number in 1..=hosts {
         text += &format!(
             "protocol bgp node{number} {{ local {ROUTER} as 65000; neighbor {} as 65010; bfd on; \
-             connect retry time 1; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+             connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
             address(number)
         );
     }

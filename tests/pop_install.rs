@@ -103,13 +103,13 @@ fn a_pop_under_load_loses_no_click_to_an_upgrade_a_way_back_or_a_lost_node() {
 
     say("a node that is lost");
     let load = lab.load(RATE, Duration::from_secs(8));
-    lab.wait_until_counting(2);
-    lab.pop.lose(2).expect("lost");
+    let lost = lab.one_that_counts();
+    lab.pop.lose(lost).expect("lost");
     lab.pop.wait_until_announced(2).expect("withdrawn");
     clicks += lab.all_answered(load);
     let alone = lab.run("verify", &[]);
-    assert!(!alone.is_success && alone.text.contains("pop-2"), "{}", alone.text);
-    lab.pop.boot_again(2).expect("booted");
+    assert!(!alone.is_success && alone.text.contains(&format!("fatal: [pop-{lost}]")), "{}", alone.text);
+    lab.pop.boot_again(lost).expect("booted");
     lab.announce();
     lab.nothing_changes("verify", &[]);
 

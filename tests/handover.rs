@@ -64,6 +64,8 @@ fn rows(folder: &NodeFolder) -> Value {
 #[test]
 fn restarts_under_load_lose_no_datagram() {
     let mut folder = NodeFolder::new("").expect("folder");
+    // Groups of both families, as a node has them.
+    folder.reconfigure("addresses", "addresses = [\"127.0.0.1\", \"::1\"]").expect("config");
     let keeper = Keeper::of(&mut folder).expect("keeper");
     let stop = AtomicBool::new(false);
     let first = next(&keeper, &folder);
@@ -86,6 +88,7 @@ fn restarts_under_load_lose_no_datagram() {
     assert_eq!(ledger.acked_created, ledger.created, "{ledger:?}");
     node.drain().expect("drain");
     assert_eq!(rows(&folder), ledger.acked_created);
+    assert!(!folder.log_text().contains("datagrams go to any worker"), "{}", folder.log_tail());
 }
 
 #[test]

@@ -33,6 +33,8 @@ impl SharedSteering {
         give_keys(&mut steering, config)?;
         let mut shard_worker = [0_u16; SHARDS];
         shard_worker.iter_mut().zip(shards.iter()).for_each(|(slot, owner)| *slot = owner.0);
+        let first_of_each = groups.iter().filter_map(|group| group.sockets.first());
+        steering.release_groups(first_of_each.map(|kept| kept.socket.as_fd()));
         for group in groups {
             let sockets: Vec<_> = group.sockets.iter().map(|kept| kept.socket.as_fd()).collect();
             steering.attach_reuseport(group.is_ipv6, &sockets, &shard_worker)?;

@@ -220,10 +220,27 @@ impl Steering {
         shard_worker: &[u16; SHARDS],
     ) -> Result<bool, SteerError> {
         let Some(object) = &mut self.object else { return Ok(false) };
-        object.attach_reuseport(is_ipv6, sockets, shard_worker)?;
+        match object.attach_reuseport(is_ipv6, sockets, shard_worker) {
+            Ok(()) => {}
+            // It is a matter of speed alone: workers hand over what is not theirs.
+            Err(error @ SteerError::Map(..)) if matches!(self.status.mode, Mode::Auto | Mode::None) => {
+                warn!(%error, "datagrams go to any worker's socket");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
         self.status.reuseport = true;
         info!(sockets = sockets.len(), "datagrams go to the socket of their shard's worker");
         Ok(true)
+    }
+
+    /// Takes the socket chooser of the last process, if there is one, off each group that one of these sockets belongs
+    /// to. All groups share its array of sockets, and no socket can be in another one before that is gone: so all are
+    /// released before the first is attached.
+    pub fn release_groups<'a>(&mut self, sockets: impl Iterator<Item = BorrowedFd<'a>>) {
+        for socket in sockets {
+            let _there_was_none = object::detach_reuseport(socket);
+        }
     }
 
     /// Takes the socket chooser off the group that `socket` belongs to.

@@ -181,10 +181,9 @@ impl Object {
         let mut workers: Array<_, [u16; SHARDS]> = self.map("SHARD_WORKER")?.try_into().map_err(map)?;
         workers.set(0, shard_worker, 0).map_err(map)?;
         let Some(first) = sockets.first() else { return Ok(()) };
-        // Sockets of the last process are in its array, which goes with its chooser; a new group has none.
-        let _none = detach_reuseport(*first);
         let map = |error| map_error("SOCKETS", error);
         let mut array: ReusePortSockArray<_> = self.map("SOCKETS")?.try_into().map_err(map)?;
+        // Sockets of the last process are in its array for a while; see `Steering::release_groups`.
         let deadline = Instant::now() + ARRAY_GONE_WITHIN;
         for (worker, socket) in (0..).zip(sockets) {
             loop {

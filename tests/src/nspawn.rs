@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 /// Where cgroups of the second version are, beside those of the first or alone.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+/// Where systemd-nspawn makes the same cgroups once more, on machines that have both versions. Nothing is ever in them.
+const CGROUPS_TWIN: &str = "/sys/fs/cgroup/systemd";
 /// How the cgroup of every POP begins; the process follows.
 const PREFIX: &str = "weir-pop-";
 
@@ -333,6 +335,9 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         remove(&self.0);
+        if let Some(name) = self.0.file_name() {
+            let _ = try_remove(&Path::new(CGROUPS_TWIN).join(name));
+        }
     }
 }
 
@@ -357,6 +362,7 @@ fn sweep() {
     for base in CGROUPS {
         left(Path::new(base), PREFIX).iter().for_each(|cgroup| remove(cgroup));
     }
+    left(Path::new(CGROUPS_TWIN), PREFIX).iter().for_each(|cgroup| _ = try_remove(cgroup));
     for role in ["weir-router-", "weir-host-"] {
         for netns in left(Path::new("/run/netns"), role) {
             let _ = ip(&["netns", "del", &netns.file_name().unwrap_or_default().to_string_lossy()]);

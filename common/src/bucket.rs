@@ -50,7 +50,49 @@ pub struct BucketKey {
     pub rules: U32,
 }
 
-const _: () = assert!(size_of::<BucketKey>() == 32);
+/// Octets of a key, in either order.
+pub const BUCKET_KEY_LEN: usize = size_of::<BucketKey>();
+const _: () = assert!(BUCKET_KEY_LEN == 32);
+
+impl BucketKey {
+    /// The key as octets that sort as it does, ad after ad and minute after minute: for stores that
+    /// keep their keys in order.
+    #[must_use]
+    pub fn ordered(&self) -> [u8; BUCKET_KEY_LEN] {
+        let mut bytes = [0; BUCKET_KEY_LEN];
+        bytes[..8].copy_from_slice(&self.ad.get().to_be_bytes());
+        let numbers = [self.minute, self.publisher, self.placement, self.creative];
+        for (place, number) in bytes[8..24].chunks_exact_mut(4).zip(numbers) {
+            place.copy_from_slice(&number.get().to_be_bytes());
+        }
+        bytes[24..26].copy_from_slice(&self.country);
+        bytes[26] = self.device;
+        bytes[27] = self.os;
+        bytes[28..].copy_from_slice(&self.rules.get().to_be_bytes());
+        bytes
+    }
+
+    /// The key that stands in [`Self::ordered`] octets.
+    #[must_use]
+    pub fn from_ordered(bytes: &[u8; BUCKET_KEY_LEN]) -> Self {
+        let number = |at: usize| {
+            let octets = bytes[at..at + 4].iter();
+            U32::new(octets.fold(0, |number, &octet| number << 8 | u32::from(octet)))
+        };
+        let ad = bytes[..8].iter().fold(0, |number, &octet| number << 8 | u64::from(octet));
+        Self {
+            ad: U64::new(ad),
+            minute: number(8),
+            publisher: number(12),
+            placement: number(16),
+            creative: number(20),
+            country: [bytes[24], bytes[25]],
+            device: bytes[26],
+            os: bytes[27],
+            rules: number(28),
+        }
+    }
+}
 
 /// Which dimensions, beside minute and ad, split a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

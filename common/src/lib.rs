@@ -4,8 +4,8 @@
 //! This crate does no I/O, allocates nothing, holds no state and contains no `unsafe`. What it
 //! fixes once, nobody else may define again: the wire format ([`wire`]), the packet parser
 //! ([`packet`]), the outcomes and reasons ([`reason`]), the row and block layouts ([`row`],
-//! [`block`]), the bucket ([`bucket`]), the BPF map layouts ([`maps`]), and a signed impression as
-//! text (`token`).
+//! [`block`]), the bucket ([`bucket`]), what goes to Kafka ([`record`]), the BPF map layouts
+//! ([`maps`]), and a signed impression as text (`token`).
 //!
 //! Start reading at [`wire`]: it says what a click is.
 #![no_std]
@@ -20,6 +20,7 @@ pub mod id;
 pub mod maps;
 pub mod packet;
 pub mod reason;
+pub mod record;
 pub mod row;
 pub mod siphash;
 pub mod time;

@@ -323,6 +323,7 @@ fn forwarder_config(plan: &Plan) -> ForwarderConfig {
         close_after_ms: limits.lateness_ms + limits.max_ahead_ms + 5 * 60_000,
         minutes_ahead: limits.max_ahead_ms.div_ceil(60_000) as u32,
         horizon_ms: ledger::remembered_ms(limits.lifetime_ms),
+        idle_ms: Some(10_000),
         trim_every_ms: 5000,
         uniques_bytes_max: plan.uniques_bytes,
         uniques_users_min: 1,

@@ -83,6 +83,10 @@ pub(super) fn ledger(config: &Config, workers: usize) -> ledger::Settings {
     }
 }
 
+/// How often a node without clicks says that it has none: several times within the half minute in
+/// which whoever watches it begins to wonder, and rarely enough to cost a cluster nothing.
+const IDLE_MS: u64 = 10_000;
+
 pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
     let ms = |duration: std::time::Duration| duration.as_millis() as u64;
     let admission = &config.admission;
@@ -97,6 +101,8 @@ pub(super) fn forwarder(config: &Config) -> ForwarderConfig {
             Sink::Embedded => ForwarderConfig::default().part_bytes_max,
             Sink::Kafka => kafka::PART_BYTES_MAX,
         },
+        // Nobody but the node itself reads the embedded store.
+        idle_ms: (config.forward.sink == Sink::Kafka).then_some(IDLE_MS),
         uniques_bytes_max: config.forward.uniques_bytes_max,
         uniques_users_min: config.forward.uniques_users_min,
         ..ForwarderConfig::default()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use super::uniques::Closing;
 use crate::journal::block::check_header;
@@ -83,6 +83,9 @@ pub struct Batch {
     pub rejects: Vec<Reject>,
     /// How far the sink is with this batch.
     pub checkpoint: Checkpoint,
+    /// The node's time before which every acknowledged click is in the buckets with this batch;
+    /// none where that is not known.
+    pub counted_until: Option<UnixMs>,
 }
 
 /// Why the blocks of a batch cannot be read.

@@ -21,6 +21,9 @@ pub struct ForwarderConfig {
     pub minutes_ahead: u32,
     /// How long rows are needed for deduplication that no digest stands for.
     pub horizon_ms: u64,
+    /// A flush that has nothing to bring goes to the sink all the same when the last one that went is
+    /// this long ago: so who reads there can tell a node without clicks from one that is gone.
+    pub idle_ms: Option<u64>,
     /// From one look for segments to trim to the next.
     pub trim_every_ms: u64,
     /// Memory of the unique users of all open minutes.
@@ -37,6 +40,7 @@ impl Default for ForwarderConfig {
             close_after_ms: 15 * 60_000,
             minutes_ahead: 1,
             horizon_ms: remembered_ms(24 * 3_600_000), // the default of the signature's lifetime
+            idle_ms: None,
             trim_every_ms: 60_000,
             uniques_bytes_max: 1 << 30,
             uniques_users_min: 1,

@@ -103,7 +103,8 @@ fn of_raw(batch: &Batch, known: &Checkpoint) -> Batch {
     };
     let (gaps, rejects) = (batch.gaps.clone(), batch.rejects.clone());
     let (buckets, uniques) = (Vec::new(), Closing::default());
-    Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint }
+    let counted_until = None;
+    Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint, counted_until }
 }
 
 fn of_buckets(batch: &Batch) -> Batch {
@@ -113,7 +114,10 @@ fn of_buckets(batch: &Batch) -> Batch {
 /// A part of a flush that is not its last says nothing to the sink of buckets.
 fn has_news_of_buckets(batch: &Batch, known: &Checkpoint) -> bool {
     let Checkpoint { final_before, counted, .. } = &batch.checkpoint;
-    !batch.buckets.is_empty() || *final_before != known.final_before || *counted != known.counted
+    !batch.buckets.is_empty()
+        || batch.counted_until.is_some()
+        || *final_before != known.final_before
+        || *counted != known.counted
 }
 
 #[cfg(test)]
@@ -150,6 +154,7 @@ mod tests {
             rejects: Vec::new(),
             uniques: Closing::default(),
             checkpoint: after.clone(),
+            counted_until: None,
         };
         let of_raw = of_raw(&batch, &before).checkpoint;
         assert_eq!(joined(&of_raw, &before), checkpoint(5, 10, 40, 30));

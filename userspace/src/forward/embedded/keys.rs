@@ -1,7 +1,7 @@
 //! The bytes of keys and values. Keys are big-endian, so that their order is the order of their
 //! fields; values are fixed little-endian structs.
 
-use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::bucket::{self, BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, WorkerId};
 use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -12,38 +12,23 @@ use super::raw::RawId;
 use crate::journal::{Position, SegmentNo};
 
 /// Bytes of a bucket's key in either order.
-pub const BUCKET_KEY_LEN: usize = 40;
-
-/// Dimensions and incarnation: what follows ad and minute in a key.
-fn tail(key: &BucketKey, incarnation: Incarnation) -> [u8; 28] {
-    let mut bytes = [0; 28];
-    bytes[..4].copy_from_slice(&key.publisher.get().to_be_bytes());
-    bytes[4..8].copy_from_slice(&key.placement.get().to_be_bytes());
-    bytes[8..12].copy_from_slice(&key.creative.get().to_be_bytes());
-    bytes[12..14].copy_from_slice(&key.country);
-    bytes[14..16].copy_from_slice(&[key.device, key.os]);
-    bytes[16..20].copy_from_slice(&key.rules.get().to_be_bytes());
-    bytes[20..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
+pub const BUCKET_KEY_LEN: usize = bucket::BUCKET_KEY_LEN + 8;
 
 /// ad, minute, dimensions, incarnation: one ad's history is one range.
 #[must_use]
 pub fn by_ad(key: &BucketKey, incarnation: Incarnation) -> [u8; BUCKET_KEY_LEN] {
     let mut bytes = [0; BUCKET_KEY_LEN];
-    bytes[..8].copy_from_slice(&key.ad.get().to_be_bytes());
-    bytes[8..12].copy_from_slice(&key.minute.get().to_be_bytes());
-    bytes[12..].copy_from_slice(&tail(key, incarnation));
+    let (of_key, of_incarnation) = bytes.split_at_mut(bucket::BUCKET_KEY_LEN);
+    of_key.copy_from_slice(&key.ordered());
+    of_incarnation.copy_from_slice(&incarnation.0.to_be_bytes());
     bytes
 }
 
 /// minute, ad, dimensions, incarnation: one minute is one range.
 #[must_use]
 pub fn by_minute(key: &BucketKey, incarnation: Incarnation) -> [u8; BUCKET_KEY_LEN] {
-    let mut bytes = [0; BUCKET_KEY_LEN];
-    bytes[..4].copy_from_slice(&key.minute.get().to_be_bytes());
-    bytes[4..12].copy_from_slice(&key.ad.get().to_be_bytes());
-    bytes[12..].copy_from_slice(&tail(key, incarnation));
+    let mut bytes = by_ad(key, incarnation);
+    bytes[..12].rotate_left(8);
     bytes
 }
 
@@ -85,35 +70,17 @@ pub fn read_unsketched(bytes: &[u8]) -> Option<(Minute, Incarnation)> {
 /// The key that stands in [`by_ad`] bytes.
 #[must_use]
 pub fn read_by_ad(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
-    let bytes: &[u8; BUCKET_KEY_LEN] = bytes.try_into().ok()?;
-    let (ad, rest) = bytes.split_first_chunk::<8>()?;
-    let (minute, rest) = rest.split_first_chunk::<4>()?;
-    Some(read_key(u64::from_be_bytes(*ad), u32::from_be_bytes(*minute), rest))
+    let (key, incarnation) = bytes.split_first_chunk()?;
+    let incarnation = u64::from_be_bytes(incarnation.try_into().ok()?);
+    Some((BucketKey::from_ordered(key), Incarnation(incarnation)))
 }
 
 /// The key that stands in [`by_minute`] bytes.
 #[must_use]
 pub fn read_by_minute(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
-    let bytes: &[u8; BUCKET_KEY_LEN] = bytes.try_into().ok()?;
-    let (minute, rest) = bytes.split_first_chunk::<4>()?;
-    let (ad, rest) = rest.split_first_chunk::<8>()?;
-    Some(read_key(u64::from_be_bytes(*ad), u32::from_be_bytes(*minute), rest))
-}
-
-fn read_key(ad: u64, minute: u32, tail: &[u8]) -> (BucketKey, Incarnation) {
-    let number = |at: usize| tail[at..at + 4].iter().fold(0_u32, |sum, &byte| sum << 8 | u32::from(byte));
-    let key = BucketKey {
-        ad: U64::new(ad),
-        minute: U32::new(minute),
-        publisher: U32::new(number(0)),
-        placement: U32::new(number(4)),
-        creative: U32::new(number(8)),
-        country: [tail[12], tail[13]],
-        device: tail[14],
-        os: tail[15],
-        rules: U32::new(number(16)),
-    };
-    (key, Incarnation(u64::from(number(20)) << 32 | u64::from(number(24))))
+    let mut by_ad: [u8; BUCKET_KEY_LEN] = bytes.try_into().ok()?;
+    by_ad[..12].rotate_right(8);
+    read_by_ad(&by_ad)
 }
 
 /// A bucket's value.

@@ -11,6 +11,7 @@ use super::{Asked, BACKOFF_MS, BUCKET_BYTES, Forwarder, Retry, State};
 use crate::journal::{BlockStream, Position};
 use crate::rejects::Samples;
 use weir_common::id::{Epoch, WorkerId};
+use weir_common::time::{Minute, UnixMs};
 
 /// A part of a flush, ready to be committed as often as it takes.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Planned {
     is_last: bool,
     /// Whether rows wait for the minutes that become final with it, though there may be nothing else in it.
     is_awaited: bool,
+    /// Whether it is time to say that there is nothing.
+    is_due: bool,
     blocks: u64,
     rows: u64,
     bytes: u64,
@@ -79,6 +82,7 @@ impl<S: Sink> Forwarder<S> {
             self.trim_at_ms = 0;
         }
         self.checkpoint = planned.batch.checkpoint.clone();
+        self.idle_since = None;
         let buckets = planned.batch.buckets.len() as u64;
         self.stats.blocks.add(planned.blocks);
         self.stats.rows.add(planned.rows);
@@ -170,10 +174,38 @@ impl<S: Sink> Forwarder<S> {
         let is_empty = blocks == 0 && buckets.is_empty() && gaps.is_empty();
         let samples = self.samples.as_mut().filter(|_| is_last && !is_empty);
         let rejects = samples.map_or_else(Vec::new, Samples::take);
-        let batch = Batch { node, incarnation, flush, part, buckets, uniques, gaps, rejects, checkpoint };
+        let counted_until = is_last.then(|| self.counted_until(asked)).flatten();
+        let batch = Batch {
+            node,
+            incarnation,
+            flush,
+            part,
+            buckets,
+            uniques,
+            gaps,
+            rejects,
+            checkpoint,
+            counted_until,
+        };
         let becoming_final = self.checkpoint.final_before..batch.checkpoint.final_before;
         let is_awaited = self.retention.waits_for(&becoming_final, self.config.minutes_ahead);
-        Ok(Box::new(Planned { batch, is_last, is_awaited, blocks, rows, bytes }))
+        let is_due = self.is_due(asked.since);
+        Ok(Box::new(Planned { batch, is_last, is_awaited, is_due, blocks, rows, bytes }))
+    }
+
+    /// Everything acknowledged before the workers were asked is in their shares, but for what one
+    /// holds back; of a worker that is gone, and of a clock in doubt, nothing is known.
+    fn counted_until(&self, asked: Asked) -> Option<UnixMs> {
+        let is_complete = (0..self.mailboxes.workers()).all(|worker| !self.mailboxes.is_gone(worker));
+        let known = asked.since.is_certain && is_complete;
+        let held_back = asked.held_back.map_or(asked.since.wall, Minute::start);
+        known.then(|| held_back.min(asked.since.wall))
+    }
+
+    /// Whether the sink has heard nothing for so long that even nothing is worth a word.
+    fn is_due(&mut self, now: Now) -> bool {
+        let since_ms = *self.idle_since.get_or_insert(now.ms);
+        self.config.idle_ms.is_some_and(|idle_ms| now.ms - since_ms >= idle_ms)
     }
 
     /// The blocks between the committed checkpoint and the batch's.
@@ -194,6 +226,7 @@ impl<S: Sink> Forwarder<S> {
 impl Planned {
     fn is_empty(&self) -> bool {
         let Batch { buckets, uniques, gaps, .. } = &self.batch;
-        self.blocks == 0 && buckets.is_empty() && uniques.is_empty() && gaps.is_empty() && !self.is_awaited
+        let has_news = self.blocks > 0 || !buckets.is_empty() || !uniques.is_empty() || !gaps.is_empty();
+        !has_news && !self.is_awaited && !self.is_due
     }
 }

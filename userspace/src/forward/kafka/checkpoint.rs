@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
-use weir_common::time::Minute;
+use weir_common::time::{Minute, UnixMs};
 
 use super::super::batch::{Checkpoint, FlushNo, Gap};
 use crate::journal::{Position, SegmentNo};
@@ -48,6 +48,10 @@ pub struct CheckpointValue {
     /// How far the buckets in the log count each stream. Behind `streams` when the last
     /// transaction was a part of a flush that is not its last.
     pub counted: Vec<StreamValue>,
+    /// The node's time before which every acknowledged click is in the buckets in the log, in ms
+    /// since the Unix epoch; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_until_ms: Option<u64>,
 }
 
 /// How far one stream is committed.
@@ -91,6 +95,7 @@ impl CheckpointValue {
         (node, incarnation): (NodeId, Incarnation),
         (region, pop): (&str, &str),
         checkpoint: &Checkpoint,
+        counted_until: Option<UnixMs>,
     ) -> Self {
         Self {
             node: node.0,
@@ -101,6 +106,7 @@ impl CheckpointValue {
             final_before: checkpoint.final_before.0,
             streams: StreamValue::of_all(&checkpoint.positions),
             counted: StreamValue::of_all(&checkpoint.counted),
+            counted_until_ms: counted_until.map(|time| time.0),
         }
     }
 
@@ -154,7 +160,7 @@ mod tests {
             counted: [((Epoch(1), WorkerId(0)), Position { last: BlockSeq(4), ..position })].into(),
         };
         let of = (NodeId(1), Incarnation(0xfeed));
-        let value = CheckpointValue::new(of, ("eu", "waw"), &checkpoint);
+        let value = CheckpointValue::new(of, ("eu", "waw"), &checkpoint, Some(UnixMs(1_740_000_000_000)));
         let json = serde_json::to_string(&value).unwrap();
         let read: CheckpointValue = serde_json::from_str(&json).unwrap();
         assert_eq!((read.checkpoint(), &read), (checkpoint, &value));

@@ -12,12 +12,13 @@ use weir_common::block::BlockHeader;
 use weir_common::bucket::BucketTotals;
 use weir_common::id::{Incarnation, NodeId};
 use weir_common::reason::{Outcome, Reason};
+use weir_common::record::{BLOCK_HEADER, BucketRecord, UniquesRecord};
 use weir_common::row::{Row, Rows};
 use zerocopy::FromBytes;
 
 use super::KafkaError;
 use super::reader::{End, Reader};
-use super::record::{BLOCK_HEADER, BucketRecord, REJECT_HEADERS, UniquesRecord, reject_headers};
+use super::record::{REJECT_HEADERS, reject_headers};
 use super::topics::TopicNames;
 use crate::cli::{ReadTopicArgs, TopicKind};
 use crate::config::{self, Config};
@@ -293,7 +294,7 @@ mod tests {
         found.key.country = *b"PL";
         found.totals.accepted = 5.into();
         found.totals.repeat = 2.into();
-        let record = BucketRecord::new(NodeId(3), Incarnation(0xab), FlushNo(9), &found);
+        let record = record::bucket(NodeId(3), Incarnation(0xab), FlushNo(9), &found);
         let printed = bucket(record.as_bytes());
         assert_eq!((&printed["ad"], &printed["country"]), (&json!(7), &json!("PL")));
         assert_eq!((&printed["revision"], &printed["totals"]["gross"]), (&json!(9), &json!(7)));
@@ -312,7 +313,7 @@ mod tests {
             uniques.row(&row);
         }
         let (_, closing) = uniques.close(Minute(10), u64::MAX, 1);
-        let record = UniquesRecord::sketch(NodeId(3), Incarnation(0xab), FlushNo(9), &closing.sketches[0]);
+        let record = record::sketch(NodeId(3), Incarnation(0xab), FlushNo(9), &closing.sketches[0]);
         let printed = sketch(&record);
         assert_eq!((&printed["ad"], &printed["minute"]), (&json!(7), &json!(9)));
         assert_eq!((&printed["users"]["estimate"], &printed["users"]["exact"]), (&json!(3), &json!(true)));

@@ -2,23 +2,15 @@
 //! that is sent again is the same to the byte. `docs/kafka.md` lays them down.
 
 use weir_common::block::{BLOCK_HEADER_LEN, BlockHeader};
-use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{Incarnation, NodeId};
+use weir_common::record::{BucketRecord, NODE_HEADER, UNIQUES_RECORD_LEN, UniquesRecord};
 use weir_common::time::Minute;
-use zerocopy::byteorder::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::batch::{Bucket, FlushNo};
 use super::super::uniques::{self, Sketch, Unsketched};
 use crate::journal::BlockIdentity;
 use crate::rejects::Reject;
-
-/// The header of a raw record that has the block's 128 header bytes.
-pub const BLOCK_HEADER: &str = "block";
-/// The header that has the node's number, as decimal digits.
-pub const NODE_HEADER: &str = "node";
-/// The header that has the number of rows, as decimal digits.
-pub const ROWS_HEADER: &str = "rows";
 
 /// The headers of a rejects record, by name.
 pub const REJECT_HEADERS: [&str; 7] =
@@ -52,144 +44,69 @@ pub fn split_block(block: &[u8]) -> Option<(&BlockHeader, &[u8])> {
     Some((BlockHeader::ref_from_bytes(header).ok()?, rows))
 }
 
-/// An ad's id as the key of its buckets: big-endian, as Kafka's `LongSerializer` writes it.
+/// The record of a bucket.
 #[must_use]
-pub fn ad_key(ad: u64) -> [u8; 8] {
-    ad.to_be_bytes()
-}
-
-/// The value of a bucket's record: one row of ClickHouse `RowBinary`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct BucketRecord {
-    /// The node, as the operator numbers it.
-    pub node: U32,
-    /// The life of its journal folder.
-    pub incarnation: U64,
-    /// The flush that wrote it: the highest one of a key is the truth.
-    pub revision: U64,
-    /// What it counts.
-    pub key: BucketKey,
-    /// The totals so far.
-    pub totals: BucketTotals,
-}
-
-/// Bytes of a bucket's value.
-pub const BUCKET_RECORD_LEN: usize = size_of::<BucketRecord>();
-const _: () = assert!(BUCKET_RECORD_LEN == 180);
-
-impl BucketRecord {
-    /// The record of a bucket.
-    #[must_use]
-    pub fn new(node: NodeId, incarnation: Incarnation, revision: FlushNo, bucket: &Bucket) -> Self {
-        Self {
-            node: node.0.into(),
-            incarnation: incarnation.0.into(),
-            revision: revision.0.into(),
-            key: bucket.key,
-            totals: bucket.totals,
-        }
+pub fn bucket(node: NodeId, incarnation: Incarnation, revision: FlushNo, bucket: &Bucket) -> BucketRecord {
+    BucketRecord {
+        node: node.0.into(),
+        incarnation: incarnation.0.into(),
+        revision: revision.0.into(),
+        key: bucket.key,
+        totals: bucket.totals,
     }
 }
 
-/// The fixed columns of a sketch's record. The last column, `users`, follows: its length in LEB128
-/// and the octets of the sketch, which is ClickHouse's `AggregateFunction(uniqTheta, UInt64)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct UniquesRecord {
-    /// The node, as the operator numbers it.
-    pub node: U32,
-    /// The life of its journal folder.
-    pub incarnation: U64,
-    /// The flush that wrote it: the highest one of a key is the truth.
-    pub revision: U64,
-    /// The ad; 0 where `unsketched` is not.
-    pub ad: U64,
-    /// The minute.
-    pub minute: U32,
-    /// 0 in the record of a sketch. Else the record says of the minute that some ads have none, and
-    /// how many clicks at least are in none.
-    pub unsketched: U64,
+/// The record of a sketch.
+#[must_use]
+pub fn sketch(node: NodeId, incarnation: Incarnation, revision: FlushNo, sketch: &Sketch) -> Vec<u8> {
+    let columns = of_minute((node, incarnation, revision), sketch.minute);
+    with_users(&UniquesRecord { ad: sketch.ad.into(), ..columns }, &sketch.theta)
 }
 
-/// Octets of a sketch's record before its last column.
-pub const UNIQUES_RECORD_LEN: usize = size_of::<UniquesRecord>();
-const _: () = assert!(UNIQUES_RECORD_LEN == 40);
+/// The record that says of a minute that some of its ads have no sketch. Its own sketch is the
+/// empty one: added to any other it changes nothing.
+#[must_use]
+pub fn unsketched(node: NodeId, incarnation: Incarnation, revision: FlushNo, minute: &Unsketched) -> Vec<u8> {
+    let columns = of_minute((node, incarnation, revision), minute.minute);
+    with_users(&UniquesRecord { unsketched: minute.clicks.into(), ..columns }, &uniques::empty())
+}
 
-impl UniquesRecord {
-    /// The record of a sketch.
-    #[must_use]
-    pub fn sketch(node: NodeId, incarnation: Incarnation, revision: FlushNo, sketch: &Sketch) -> Vec<u8> {
-        let columns =
-            Self { ad: sketch.ad.into(), ..Self::of_minute((node, incarnation, revision), sketch.minute) };
-        columns.with_users(&sketch.theta)
+fn of_minute((node, incarnation, revision): (NodeId, Incarnation, FlushNo), minute: Minute) -> UniquesRecord {
+    UniquesRecord {
+        node: node.0.into(),
+        incarnation: incarnation.0.into(),
+        revision: revision.0.into(),
+        ad: 0.into(),
+        minute: minute.0.into(),
+        unsketched: 0.into(),
     }
+}
 
-    /// The record that says of a minute that some of its ads have no sketch. Its own sketch is the
-    /// empty one: added to any other it changes nothing.
-    #[must_use]
-    pub fn unsketched(
-        node: NodeId,
-        incarnation: Incarnation,
-        revision: FlushNo,
-        minute: &Unsketched,
-    ) -> Vec<u8> {
-        let columns = Self {
-            unsketched: minute.clicks.into(),
-            ..Self::of_minute((node, incarnation, revision), minute.minute)
-        };
-        columns.with_users(&uniques::empty())
+fn with_users(columns: &UniquesRecord, theta: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(UNIQUES_RECORD_LEN + 3 + theta.len());
+    bytes.extend_from_slice(columns.as_bytes());
+    let mut left = theta.len();
+    while left > 0x7f {
+        bytes.push(left as u8 | 0x80);
+        left >>= 7;
     }
-
-    /// The columns and the octets of the sketch of a record.
-    #[must_use]
-    pub fn read(value: &[u8]) -> Option<(&Self, &[u8])> {
-        let (columns, mut rest) = Self::ref_from_prefix(value).ok()?;
-        let mut len = 0_usize;
-        for shift in [0, 7, 14] {
-            let (&octet, after) = rest.split_first()?;
-            (len, rest) = (len | usize::from(octet & 0x7f) << shift, after);
-            if octet & 0x80 == 0 {
-                return (rest.len() == len).then_some((columns, rest));
-            }
-        }
-        None
-    }
-
-    fn of_minute((node, incarnation, revision): (NodeId, Incarnation, FlushNo), minute: Minute) -> Self {
-        Self {
-            node: node.0.into(),
-            incarnation: incarnation.0.into(),
-            revision: revision.0.into(),
-            ad: 0.into(),
-            minute: minute.0.into(),
-            unsketched: 0.into(),
-        }
-    }
-
-    fn with_users(&self, theta: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(UNIQUES_RECORD_LEN + 3 + theta.len());
-        bytes.extend_from_slice(self.as_bytes());
-        let mut left = theta.len();
-        while left > 0x7f {
-            bytes.push(left as u8 | 0x80);
-            left >>= 7;
-        }
-        bytes.push(left as u8);
-        bytes.extend_from_slice(theta);
-        bytes
-    }
+    bytes.push(left as u8);
+    bytes.extend_from_slice(theta);
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use weir_common::bucket::{BucketKey, BucketTotals};
+    use zerocopy::byteorder::little_endian::{U32, U64};
+
     use super::*;
 
     #[test]
     fn a_bucket_is_its_columns_in_order() {
         let key = BucketKey { ad: U64::new(7), minute: U32::new(9), ..BucketKey::default() };
         let totals = BucketTotals { accepted: U64::new(5), ..BucketTotals::default() };
-        let record = BucketRecord::new(NodeId(3), Incarnation(0x0102), FlushNo(11), &Bucket { key, totals });
+        let record = super::bucket(NodeId(3), Incarnation(0x0102), FlushNo(11), &Bucket { key, totals });
         let bytes = record.as_bytes();
         assert_eq!(bytes[..4], 3_u32.to_le_bytes());
         assert_eq!(bytes[4..12], 0x0102_u64.to_le_bytes());
@@ -206,7 +123,7 @@ mod tests {
             [(8, vec![8]), (127, vec![127]), (816, vec![0xb0, 6]), (32_792, vec![0x98, 0x80, 2])]
         {
             let sketch = Sketch { minute: Minute(9), ad: 7, theta: vec![0xee; octets] };
-            let bytes = UniquesRecord::sketch(NodeId(3), Incarnation(0x0102), FlushNo(11), &sketch);
+            let bytes = super::sketch(NodeId(3), Incarnation(0x0102), FlushNo(11), &sketch);
             assert_eq!(bytes[..4], 3_u32.to_le_bytes());
             assert_eq!(bytes[4..12], 0x0102_u64.to_le_bytes());
             assert_eq!(bytes[12..20], 11_u64.to_le_bytes());
@@ -220,7 +137,7 @@ mod tests {
             assert_eq!(UniquesRecord::read(&[&bytes[..], b"x"].concat()), None);
         }
         let minute = Unsketched { minute: Minute(9), clicks: 5 };
-        let bytes = UniquesRecord::unsketched(NodeId(3), Incarnation(1), FlushNo(11), &minute);
+        let bytes = super::unsketched(NodeId(3), Incarnation(1), FlushNo(11), &minute);
         let (columns, theta) = UniquesRecord::read(&bytes).unwrap();
         assert_eq!((columns.ad.get(), columns.minute.get(), columns.unsketched.get()), (0, 9, 5));
         assert_eq!(theta, [1, 3, 3, 0, 0, 0x1e, 0, 0]);

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use rdkafka::Message;
 use rdkafka::message::{Header, OwnedHeaders};
 use weir_common::id::{Epoch, Incarnation, NodeId};
+use weir_common::record::{BLOCK_HEADER, NODE_HEADER, ROWS_HEADER, ad_key};
 use zerocopy::IntoBytes;
 
 use super::super::batch::{Batch, BatchBlocks, Checkpoint};
@@ -13,10 +14,7 @@ use super::KafkaError;
 use super::checkpoint::{CheckpointValue, ClaimValue, GapValue, checkpoint_key, claim_key, gap_key};
 use super::client::ClusterSettings;
 use super::reader::{End, Reader};
-use super::record::{
-    BLOCK_HEADER, BucketRecord, NODE_HEADER, REJECT_HEADERS, ROWS_HEADER, UniquesRecord, ad_key, block_key,
-    reject_headers, split_block,
-};
+use super::record::{self, REJECT_HEADERS, block_key, reject_headers, split_block};
 use super::topics::{Takes, TopicNames, TopicSettings, ensure};
 use super::transaction::{Owner, Record};
 use crate::clock::system_clock;
@@ -221,7 +219,7 @@ impl KafkaSink {
             self.send_block(owner, block)?;
         }
         for bucket in &batch.buckets {
-            let value = BucketRecord::new(batch.node, batch.incarnation, batch.flush, bucket);
+            let value = record::bucket(batch.node, batch.incarnation, batch.flush, bucket);
             let key = ad_key(bucket.key.ad.get());
             let record =
                 Record { topic: &self.names.buckets, key: &key, value: value.as_bytes(), headers: None };
@@ -237,7 +235,8 @@ impl KafkaSink {
             self.send_json(owner, &key, &value).map_err(sink_error)?;
         }
         let Identity { region, pop, .. } = &self.identity;
-        let value = CheckpointValue::new((batch.node, batch.incarnation), (region, pop), &batch.checkpoint);
+        let of = (batch.node, batch.incarnation);
+        let value = CheckpointValue::new(of, (region, pop), &batch.checkpoint, batch.counted_until);
         let key = checkpoint_key(batch.node, batch.incarnation);
         self.send_json(owner, &key, &value).map_err(sink_error)?;
         owner.flush().map_err(sink_error)
@@ -247,11 +246,11 @@ impl KafkaSink {
         let Batch { node, incarnation, flush, uniques, .. } = batch;
         let topic = &self.names.uniques;
         for sketch in &uniques.sketches {
-            let value = UniquesRecord::sketch(*node, *incarnation, *flush, sketch);
+            let value = record::sketch(*node, *incarnation, *flush, sketch);
             owner.send(Record { topic, key: &ad_key(sketch.ad), value: &value, headers: None })?;
         }
         for minute in &uniques.unsketched {
-            let value = UniquesRecord::unsketched(*node, *incarnation, *flush, minute);
+            let value = record::unsketched(*node, *incarnation, *flush, minute);
             owner.send(Record { topic, key: &ad_key(0), value: &value, headers: None })?;
         }
         Ok(())

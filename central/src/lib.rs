@@ -1,1 +1,30 @@
-//! Empty.
+//! The central tier: the other end of Kafka.
+//!
+//! Nodes send buckets with their totals so far, sketches of unique users and raw batches. This crate
+//! merges buckets and sketches into one store and answers questions about them. It never adds what
+//! it may set: the highest revision of a bucket is the truth, so whatever comes twice or out of order
+//! changes nothing.
+//!
+//! ```text
+//! kafka -> record -> merge -> store -> serve
+//! ```
+//!
+//! | room | what it does | what it never does |
+//! |---|---|---|
+//! | [`kafka`] | reads topics with `read_committed` from where the store is | join a group; commit offsets to the broker |
+//! | [`record`] | what a record says, checked | trust a length |
+//! | [`users`] | sets of users as sketches, and their union | count a user twice |
+//! | [`merge`] | folds records into changes of the store: a function over values | I/O; read a clock |
+//! | [`watermark`] | how far each node is: how complete and how fresh an answer is | guess of a node that is silent |
+//! | [`store`] | buckets, sums and offsets, changed in one atomic write | decide what is right |
+//! | [`serve`] | questions, answers, the cache between them, HTTP | write to the store |
+//!
+//! Start reading at [`merge`]: it says what becomes of a bucket.
+#![forbid(unsafe_code)]
+
+pub mod merge;
+pub mod record;
+pub mod span;
+pub mod store;
+pub mod users;
+pub mod watermark;

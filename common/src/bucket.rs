@@ -195,7 +195,9 @@ pub struct BucketTotals {
     pub marked_cost_micros: U64,
 }
 
-const _: () = assert!(size_of::<BucketTotals>() == 128);
+/// How many numbers the totals of a bucket are.
+const TOTALS: usize = 16;
+const _: () = assert!(size_of::<BucketTotals>() == TOTALS * 8);
 
 impl BucketTotals {
     /// Accepted, repeat and filtered clicks. Modulo 2^64 as [`Self::merge`] is: totals may come
@@ -251,6 +253,18 @@ impl BucketTotals {
         }
     }
 
+    /// What is to be merged into `before` to make it this: each number modulo 2^64, so that it takes
+    /// away as well as it adds.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut difference: [U64; TOTALS] = zerocopy::transmute!(*self);
+        let before: [U64; TOTALS] = zerocopy::transmute!(*before);
+        for (mine, theirs) in difference.iter_mut().zip(before) {
+            *mine = U64::new(mine.get().wrapping_sub(theirs.get()));
+        }
+        zerocopy::transmute!(difference)
+    }
+
     /// Adds another share of the same bucket.
     pub fn merge(&mut self, other: &Self) {
         let add = |field: &mut U64, by: U64| *field = U64::new(field.get().wrapping_add(by.get()));
@@ -265,5 +279,39 @@ impl BucketTotals {
         add(&mut self.unsigned, other.unsigned);
         add(&mut self.marked, other.marked);
         add(&mut self.marked_cost_micros, other.marked_cost_micros);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_merged_into_what_was_before_makes_what_is() {
+        let totals = |words: [u64; TOTALS]| -> BucketTotals { zerocopy::transmute!(words.map(U64::new)) };
+        let before = totals(core::array::from_fn(|n| n as u64 * 7));
+        let now = totals(core::array::from_fn(|n| n as u64 * 5 + 3));
+        let mut merged = before;
+        merged.merge(&now.since(&before));
+        assert_eq!(merged, now);
+    }
+
+    #[test]
+    fn ordered_octets_sort_as_keys_do_and_come_back() {
+        let key = BucketKey {
+            ad: U64::new(0x0102_0304_0506_0708),
+            minute: U32::new(0x1112_1314),
+            publisher: U32::new(1),
+            placement: U32::new(2),
+            creative: U32::new(3),
+            country: *b"PL",
+            device: 4,
+            os: 5,
+            rules: U32::new(6),
+        };
+        assert_eq!(BucketKey::from_ordered(&key.ordered()), key);
+        let later = BucketKey { minute: U32::new(key.minute.get() + 256), ..key };
+        let other = BucketKey { ad: U64::new(key.ad.get() + 1), minute: U32::new(0), ..key };
+        assert!(key.ordered() < later.ordered() && later.ordered() < other.ordered());
     }
 }

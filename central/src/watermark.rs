@@ -33,6 +33,8 @@ pub struct Watermarks {
     nodes: BTreeMap<Life, NodeState>,
     /// Lives that told something since the ends were last asked for.
     fresh: BTreeMap<Life, Told>,
+    /// Lives whose words are older than the ends that are being asked for.
+    asking: Option<BTreeMap<Life, Told>>,
     /// What becomes true when these ends are reached.
     awaited: Option<(Offsets, BTreeMap<Life, Told>)>,
 }
@@ -44,7 +46,7 @@ impl Watermarks {
     pub fn of(nodes: BTreeMap<Life, NodeState>) -> Self {
         let open = nodes.iter().filter(|(_, state)| state.reached.as_ref() != Some(&state.told));
         let fresh = open.map(|(life, state)| (*life, state.told.clone())).collect();
-        Self { nodes, fresh, awaited: None }
+        Self { nodes, fresh, asking: None, awaited: None }
     }
 
     /// A node has told how far it is. Nothing is taken back: neither finality nor time.
@@ -56,15 +58,26 @@ impl Watermarks {
         self.fresh.insert(life, told);
     }
 
-    /// Whether it would help to know where the partitions end now.
-    #[must_use]
-    pub fn wants_ends(&self) -> bool {
-        self.awaited.is_none() && !self.fresh.is_empty()
+    /// Whether it is to be asked now where the partitions end. What is told from here on is not waited
+    /// for with the answer: it may be of transactions behind those ends.
+    pub fn asks(&mut self) -> bool {
+        let asks = self.awaited.is_none() && self.asking.is_none() && !self.fresh.is_empty();
+        if asks {
+            self.asking = Some(std::mem::take(&mut self.fresh));
+        }
+        asks
     }
 
-    /// Where the partitions ended at some moment after everything that was told so far.
-    pub fn ends(&mut self, ends: Offsets) {
-        self.awaited = Some((ends, std::mem::take(&mut self.fresh)));
+    /// Where the partitions ended at some moment after it was asked; none where nobody said so.
+    pub fn ends(&mut self, ends: Option<Offsets>) {
+        let Some(mut asked) = self.asking.take() else { return };
+        match ends {
+            Some(ends) => self.awaited = Some((ends, asked)),
+            None => {
+                asked.append(&mut self.fresh);
+                self.fresh = asked;
+            }
+        }
     }
 
     /// The partitions are read up to here. Returns whose state has changed.
@@ -181,16 +194,17 @@ mod tests {
     fn what_a_node_told_is_true_only_when_every_partition_was_read_as_far_as_it_went() {
         let mut marks = Watermarks::default();
         marks.tell(life(1, 1), told(600_000, 600_100));
-        assert!(marks.wants_ends());
-        marks.ends(offsets(&[(0, 10), (1, 20)]));
+        assert!(marks.asks());
         // Told meanwhile: waits for ends of its own.
         marks.tell(life(1, 1), told(660_000, 660_100));
+        assert!(!marks.asks());
+        marks.ends(Some(offsets(&[(0, 10), (1, 20)])));
         assert_eq!(marks.read_to(&offsets(&[(0, 10), (1, 19)])), []);
         assert_eq!(marks.progress(&[]).counted_until(), None);
         assert_eq!(marks.read_to(&offsets(&[(0, 11), (1, 20)])), [life(1, 1)]);
         assert_eq!(marks.progress(&[]).counted_until(), Some(UnixMs(600_000)));
-        assert!(marks.wants_ends());
-        marks.ends(offsets(&[(0, 30)]));
+        assert!(marks.asks());
+        marks.ends(Some(offsets(&[(0, 30)])));
         marks.read_to(&offsets(&[(0, 30)]));
         assert_eq!(marks.progress(&[]).final_before(), Some(Minute(11)));
     }
@@ -200,7 +214,8 @@ mod tests {
         let mut marks = Watermarks::default();
         marks.tell(life(1, 1), told(600_000, 600_100));
         marks.tell(life(2, 5), told(60_000, 60_100));
-        marks.ends(Offsets::new());
+        assert!(marks.asks());
+        marks.ends(Some(Offsets::new()));
         marks.read_to(&Offsets::new());
         assert_eq!(marks.progress(&[]).counted_until(), Some(UnixMs(60_000)));
         assert_eq!(marks.progress(&[NodeId(2)]).counted_until(), Some(UnixMs(600_000)));
@@ -211,7 +226,8 @@ mod tests {
         let mut marks = Watermarks::default();
         marks.tell(life(1, 9), told(60_000, 60_100));
         marks.tell(life(1, 3), told(600_000, 600_100));
-        marks.ends(Offsets::new());
+        assert!(marks.asks());
+        marks.ends(Some(Offsets::new()));
         marks.read_to(&Offsets::new());
         assert_eq!(marks.progress(&[]).counted_until(), Some(UnixMs(600_000)));
     }
@@ -221,12 +237,22 @@ mod tests {
         let mut marks = Watermarks::default();
         marks.tell(life(1, 1), told(60_000, 60_100));
         let mut again = Watermarks::of(marks.nodes().clone());
-        assert!(again.wants_ends());
+        assert!(again.asks());
         assert_eq!(again.progress(&[]).counted_until(), None);
-        again.ends(offsets(&[(0, 1)]));
+        again.ends(Some(offsets(&[(0, 1)])));
         again.read_to(&offsets(&[(0, 1)]));
         assert_eq!(again.progress(&[]).counted_until(), Some(UnixMs(60_000)));
-        assert!(!Watermarks::of(again.nodes().clone()).wants_ends());
+        assert!(!Watermarks::of(again.nodes().clone()).asks());
+    }
+
+    #[test]
+    fn where_nobody_said_where_the_log_ends_it_is_asked_again() {
+        let mut marks = Watermarks::default();
+        marks.tell(life(1, 1), told(60_000, 60_100));
+        assert!(marks.asks());
+        marks.ends(None);
+        assert_eq!(marks.read_to(&Offsets::new()), []);
+        assert!(marks.asks());
     }
 
     #[test]
@@ -234,7 +260,8 @@ mod tests {
         let mut marks = Watermarks::default();
         marks.tell(life(1, 1), told(600_000, 600_100));
         marks.tell(life(1, 1), Told { appended_at: UnixMs(700_000), ..Told::default() });
-        marks.ends(Offsets::new());
+        assert!(marks.asks());
+        marks.ends(Some(Offsets::new()));
         marks.read_to(&Offsets::new());
         assert_eq!(marks.progress(&[]).counted_until(), Some(UnixMs(600_000)));
     }

@@ -1,0 +1,206 @@
+//! The config: read and checked once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use weir_common::id::NodeId;
+
+use crate::kafka::ClusterSettings;
+
+/// Why there is no config.
+#[derive(Debug, displaydoc::Display, thiserror::Error)]
+pub enum ConfigError {
+    /// the config {path} cannot be read: {source}
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// the config {path} is not valid: {source}
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// {key} in {path}: {why}
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// The config file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where things are kept.
+    pub central: Central,
+    /// What is read.
+    pub kafka: Kafka,
+    /// Who is answered.
+    #[serde(default)]
+    pub serve: Serve,
+}
+
+/// `[central]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Central {
+    /// The folder of everything that is kept.
+    pub data_dir: PathBuf,
+    /// Nodes that will not come back: what they did not send any more is not waited for.
+    #[serde(default)]
+    pub retired_nodes: Vec<u32>,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port` of some brokers.
+    pub brokers: Vec<String>,
+    /// What the names of the topics begin with, as the nodes have it.
+    #[serde(default = "default_prefix")]
+    pub topic_prefix: String,
+    /// What librdkafka is told beside, by its own names: TLS and log-in.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+fn default_prefix() -> String {
+    "weir.".to_owned()
+}
+
+/// `[serve]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    /// Where questions are answered.
+    pub listen: SocketAddr,
+    /// Memory of answers that are kept.
+    pub cache_bytes: u64,
+    /// Questions a second of one key, or of everybody without a key.
+    pub requests_per_s: u32,
+    /// Who may ask. Without any, everybody who can connect.
+    pub keys: Vec<Key>,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            // Nobody but this machine: without keys whoever connects sees every advertiser's figures.
+            listen: SocketAddr::from(([127, 0, 0, 1], 8600)),
+            cache_bytes: 256 << 20,
+            requests_per_s: 50_000,
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// `[[serve.keys]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// Who has it, for logs.
+    pub name: String,
+    /// A file with the key, for its owner's eyes alone; relative to the config.
+    pub file: PathBuf,
+    /// Questions a second; that of `[serve]` without it.
+    pub requests_per_s: Option<u32>,
+}
+
+impl Config {
+    /// Reads and checks a config.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has what cannot be.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let parse = |source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let mut config: Self = toml::from_str(&text).map_err(parse)?;
+        config.check().map_err(|(key, why)| ConfigError::Value { path: path.to_owned(), key, why })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for key in &mut config.serve.keys {
+            key.file = folder.join(&key.file);
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.kafka.brokers.is_empty() {
+            return Err(("kafka.brokers", "at least one broker, such as \"kafka-1:9092\"".to_owned()));
+        }
+        let is_open = !self.serve.listen.ip().is_loopback() && self.serve.keys.is_empty();
+        if is_open {
+            let why = "answers everybody who can connect; name [[serve.keys]], or listen on 127.0.0.1";
+            return Err(("serve.listen", why.to_owned()));
+        }
+        let rates = self.serve.keys.iter().filter_map(|key| key.requests_per_s);
+        if rates.chain([self.serve.requests_per_s]).any(|rate| rate == 0) {
+            return Err(("serve.requests_per_s", "at least 1".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// How to reach the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterSettings {
+        let Kafka { brokers, properties, .. } = &self.kafka;
+        ClusterSettings { brokers: brokers.clone(), properties: properties.clone() }
+    }
+
+    /// The nodes that will not come back.
+    #[must_use]
+    pub fn retired(&self) -> Vec<NodeId> {
+        self.central.retired_nodes.iter().copied().map(NodeId).collect()
+    }
+
+    /// The folder of the store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.central.data_dir.join("store")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|error| error.to_string())
+    }
+
+    const LEAST: &str = "[central]\ndata_dir = \"/tmp/x\"\n[kafka]\nbrokers = [\"a:1\"]\n";
+
+    #[test]
+    fn the_least_config_answers_this_machine_alone() {
+        let config = load(LEAST).unwrap();
+        assert!(config.serve.listen.ip().is_loopback());
+        assert_eq!(config.kafka.topic_prefix, "weir.");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let refused = |more: &str| load(&format!("{LEAST}{more}")).unwrap_err();
+        assert!(refused("[serve]\nlisten = \"0.0.0.0:8600\"\n").contains("serve.listen"));
+        assert!(refused("[serve]\nrequests_per_s = 0\n").contains("serve.requests_per_s"));
+        assert!(refused("[serve]\nlisen = 1\n").contains("lisen"));
+        assert!(
+            load("[central]\ndata_dir = \"/x\"\n[kafka]\nbrokers = []\n")
+                .unwrap_err()
+                .contains("kafka.brokers")
+        );
+    }
+}

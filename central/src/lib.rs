@@ -22,11 +22,13 @@
 //! Start reading at [`merge`]: it says what becomes of a bucket.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod kafka;
 pub mod merge;
 pub mod record;
 pub mod run;
+pub mod serve;
 pub mod span;
 pub mod store;
 pub mod users;

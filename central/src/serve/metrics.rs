@@ -1,0 +1,47 @@
+//! What Prometheus is told.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{Served, now};
+
+/// The metrics as text.
+pub(super) fn text(served: &Served) -> String {
+    let mut registry = Registry::with_prefix("weir_central");
+    let counters = &served.counters;
+    let counted: [(&str, &str, &AtomicU64); 4] = [
+        ("records", "Records read from Kafka", &counters.records),
+        ("unreadable_records", "Records that say nothing a node would say", &counters.unreadable),
+        ("buckets", "Buckets that were set", &counters.buckets),
+        ("sketches", "Sketches that were set", &counters.sketches),
+    ];
+    for (name, help, counter) in counted {
+        registry.register(name, help, ConstCounter::new(counter.load(Ordering::Relaxed)));
+    }
+    let seen = served.seen.borrow().clone();
+    registry.register(
+        "nodes",
+        "Nodes that have spoken and are not retired",
+        ConstGauge::new(seen.progress.nodes.len() as u64),
+    );
+    registry.register(
+        "rewrites",
+        "Writes that changed minutes which were final",
+        ConstCounter::new(seen.rewrites),
+    );
+    if let Some(until) = seen.progress.counted_until() {
+        let lag_s = now().0.saturating_sub(until.0) as f64 / 1000.0;
+        registry.register(
+            "lag_seconds",
+            "Time for which some click may not be counted yet",
+            ConstGauge::new(lag_s),
+        );
+    }
+    let mut text = String::new();
+    let _ = encode(&mut text, &registry); // a String takes whatever is written
+    text
+}

@@ -1,0 +1,261 @@
+//! Questions and answers over HTTP. `docs/central.md` lays the interface down, `openapi.json` for programs.
+//!
+//! An answer is worked out on a thread that may wait for the disk, from a view of the store that no
+//! write changes; kept answers are given without either.
+
+pub mod access;
+pub mod answer;
+pub mod cache;
+mod events;
+mod metrics;
+pub mod query;
+mod write;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body as HttpBody;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use weir_common::time::UnixMs;
+
+use crate::run::{Counters, Seen};
+use crate::store::Store;
+use access::{Access, Denied};
+use answer::AnswerError;
+use cache::{Answers, Body, Holds, Key, Question};
+use query::{Format, QueryError, Stats, StatsParameters, Top, TopParameters};
+
+/// What every question is answered from.
+#[derive(Debug)]
+pub struct Served {
+    /// What is merged.
+    pub store: Store,
+    /// How far the merging thread is.
+    pub seen: watch::Receiver<Seen>,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+    /// Kept answers.
+    pub answers: Answers,
+    /// Who may ask.
+    pub access: Access,
+}
+
+type Shared = State<Arc<Served>>;
+
+/// Why a request has no answer.
+#[derive(Debug)]
+enum Refused {
+    Query(QueryError),
+    Parameters(String),
+    Answer(Arc<AnswerError>),
+    Denied(Denied),
+}
+
+impl From<QueryError> for Refused {
+    fn from(error: QueryError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Parameters(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refused {
+    /// Problem details, as RFC 9457 has them.
+    fn into_response(self) -> Response {
+        let (status, detail) = match &self {
+            Self::Query(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Self::Parameters(why) => (StatusCode::BAD_REQUEST, why.clone()),
+            Self::Answer(error) => match **error {
+                AnswerError::TooWide => (StatusCode::BAD_REQUEST, error.to_string()),
+                AnswerError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
+            Self::Denied(Denied::Unknown) => {
+                (StatusCode::UNAUTHORIZED, "a key is needed: Authorization: Bearer KEY".to_owned())
+            }
+            Self::Denied(Denied::TooMany { retry_after_s }) => {
+                let why = format!("too many requests with this key; again in {retry_after_s} s");
+                (StatusCode::TOO_MANY_REQUESTS, why)
+            }
+        };
+        let title = status.canonical_reason().unwrap_or_default();
+        let problem = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let mut response = (status, [kind], problem.to_string()).into_response();
+        let extra = match self {
+            Self::Denied(Denied::Unknown) => {
+                Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
+            Self::Denied(Denied::TooMany { retry_after_s }) => {
+                Some((header::RETRY_AFTER, HeaderValue::from(retry_after_s)))
+            }
+            _ => None,
+        };
+        response.headers_mut().extend(extra);
+        response
+    }
+}
+
+/// The time by this machine's clock: it decides which window is the open one, and nothing else.
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(since.as_millis() as u64)
+}
+
+impl Served {
+    /// The answer to a question, kept or new.
+    async fn answer(self: &Arc<Self>, question: Question, format: Format) -> Result<Body, Refused> {
+        let end = match &question {
+            Question::Stats(asked) => asked.next().unwrap_or(asked.windows.end),
+            Question::Top(asked) => asked.windows.end,
+        };
+        let seen = self.seen.borrow().clone();
+        let is_final = seen.progress.final_before().is_some_and(|minute| end <= minute);
+        let holds = if is_final { Holds::Rewrites(seen.rewrites) } else { Holds::Second(now().0 / 1000) };
+        let key = Key { question: question.clone(), format, holds };
+        let work = async {
+            let served = Arc::clone(self);
+            let work = move || served.work_out(&question, format, &seen);
+            let worked = tokio::task::spawn_blocking(work).await;
+            worked.map_err(|_| Refused::Parameters("the answer was not worked out".to_owned()))?
+        };
+        self.answers.get(&key, work).await
+    }
+
+    fn work_out(&self, question: &Question, format: Format, seen: &Seen) -> Result<Body, Refused> {
+        let view = self.store.view();
+        let failed = |error| Refused::Answer(Arc::new(error));
+        match question {
+            Question::Stats(asked) => {
+                let answer = answer::stats(&view, &seen.progress, asked).map_err(failed)?;
+                Ok(write::stats(&answer, format))
+            }
+            Question::Top(asked) => {
+                let answer = answer::top(&view, &seen.progress, asked).map_err(failed)?;
+                Ok(write::top(&answer, format))
+            }
+        }
+    }
+}
+
+fn respond(body: &Body, format: Format) -> Response {
+    let kind = match format {
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
+    };
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
+    (headers, HttpBody::from(body.to_vec())).into_response()
+}
+
+async fn stats(
+    State(served): Shared,
+    parameters: Result<Query<StatsParameters>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(parameters) = parameters?;
+    let format = Format::read(parameters.format.as_deref())?;
+    let asked = Stats::read(&parameters, now().minute())?;
+    Ok(respond(&served.answer(Question::Stats(asked), format).await?, format))
+}
+
+async fn top(
+    State(served): Shared,
+    parameters: Result<Query<TopParameters>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(parameters) = parameters?;
+    let format = Format::read(parameters.format.as_deref())?;
+    let asked = Top::read(&parameters, now().minute())?;
+    Ok(respond(&served.answer(Question::Top(asked), format).await?, format))
+}
+
+async fn nodes(State(served): Shared) -> Response {
+    let seen = served.seen.borrow().clone();
+    respond(&write::nodes(&seen.progress), Format::Json)
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+async fn page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        // All of it stands in the page itself.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, include_str!("page.html")).into_response()
+}
+
+/// Ready once it is known how far the nodes are.
+async fn readyz(State(served): Shared) -> Response {
+    if served.seen.borrow().progress.nodes.is_empty() {
+        let why = "no node's checkpoint has been read yet\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics(State(served): Shared) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics::text(&served)).into_response()
+}
+
+async fn admit(State(served): Shared, request: Request, next: Next) -> Result<Response, Refused> {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    served.access.admit(authorization.map(HeaderValue::as_bytes)).map_err(Refused::Denied)?;
+    Ok(next.run(request).await)
+}
+
+/// All routes. What tells figures needs a key, if there are any.
+pub fn router(served: Arc<Served>) -> Router {
+    let asked = Router::new()
+        .route("/v1/stats", get(stats))
+        .route("/v1/stats/top", get(top))
+        .route("/v1/stats/stream", get(events::stream))
+        .route("/v1/nodes", get(nodes))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit));
+    Router::new()
+        .merge(asked)
+        .route("/", get(page))
+        .route("/openapi.json", get(openapi))
+        .route("/livez", get(async || "live\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(served)
+}
+
+/// Answers on `listener` until `stop` is done; what is being answered then is answered to its end, but
+/// for streams, which have none.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    served: Arc<Served>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(served)).with_graceful_shutdown(stop).await
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// When it is in use.
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

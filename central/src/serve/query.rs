@@ -1,0 +1,411 @@
+//! Questions: from the parameters of a request to what is to be looked up, every bound checked.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use weir_common::time::Minute;
+
+use crate::span::Span;
+
+/// Points of one page without a `limit`: a day of minutes.
+const POINTS_DEFAULT: u32 = 1440;
+/// The most points of one page: a week of minutes, and some 4 MB.
+const POINTS_MAX: u32 = 10_080;
+/// How far back a question without a `start` begins, in windows.
+const WINDOWS_DEFAULT: u32 = 60;
+/// Ads of a list without a `limit`.
+const ADS_DEFAULT: u32 = 10;
+/// The most ads of a list.
+const ADS_MAX: u32 = 1000;
+
+/// Why a question cannot be answered. What it says goes to whoever asked.
+#[derive(Clone, Debug, PartialEq, Eq, displaydoc::Display, thiserror::Error)]
+pub enum QueryError {
+    /// {name} is missing
+    Missing {
+        /// The parameter.
+        name: &'static str,
+    },
+    /// {name} is {value:?}: expected {expected}
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// start is not before end
+    Empty,
+}
+
+/// The parameters of `/v1/stats` and `/v1/stats/stream` as they came.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatsParameters {
+    /// The ad.
+    pub ad_id: Option<String>,
+    /// The window.
+    pub window: Option<String>,
+    /// The first window has this moment in it.
+    pub start: Option<String>,
+    /// The windows end here, or where the one ends that has this moment in it.
+    pub end: Option<String>,
+    /// A dimension to split by.
+    pub by: Option<String>,
+    /// `json` or `csv`.
+    pub format: Option<String>,
+    /// Points of a page.
+    pub limit: Option<String>,
+}
+
+/// The parameters of `/v1/stats/top` as they came.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopParameters {
+    /// The window.
+    pub window: Option<String>,
+    /// As in [`StatsParameters`].
+    pub start: Option<String>,
+    /// As in [`StatsParameters`].
+    pub end: Option<String>,
+    /// What the ads are ordered by.
+    pub order: Option<String>,
+    /// `json` or `csv`.
+    pub format: Option<String>,
+    /// How many ads.
+    pub limit: Option<String>,
+}
+
+/// How much time one point of an answer covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// A minute.
+    OneMinute,
+    /// Five minutes.
+    FiveMinutes,
+    /// An hour.
+    OneHour,
+    /// A day, in UTC.
+    OneDay,
+}
+
+impl Window {
+    const ALL: [Self; 4] = [Self::OneMinute, Self::FiveMinutes, Self::OneHour, Self::OneDay];
+
+    /// As it stands in a question.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneMinute => "1m",
+            Self::FiveMinutes => "5m",
+            Self::OneHour => "1h",
+            Self::OneDay => "1d",
+        }
+    }
+
+    /// How many minutes it has.
+    #[must_use]
+    pub const fn minutes(self) -> u32 {
+        match self {
+            Self::OneMinute => 1,
+            Self::FiveMinutes => 5,
+            Self::OneHour => 60,
+            Self::OneDay => 1440,
+        }
+    }
+
+    /// The sums it is made of.
+    #[must_use]
+    pub const fn span(self) -> Span {
+        match self {
+            Self::OneMinute | Self::FiveMinutes => Span::Minute,
+            Self::OneHour => Span::Hour,
+            Self::OneDay => Span::Day,
+        }
+    }
+
+    /// The first minute of the window that has this one in it.
+    #[must_use]
+    pub const fn start_of(self, minute: Minute) -> Minute {
+        Minute(minute.0 - minute.0 % self.minutes())
+    }
+
+    fn read(value: Option<&str>) -> Result<Self, QueryError> {
+        let Some(value) = value else { return Ok(Self::OneMinute) };
+        let found = Self::ALL.into_iter().find(|window| window.name() == value);
+        found.ok_or_else(|| wrong("window", value, "1m, 5m, 1h or 1d"))
+    }
+}
+
+/// A dimension to split by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// The country.
+    Country,
+    /// The device class.
+    Device,
+    /// The operating system.
+    Os,
+    /// The publisher.
+    Publisher,
+    /// The placement.
+    Placement,
+    /// The creative.
+    Creative,
+    /// The version of the traffic rules.
+    Rules,
+}
+
+impl Dimension {
+    const ALL: [Self; 7] = [
+        Self::Country,
+        Self::Device,
+        Self::Os,
+        Self::Publisher,
+        Self::Placement,
+        Self::Creative,
+        Self::Rules,
+    ];
+
+    /// As it stands in a question.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Country => "country",
+            Self::Device => "device",
+            Self::Os => "os",
+            Self::Publisher => "publisher",
+            Self::Placement => "placement",
+            Self::Creative => "creative",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// What ads are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// First clicks.
+    ClickCount,
+    /// All traffic.
+    Gross,
+    /// Billable clicks.
+    Net,
+    /// What they cost.
+    Cost,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// CSV, a line a point.
+    Csv,
+}
+
+/// Windows in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Windows {
+    /// What each covers.
+    pub window: Window,
+    /// The first minute of the first.
+    pub start: Minute,
+    /// The minute after the last.
+    pub end: Minute,
+}
+
+/// A question about one ad.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stats {
+    /// The ad.
+    pub ad: u64,
+    /// When.
+    pub windows: Windows,
+    /// What to split by.
+    pub by: Option<Dimension>,
+    /// The most windows of this page.
+    pub limit: u32,
+}
+
+/// A question about the busiest ads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Top {
+    /// When, summed up.
+    pub windows: Windows,
+    /// What is most.
+    pub order: Order,
+    /// How many.
+    pub limit: u32,
+}
+
+fn wrong(name: &'static str, value: &str, expected: &'static str) -> QueryError {
+    QueryError::Value { name, value: value.chars().take(64).collect(), expected }
+}
+
+fn number(
+    name: &'static str,
+    value: Option<&str>,
+    (default, max): (u32, u32),
+    expected: &'static str,
+) -> Result<u32, QueryError> {
+    let Some(value) = value else { return Ok(default) };
+    let found = value.parse().ok().filter(|number| (1..=max).contains(number));
+    found.ok_or_else(|| wrong(name, value, expected))
+}
+
+/// A moment in RFC 3339, or in seconds since 1970.
+fn moment(name: &'static str, value: &str) -> Result<Minute, QueryError> {
+    let seconds = value.parse().ok().or_else(|| Some(value.parse::<Timestamp>().ok()?.as_second()));
+    let minute = seconds.and_then(|seconds: i64| u32::try_from(seconds.div_euclid(60)).ok());
+    // Room for whole windows behind it.
+    let minute = minute.filter(|minute| *minute < u32::MAX - 2 * Window::OneDay.minutes());
+    let expected = "a time as 2026-01-31T12:00:00Z, or seconds since 1970";
+    minute.map(Minute).ok_or_else(|| wrong(name, value, expected))
+}
+
+impl Windows {
+    fn read(
+        window: Option<&str>,
+        (start, end): (Option<&str>, Option<&str>),
+        now: Minute,
+    ) -> Result<Self, QueryError> {
+        let window = Window::read(window)?;
+        // The end is exclusive, unless it is within a window: then that is the last.
+        let end = match end {
+            Some(end) => window.start_of(Minute(moment("end", end)?.0 + window.minutes() - 1)),
+            None => Minute(window.start_of(now).0 + window.minutes()),
+        };
+        let start = match start {
+            Some(start) => window.start_of(moment("start", start)?),
+            None => Minute(end.0.saturating_sub(WINDOWS_DEFAULT * window.minutes())),
+        };
+        if start >= end {
+            return Err(QueryError::Empty);
+        }
+        Ok(Self { window, start, end })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        (self.end.0 - self.start.0) / self.window.minutes()
+    }
+}
+
+impl Format {
+    /// What an answer is to be written as.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn read(value: Option<&str>) -> Result<Self, QueryError> {
+        match value {
+            None | Some("json") => Ok(Self::Json),
+            Some("csv") => Ok(Self::Csv),
+            Some(value) => Err(wrong("format", value, "json or csv")),
+        }
+    }
+}
+
+impl Stats {
+    /// The question in these parameters, asked in the minute `now`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(parameters: &StatsParameters, now: Minute) -> Result<Self, QueryError> {
+        let StatsParameters { ad_id, window, start, end, by, limit, .. } = parameters;
+        let ad = ad_id.as_deref().ok_or(QueryError::Missing { name: "ad_id" })?;
+        let ad = ad.parse().map_err(|_| wrong("ad_id", ad, "a number from 0 to 18446744073709551615"))?;
+        let windows = Windows::read(window.as_deref(), (start.as_deref(), end.as_deref()), now)?;
+        let by = by.as_deref().map(|value| {
+            let expected = "country, device, os, publisher, placement, creative or rules";
+            let found = Dimension::ALL.into_iter().find(|dimension| dimension.name() == value);
+            found.ok_or_else(|| wrong("by", value, expected))
+        });
+        let bounds = (POINTS_DEFAULT, POINTS_MAX);
+        let limit = number("limit", limit.as_deref(), bounds, "a number from 1 to 10080")?;
+        Ok(Self { ad, windows, by: by.transpose()?, limit })
+    }
+
+    /// Where the next page begins, if there is one.
+    #[must_use]
+    pub fn next(&self) -> Option<Minute> {
+        let Windows { window, start, .. } = &self.windows;
+        (self.windows.count() > self.limit).then(|| Minute(start.0 + self.limit * window.minutes()))
+    }
+}
+
+impl Top {
+    /// The question in these parameters, asked in the minute `now`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(parameters: &TopParameters, now: Minute) -> Result<Self, QueryError> {
+        let TopParameters { window, start, end, order, limit, .. } = parameters;
+        let windows = Windows::read(window.as_deref(), (start.as_deref(), end.as_deref()), now)?;
+        let order = match order.as_deref() {
+            None | Some("click_count") => Order::ClickCount,
+            Some("gross") => Order::Gross,
+            Some("net") => Order::Net,
+            Some("cost_micros") => Order::Cost,
+            Some(value) => return Err(wrong("order", value, "click_count, gross, net or cost_micros")),
+        };
+        let limit = number("limit", limit.as_deref(), (ADS_DEFAULT, ADS_MAX), "a number from 1 to 1000")?;
+        Ok(Self { windows, order, limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Minute = Minute(29_000_123);
+
+    fn stats(pairs: &[(&str, &str)]) -> Result<Stats, QueryError> {
+        let object = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into()));
+        let value = serde_json::Value::Object(object.collect());
+        Stats::read(&serde_json::from_value(value).unwrap(), NOW)
+    }
+
+    #[test]
+    fn without_a_range_the_last_sixty_windows_are_meant_the_open_one_among_them() {
+        let asked = stats(&[("ad_id", "7")]).unwrap();
+        assert_eq!((asked.windows.end.0, asked.windows.count()), (NOW.0 + 1, 60));
+        let asked = stats(&[("ad_id", "7"), ("window", "1h")]).unwrap();
+        assert_eq!((asked.windows.end.0 % 60, asked.windows.count()), (0, 60));
+        assert!(asked.windows.end > NOW);
+    }
+
+    #[test]
+    fn a_range_is_widened_to_whole_windows_and_its_end_is_not_in_it() {
+        let range = |start: &str, end: &str| {
+            let asked = stats(&[("ad_id", "7"), ("window", "5m"), ("start", start), ("end", end)])?;
+            Ok((asked.windows.start.0, asked.windows.end.0))
+        };
+        assert_eq!(range("600", "1200"), Ok((10, 20)));
+        assert_eq!(range("660", "1260"), Ok((10, 25)));
+        assert_eq!(range("1970-01-01T00:10:00Z", "1970-01-01T01:20:00+01:00"), Ok((10, 20)));
+        assert_eq!(range("1200", "1200"), Err(QueryError::Empty));
+    }
+
+    #[test]
+    fn what_makes_no_question_is_named() {
+        let why = |pairs: &[(&str, &str)]| stats(pairs).unwrap_err().to_string();
+        assert_eq!(why(&[]), "ad_id is missing");
+        assert!(why(&[("ad_id", "-1")]).starts_with("ad_id is \"-1\": expected"));
+        assert!(why(&[("ad_id", "1"), ("window", "2m")]).contains("1m, 5m, 1h or 1d"));
+        assert!(why(&[("ad_id", "1"), ("by", "price")]).contains("country"));
+        assert!(why(&[("ad_id", "1"), ("limit", "0")]).contains("1 to 10080"));
+        assert!(why(&[("ad_id", "1"), ("start", "yesterday")]).contains("2026-01-31"));
+        assert!(why(&[("ad_id", "1"), ("start", "-60")]).starts_with("start is"));
+        assert!(why(&[("ad_id", "1"), ("end", "9223372036854775807")]).starts_with("end is"));
+    }
+
+    #[test]
+    fn a_page_ends_at_its_limit_and_says_where_the_next_begins() {
+        let asked = stats(&[("ad_id", "7"), ("start", "0"), ("end", "6000"), ("limit", "40")]).unwrap();
+        assert_eq!(asked.next(), Some(Minute(40)));
+        let asked = stats(&[("ad_id", "7"), ("start", "3600"), ("end", "6000"), ("limit", "40")]).unwrap();
+        assert_eq!(asked.next(), None);
+    }
+}

@@ -1,0 +1,332 @@
+//! Questions over HTTP, and their answers: from a store that was filled with what nodes say.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use datasketches::theta::ThetaSketchBuilder;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt;
+use weir_central::config::{Key, Serve};
+use weir_central::merge::Changes;
+use weir_central::record::{Life, Revision, Told, Word};
+use weir_central::run::{Counters, Seen};
+use weir_central::serve::access::Access;
+use weir_central::serve::cache::Answers;
+use weir_central::serve::{Served, router};
+use weir_central::store::Store;
+use weir_central::users::Users;
+use weir_central::watermark::{Offsets, Watermarks};
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::id::{Incarnation, NodeId};
+use weir_common::time::{Minute, UnixMs};
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+/// 2026-11-23T00:00:00Z.
+const DAY: u32 = 29_923_200;
+
+struct Central {
+    _dir: tempfile::TempDir,
+    store: Store,
+    seen: watch::Sender<Seen>,
+    router: Router,
+}
+
+fn life(node: u32) -> Life {
+    Life { node: NodeId(node), incarnation: Incarnation(u64::from(node) * 100) }
+}
+
+/// What a test says of one bucket.
+#[derive(Clone, Copy)]
+struct Said {
+    node: u32,
+    revision: u64,
+    ad: u64,
+    minute: u32,
+    country: [u8; 2],
+    accepted: u64,
+}
+
+impl Said {
+    const fn new(ad: u64, minute: u32, accepted: u64) -> Self {
+        Self { node: 1, revision: 1, ad, minute, country: *b"PL", accepted }
+    }
+
+    fn word(self) -> Word {
+        let key = BucketKey {
+            ad: U64::new(self.ad),
+            minute: U32::new(self.minute),
+            country: self.country,
+            ..BucketKey::default()
+        };
+        let count = |count: u64| U64::new(count);
+        let mut totals = BucketTotals {
+            accepted: count(self.accepted),
+            repeat: count(1),
+            unsigned: count(1),
+            cost_micros: count((self.accepted - 1) * 500),
+            ..BucketTotals::default()
+        };
+        totals.filtered[1] = count(2);
+        Word::Bucket { life: life(self.node), revision: Revision(self.revision), key, totals }
+    }
+}
+
+fn sketch(node: u32, ad: u64, minute: u32, users: std::ops::Range<u64>) -> Word {
+    let mut sketch = ThetaSketchBuilder::default().lg_k(12).build().unwrap();
+    users.for_each(|user| sketch.update(user));
+    let users = Users::read(&sketch.compact(true).serialize()).unwrap();
+    Word::Sketch { life: life(node), revision: Revision(1), ad, minute: Minute(minute), users }
+}
+
+impl Central {
+    fn new(config: &Serve) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (seen, shown) = watch::channel(Seen::default());
+        let served = Served {
+            store: store.clone(),
+            seen: shown,
+            counters: Arc::new(Counters::default()),
+            answers: Answers::new(1 << 20),
+            access: Access::of(config).unwrap(),
+        };
+        Self { _dir: dir, store, seen, router: router(Arc::new(served)) }
+    }
+
+    fn take(&self, words: impl IntoIterator<Item = Word>) {
+        let mut changes = Changes::default();
+        words.into_iter().for_each(|word| changes.take(&self.store, word).unwrap());
+        self.store.apply(&changes, &[], &Offsets::new(), &[]).unwrap();
+    }
+
+    /// Each of these nodes is final before this minute, and counted until five minutes later.
+    fn is_final_before(&self, nodes: &[(u32, u32)]) {
+        let mut marks = Watermarks::default();
+        for (node, minute) in nodes {
+            let counted_until = Some(UnixMs(u64::from(*minute + 5) * 60_000));
+            let told = Told { final_before: Minute(*minute), counted_until, ..Told::default() };
+            marks.tell(life(*node), told);
+        }
+        assert!(marks.asks());
+        marks.ends(Some(Offsets::new()));
+        marks.read_to(&Offsets::new());
+        self.seen.send_modify(|seen| seen.progress = marks.progress(&[]));
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+fn of(answer: &Value, name: &str) -> Vec<Value> {
+    answer["data"].as_array().unwrap().iter().map(|point| point[name].clone()).collect()
+}
+
+const RANGE: &str = "start=2026-11-23T00:00:00Z&end=2026-11-23T00:10:00Z";
+
+#[tokio::test]
+async fn an_ad_is_answered_in_the_windows_asked_for_with_zeros_where_nothing_was() {
+    let central = Central::new(&Serve::default());
+    central.take([
+        Said::new(7, DAY, 10).word(),
+        Said::new(7, DAY + 6, 5).word(),
+        Said::new(8, DAY, 99).word(),
+    ]);
+    let answer = central.json(&format!("/v1/stats?ad_id=7&window=5m&{RANGE}")).await;
+    assert_eq!((&answer["ad_id"], &answer["window"]), (&json!("7"), &json!("5m")));
+    assert_eq!(of(&answer, "timestamp"), ["2026-11-23T00:00:00Z", "2026-11-23T00:05:00Z"]);
+    assert_eq!(of(&answer, "click_count"), [10, 5]);
+    assert_eq!(of(&answer, "gross"), [13, 8]);
+    assert_eq!(of(&answer, "net"), [9, 4]);
+    assert_eq!(of(&answer, "cost_micros"), [4500, 2000]);
+    assert_eq!(answer["data"][0]["filtered_by_reason"], json!({"prefetch": 2}));
+    let answer = central.json(&format!("/v1/stats?ad_id=7&window=1m&{RANGE}")).await;
+    assert_eq!(of(&answer, "click_count"), [10, 0, 0, 0, 0, 0, 5, 0, 0, 0]);
+    for window in ["1h", "1d"] {
+        let answer = central.json(&format!("/v1/stats?ad_id=7&window={window}&{RANGE}")).await;
+        assert_eq!(of(&answer, "click_count"), [15], "{window}");
+    }
+}
+
+#[tokio::test]
+async fn shares_of_nodes_are_summed_and_split_by_a_dimension() {
+    let central = Central::new(&Serve::default());
+    let said = Said::new(7, DAY, 10);
+    let from_germany = Said { country: *b"DE", accepted: 4, ..said };
+    central.take([said.word(), Said { node: 2, accepted: 3, ..said }.word(), from_germany.word()]);
+    for window in ["1m", "1h"] {
+        let answer = central.json(&format!("/v1/stats?ad_id=7&window={window}&by=country&{RANGE}")).await;
+        assert_eq!(of(&answer, "value"), ["DE", "PL"], "{window}");
+        assert_eq!(of(&answer, "click_count"), [4, 13], "{window}");
+    }
+}
+
+#[tokio::test]
+async fn users_are_told_once_a_window_is_final_at_every_node_and_not_before() {
+    let central = Central::new(&Serve::default());
+    central.take([Said::new(7, DAY, 100).word(), Said { node: 2, ..Said::new(7, DAY, 100) }.word()]);
+    central.take([sketch(1, 7, DAY, 0..60), sketch(2, 7, DAY, 40..90)]);
+    let path = "/v1/stats?ad_id=7&start=2026-11-23T00:00:00Z&end=2026-11-23T00:02:00Z";
+    central.is_final_before(&[(1, DAY + 9), (2, DAY)]);
+    let answer = central.json(path).await;
+    assert_eq!(of(&answer, "unique_users"), [Value::Null, Value::Null]);
+    assert_eq!(of(&answer, "final"), [false, false]);
+    assert_eq!(answer["completeness"]["complete"], false);
+    assert_eq!(answer["completeness"]["slowest_node"], 2);
+    assert_eq!(answer["completeness"]["counted_until"], "2026-11-23T00:05:00Z");
+    central.is_final_before(&[(1, DAY + 9), (2, DAY + 2)]);
+    let answer = central.json(path).await;
+    assert_eq!(of(&answer, "unique_users"), [90, 0]);
+    assert_eq!(of(&answer, "final"), [true, true]);
+    assert_eq!(answer["completeness"]["complete"], true);
+}
+
+#[tokio::test]
+async fn a_minute_that_lacks_sketches_tells_no_users_rather_than_too_few() {
+    let central = Central::new(&Serve::default());
+    let unsketched = Word::Unsketched { life: life(1), minute: Minute(DAY + 1), clicks: 3 };
+    central.take([Said::new(7, DAY, 10).word(), sketch(1, 7, DAY, 0..9), unsketched]);
+    central.is_final_before(&[(1, DAY + 60)]);
+    let answer = central.json("/v1/stats?ad_id=7&start=2026-11-23T00:00:00Z&end=2026-11-23T00:02:00Z").await;
+    assert_eq!(of(&answer, "unique_users"), [json!(9), Value::Null]);
+    let answer = central.json(&format!("/v1/stats?ad_id=7&window=1h&{RANGE}")).await;
+    assert_eq!(of(&answer, "unique_users"), [Value::Null]);
+}
+
+#[tokio::test]
+async fn a_kept_answer_is_given_until_a_final_minute_changes() {
+    let central = Central::new(&Serve::default());
+    let path = format!("/v1/stats?ad_id=7&window=1h&{RANGE}");
+    central.take([Said::new(7, DAY, 10).word()]);
+    central.is_final_before(&[(1, DAY + 120)]);
+    assert_eq!(of(&central.json(&path).await, "click_count"), [10]);
+    central.take([Said { node: 2, accepted: 5, ..Said::new(7, DAY, 0) }.word()]);
+    assert_eq!(of(&central.json(&path).await, "click_count"), [10], "kept");
+    central.seen.send_modify(|seen| seen.rewrites += 1);
+    assert_eq!(of(&central.json(&path).await, "click_count"), [15]);
+}
+
+#[tokio::test]
+async fn the_busiest_ads_come_first_with_the_total_of_all() {
+    let central = Central::new(&Serve::default());
+    let ads = (1..=30).map(|ad| Said::new(ad, DAY + (ad % 3) as u32, 100 + ad).word());
+    central.take(ads);
+    let answer = central.json(&format!("/v1/stats/top?window=1h&limit=3&{RANGE}")).await;
+    assert_eq!(of(&answer, "ad_id"), ["30", "29", "28"]);
+    assert_eq!(answer["ads"], 30);
+    assert_eq!(answer["total"]["click_count"], (101..=130).sum::<u64>());
+    let (_, csv) = central.get(&format!("/v1/stats/top?window=1m&limit=1&format=csv&{RANGE}")).await;
+    let lines: Vec<_> = csv.lines().collect();
+    assert_eq!(lines[0], "ad_id,click_count,gross,net,repeat,filtered,late,unsigned,marked,cost_micros");
+    assert_eq!(lines[1], "30,130,133,129,1,2,0,1,0,64500");
+}
+
+#[tokio::test]
+async fn pages_together_have_every_window_once() {
+    let central = Central::new(&Serve::default());
+    central.take((0..10).map(|n| Said::new(7, DAY + n, u64::from(n) + 1).word()));
+    let (mut start, mut counts) = ("2026-11-23T00:00:00Z".to_owned(), Vec::new());
+    loop {
+        let path = format!("/v1/stats?ad_id=7&limit=4&start={start}&end=2026-11-23T00:10:00Z");
+        let answer = central.json(&path).await;
+        counts.extend(of(&answer, "click_count"));
+        let Some(next) = answer["next"].as_str() else { break };
+        start = next.to_owned();
+    }
+    assert_eq!(counts, (1..=10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn csv_has_a_line_a_window_and_quotes_what_it_must() {
+    let central = Central::new(&Serve::default());
+    central.take([Said { country: *b"\",", ..Said::new(7, DAY, 2) }.word()]);
+    let (status, csv) =
+        central.get(&format!("/v1/stats?ad_id=7&window=1h&by=country&format=csv&{RANGE}")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(csv.lines().nth(1).unwrap(), "7,1h,2026-11-23T00:00:00Z,\"\"\",\",2,5,1,1,2,0,1,0,500,,false");
+}
+
+#[tokio::test]
+async fn what_makes_no_question_is_answered_with_what_is_wrong() {
+    let central = Central::new(&Serve::default());
+    for (path, detail) in [
+        ("/v1/stats", "ad_id is missing"),
+        ("/v1/stats?ad_id=7&window=2m", "window is \"2m\": expected 1m, 5m, 1h or 1d"),
+        ("/v1/stats?ad_id=7&start=5000&end=100", "start is not before end"),
+        ("/v1/stats/stream?ad_id=x", "ad_id is \"x\": expected a number from 0 to 18446744073709551615"),
+        ("/v1/stats/top?order=age", "order is \"age\": expected click_count, gross, net or cost_micros"),
+    ] {
+        let (status, body) = central.get(path).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["detail"], detail, "{path}");
+    }
+    let (status, body) = central.get("/v1/stats?ad_id=7&widnow=1m").await;
+    assert!(status == StatusCode::BAD_REQUEST && body.contains("widnow"), "{body}");
+}
+
+#[tokio::test]
+async fn where_there_are_keys_figures_are_told_to_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("finance.key");
+    std::fs::write(&file, "k".repeat(40)).unwrap();
+    let key = Key { name: "finance".to_owned(), file, requests_per_s: Some(1) };
+    let central = Central::new(&Serve { keys: vec![key], ..Serve::default() });
+    for path in ["/v1/stats?ad_id=7", "/v1/stats/top", "/v1/stats/stream?ad_id=7", "/v1/nodes"] {
+        assert_eq!(central.get(path).await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    for path in ["/", "/openapi.json", "/livez", "/metrics"] {
+        assert_eq!(central.get(path).await.0, StatusCode::OK, "{path}");
+    }
+    let ask = || {
+        let bearer = format!("Bearer {}", "k".repeat(40));
+        let request = Request::get("/v1/nodes").header("authorization", bearer).body(Body::empty());
+        central.router.clone().oneshot(request.unwrap())
+    };
+    assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+    let denied = ask().await.unwrap();
+    assert_eq!(denied.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(denied.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn it_is_ready_once_it_knows_how_far_the_nodes_are() {
+    let central = Central::new(&Serve::default());
+    assert_eq!(central.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    central.is_final_before(&[(1, DAY)]);
+    assert_eq!(central.get("/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+    let nodes = central.json("/v1/nodes").await;
+    assert_eq!(nodes["nodes"][0]["final_before_minute"], DAY);
+}
+
+#[tokio::test]
+async fn a_stream_sends_the_answer_again_when_it_has_changed() {
+    let central = Central::new(&Serve::default());
+    central.take([Said::new(7, DAY, 10).word()]);
+    let path = format!("/v1/stats/stream?ad_id=7&window=1h&{RANGE}");
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let mut body = central.router.clone().oneshot(request).await.unwrap().into_body();
+    let mut counts = Vec::new();
+    for accepted in [10, 12] {
+        let event = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let event = String::from_utf8(event.to_vec()).unwrap();
+        let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        counts.extend(of(&serde_json::from_str(data).unwrap(), "click_count"));
+        central.take([Said { revision: 2, ..Said::new(7, DAY, accepted + 2) }.word()]);
+        central.seen.send_modify(|seen| seen.writes += 1);
+    }
+    assert_eq!(counts, [10, 12]);
+}

@@ -1,8 +1,9 @@
 //! Ports of loopback for what a lab starts.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// TCP ports of loopback that are free now. All are held until all are known: else two may be one and the same.
 ///
@@ -15,4 +16,18 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
         *port = held.local_addr()?.port();
     }
     Ok(ports)
+}
+
+/// What a port of loopback answers over HTTP: the status and the body. HTTP/1.0, so that it comes in one piece.
+///
+/// # Errors
+/// When it does not answer.
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?;
+    Ok((status.parse()?, body.to_owned()))
 }

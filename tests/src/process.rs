@@ -17,7 +17,11 @@ const TICK: Duration = Duration::from_millis(5);
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let path = beside_the_test(name);
-    assert!(path.exists(), "{} is not built: run `cargo build -p weir -p weir-bench`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build -p weir -p weir-bench -p weir-central`",
+        path.display()
+    );
     path
 }
 

@@ -1,7 +1,5 @@
 //! A real Prometheus that scrapes one node, each second, from a folder of its own.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::port::free_ports;
+use crate::port::{self, free_ports};
 use crate::process::Process;
 
 /// It answers within this, and has scraped what a lab waits for.
@@ -92,14 +90,9 @@ impl Prometheus {
         Ok(())
     }
 
-    /// HTTP/1.0, so that the answer comes in one piece.
     fn get(&self, path: &str) -> Result<Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        let answer: Value = serde_json::from_str(body).context(body.to_owned())?;
+        let (_, body) = port::get(self.port, path)?;
+        let answer: Value = serde_json::from_str(&body).context(body.clone())?;
         ensure!(answer["status"] == "success", "{answer}");
         Ok(answer["data"].clone())
     }

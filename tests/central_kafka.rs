@@ -41,7 +41,8 @@ fn what_is_answered_is_a_recount_of_the_rows_of_two_nodes() {
     let nodes = folders.each_ref().map(|folder| folder.start_ready().expect("ready"));
     let [one, two] =
         [0, 1].map(|n| Generator::start(&folders[n], load(3000, 4, 71 + n as u64)).expect("generator"));
-    (finished(one), finished(two));
+    finished(one);
+    finished(two);
     let done_ms = now_ms();
     central.wait_until_counted(2, done_ms).expect("counted");
     Truth::of(bootstrap, &prefix).expect("rows").is_answered_by(&central).expect("the rows' counts");

@@ -22,6 +22,7 @@
 //! Start reading at [`merge`]: it says what becomes of a bucket.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod kafka;

@@ -219,16 +219,32 @@ pub fn merge(
     (seen, counters): (&watch::Sender<Seen>, &Arc<Counters>),
     stop: &AtomicBool,
 ) -> Result<(), MergeError> {
+    let once = || {
+        let shown = (seen.clone(), Arc::clone(counters));
+        Merger::open(store.clone(), (cluster, prefix), retired.to_vec(), shown)?.run(stop)
+    };
+    let passes = |error: &MergeError| matches!(error, MergeError::Kafka(error) if error.may_pass());
+    again_while(stop, "merging waits", passes, once)
+}
+
+/// Does `once` again as long as its errors may pass, until told to stop. Says each error when it is new.
+///
+/// # Errors
+/// The first that does not pass.
+pub fn again_while<E: std::fmt::Display>(
+    stop: &AtomicBool,
+    what: &'static str,
+    passes: impl Fn(&E) -> bool,
+    mut once: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
     let mut last = String::new();
     while !stop.load(Ordering::Acquire) {
-        let shown = (seen.clone(), Arc::clone(counters));
-        let opened = Merger::open(store.clone(), (cluster, prefix), retired.to_vec(), shown);
-        match opened.and_then(|merger| merger.run(stop)) {
+        match once() {
             Ok(()) => return Ok(()),
-            Err(MergeError::Kafka(error @ (KafkaError::Away { .. } | KafkaError::NoTopic(_)))) => {
+            Err(error) if passes(&error) => {
                 let why = error.to_string();
                 if why != last {
-                    tracing::warn!(why, "merging waits");
+                    tracing::warn!(why, "{what}");
                     last = why;
                 }
                 std::thread::sleep(RETRY);

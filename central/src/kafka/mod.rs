@@ -51,6 +51,14 @@ pub enum KafkaError {
     Trimmed(String),
 }
 
+impl KafkaError {
+    /// Whether the same may work later.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::NoTopic(_))
+    }
+}
+
 /// How to reach a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterSettings {

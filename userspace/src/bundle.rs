@@ -1,8 +1,8 @@
 //! `weir bundle`: what somebody who is to help with a node needs to see of it, in one file.
 //!
 //! Config, what the doctor says, status, log, names and sizes of the data: never a key, a salt, a certificate or a
-//! row, and of who was logged the network alone. It asks a running node for its status, reads, and changes nothing. Start reading at [`run`];
-//! what may leave the node is decided in [`crate::redact`].
+//! row, and of who was logged the network alone. It asks a running node for its status, reads, and changes nothing.
+//! Start reading at [`run`]; what may leave the node is decided in [`crate::redact`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

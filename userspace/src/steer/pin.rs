@@ -16,6 +16,8 @@ use super::Rung;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// What the names of a node's links begin with: the folder may hold what other programs pinned.
+const PREFIX: &str = "weir-xdp-";
 
 /// Why a link is not pinned, or not taken over.
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
@@ -58,7 +60,7 @@ impl Pin {
             Rung::None => "none",
         };
         // A BPF file system takes no dots in names.
-        Self(folder.join(format!("xdp-{}-{rung}", interface.replace('.', "_"))))
+        Self(folder.join(format!("{PREFIX}{}-{rung}", interface.replace('.', "_"))))
     }
 
     /// Whether there is something under this name.
@@ -105,11 +107,13 @@ pub(super) fn check(folder: &Path) -> Result<(), PinError> {
     if is_bpffs { Ok(()) } else { Err(PinError::NotBpffs(folder.to_owned())) }
 }
 
-/// Removes what is pinned in this folder but for one: links of an interface or a rung that is not used any more.
+/// Removes the links of nodes that are pinned in this folder but for one: those of an interface or a rung that is not
+/// used any more. What has another name is another program's.
 pub(super) fn clear(folder: &Path, but: Option<&Pin>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         let pin = Pin(entry.path());
-        if Some(&pin) != but {
+        if is_ours && Some(&pin) != but {
             pin.remove();
         }
     }
@@ -123,20 +127,29 @@ mod tests {
     fn a_link_has_a_name_that_a_bpf_file_system_takes_and_a_folder_elsewhere_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let pin = Pin::of(folder.path(), "eth0.100", Rung::Native);
-        assert_eq!(pin.0.file_name().unwrap(), "xdp-eth0_100-native");
+        assert_eq!(pin.0.file_name().unwrap(), "weir-xdp-eth0_100-native");
         let error = check(folder.path()).unwrap_err().to_string();
         assert!(error.contains("mount -t bpf"), "{error}");
     }
 
     #[test]
-    fn what_is_not_used_any_more_goes() {
+    fn what_is_not_used_any_more_goes_and_what_others_pinned_stays() {
         let folder = tempfile::tempdir().unwrap();
         let [old, new] = [Rung::Generic, Rung::Native].map(|rung| Pin::of(folder.path(), "eth0", rung));
         for pin in [&old, &new] {
             fs::write(&pin.0, "").unwrap();
         }
+        let others =
+            ["xdp-eth0-native", "tc-weir-xdp-eth0", "cilium_xdp"].map(|name| folder.path().join(name));
+        for other in &others {
+            fs::write(other, "").unwrap();
+        }
         clear(folder.path(), Some(&new));
         assert_eq!((old.is_there(), new.is_there()), (false, true));
+        clear(folder.path(), None);
+        assert!(!new.is_there());
+        assert!(others.iter().all(|other| other.exists()), "other programs' links");
+        fs::write(&new.0, "").unwrap();
         new.remove();
         new.remove();
         assert!(!new.is_there());

@@ -52,7 +52,8 @@ pub fn drain(config: &Config, wait: Duration, out: &mut impl Write) -> Result<()
         thread::sleep(LOOK);
     };
     Withdrawal::Withdrawn.write(data_dir)?;
-    until_heard(config, |status| !status.readiness.ready)?;
+    // Not whether it is ready: a node that is unready for another reason need not have heard of this one.
+    until_heard(config, |status| status.readiness.fault_of("operator").is_some())?;
     match open {
         0 => writeln!(out, "out of service: not ready, and no connection is open")?,
         open => writeln!(out, "out of service: not ready; {open} connections are still open")?,
@@ -96,4 +97,53 @@ fn until_heard(config: &Config, is_so: impl Fn(&Status) -> bool) -> Result<Statu
 
 fn name(data_dir: &Path) -> String {
     data_dir.join(super::FILE_NAME).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::control::State;
+    use crate::control::readiness::Readiness;
+    use crate::stats::JournalHealth;
+
+    /// The look at which the node below has heard its operator.
+    const HEARD_AT: usize = 4;
+
+    /// What answers as a node does whose journal is full; how often it was asked.
+    fn unready_node(run_dir: &Path) -> Arc<AtomicUsize> {
+        let listener = UnixListener::bind(run_dir.join(SOCKET_NAME)).unwrap();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&looks);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+                let has_heard = counted.fetch_add(1, Ordering::AcqRel) + 1 >= HEARD_AT;
+                let withdrawal = if has_heard { Withdrawal::Withdrawn } else { Withdrawal::None };
+                let readiness = Readiness::of(State::Running, withdrawal, JournalHealth::NoSpace, None);
+                let status = Status { readiness, ..Status::default() };
+                writeln!(stream, "{}", serde_json::to_string(&status).unwrap()).unwrap();
+            }
+        });
+        looks
+    }
+
+    #[test]
+    fn a_node_that_is_unready_for_another_reason_is_waited_for_until_it_has_heard_its_operator() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = folder.path().to_owned();
+        config.node.run_dir = folder.path().to_owned();
+        let looks = unready_node(folder.path());
+        let mut told = Vec::new();
+        drain(&config, Duration::ZERO, &mut told).unwrap();
+        assert_eq!(looks.load(Ordering::Acquire), HEARD_AT);
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(told, "out of service: not ready, and no connection is open\n");
+    }
 }

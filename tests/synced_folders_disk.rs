@@ -1,12 +1,13 @@
-//! Every folder and every renamed file that a node makes has its name synced, and a key of the
-//! journal is on the disk before anything is under it: seen in the node's system calls.
+//! Every folder and every renamed file that a node makes has its name synced, a key of the journal is on the disk
+//! before anything is under it, and an operator's word before it is confirmed: seen in the system calls.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weir_labs::clicks::{Known, send};
-use weir_labs::{NodeFolder, Setup};
+use weir_labs::{NodeFolder, Setup, binary};
 
 /// What is between the first pair of quotes after `at`.
 fn quoted(line: &str, at: usize) -> Option<&str> {
@@ -104,4 +105,30 @@ fn a_key_and_its_name_are_on_the_disk_before_the_first_segment_under_it_is_made(
     ];
     assert!(order.iter().all(|(_, at)| at.is_some()), "{order:?}\n{text}");
     assert!(order.is_sorted_by_key(|(_, at)| *at), "{order:?}\n{text}");
+}
+
+#[test]
+fn what_an_operator_said_is_on_the_disk_before_it_is_confirmed() {
+    let folder = NodeFolder::new("").expect("folder");
+    folder.start_ready().expect("ready").drain().expect("drain");
+    let trace = folder.path().join("trace");
+    let data = format!("{}>", folder.data().display());
+    for (command, makes) in [("drain", "rename"), ("undrain", "unlink")] {
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-y", "-s", "256", "-e", "trace=/rename|unlink|fsync|write", "-o"]).arg(&trace);
+        traced.arg(binary("weir")).args([command, "--config"]).arg(folder.config());
+        assert!(traced.status().expect("strace").success());
+        let text = fs::read_to_string(&trace).expect("trace");
+        let lines: Vec<_> = text.lines().collect();
+        let is_done = |line: &str, call: &str, of: &str| {
+            line.contains(call) && line.contains(of) && line.ends_with("= 0")
+        };
+        let last = |call: &str, of: &str| lines.iter().rposition(|line| is_done(line, call, of));
+        let told = lines.iter().position(|line| line.contains("the node does not run"));
+        let mut order = vec![last(makes, "/drained"), last("fsync(", &data), told];
+        if command == "drain" {
+            order.insert(0, last("fsync(", "drained.new>"));
+        }
+        assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{command}: {order:?}\n{text}");
+    }
 }

@@ -56,6 +56,8 @@ pub mod rx;
 pub mod score;
 /// Files with a secret that the node makes by itself.
 pub mod secret_file;
+/// Small files of the node's state: replaced whole, and durable.
+pub mod state_file;
 /// Counters and histograms that workers write and the control side reads.
 pub mod stats;
 /// Loads the XDP program and owns the BPF maps.

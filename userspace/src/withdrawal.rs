@@ -6,9 +6,11 @@
 
 pub mod command;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::{fs, io};
+
+use crate::state_file::{self, StateFileError};
 
 /// Name of the file in the data folder.
 const FILE_NAME: &str = "drained";
@@ -26,16 +28,9 @@ pub enum Withdrawal {
     Withdrawn = 2,
 }
 
-/// cannot {action} {path}: {source}; ask as the node's user, or as root
+/// {0}; ask as the node's user, or as root
 #[derive(Debug, thiserror::Error, displaydoc::Display)]
-pub struct WithdrawalError {
-    /// What was tried.
-    pub action: &'static str,
-    /// The file.
-    pub path: PathBuf,
-    /// What the system said.
-    pub source: io::Error,
-}
+pub struct WithdrawalError(#[from] StateFileError);
 
 impl Withdrawal {
     /// What the file in this data folder says. A text it does not know is the safe one: that nobody should come.
@@ -48,30 +43,21 @@ impl Withdrawal {
             Ok(text) if text == Self::Finishing.text() => Ok(Self::Finishing),
             Ok(_) => Ok(Self::Withdrawn),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Self::None),
-            Err(source) => Err(WithdrawalError { action: "read", path, source }),
+            Err(source) => Err(StateFileError { doing: "read", path, source }.into()),
         }
     }
 
-    /// Says so in this data folder.
+    /// Says so in this data folder, also for after a loss of power.
     ///
     /// # Errors
     /// When the disk does not take it.
     pub fn write(self, data_dir: &Path) -> Result<(), WithdrawalError> {
         let path = data_dir.join(FILE_NAME);
-        let failed = |action| {
-            let path = path.clone();
-            move |source| WithdrawalError { action, path, source }
-        };
-        if self == Self::None {
-            return match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("remove")(source)),
-                _ => Ok(()),
-            };
+        match self {
+            Self::None => state_file::remove(&path)?,
+            Self::Finishing | Self::Withdrawn => state_file::replace(&path, self.text())?,
         }
-        // Under another name first: half of it would be another text.
-        let half = path.with_extension("new");
-        fs::write(&half, self.text()).map_err(failed("write"))?;
-        fs::rename(&half, &path).map_err(failed("write"))
+        Ok(())
     }
 
     const fn text(self) -> &'static str {

@@ -5,12 +5,12 @@
 //! would be counted twice. So a folder keeps the dimensions it began with.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use weir_common::bucket::Dimensions;
 
-use crate::journal::disk::sync_folder;
+use crate::state_file::{self, StateFileError};
 
 /// The file in the data folder that holds the shape.
 const FILE_NAME: &str = "dimensions";
@@ -32,15 +32,8 @@ pub enum ShapeError {
         wanted: String,
     },
     /// The file cannot be read or written.
-    #[error("cannot {doing} {path}: {source}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] StateFileError),
 }
 
 /// Notes the dimensions in a new folder; in an older one they must be the same.
@@ -49,25 +42,16 @@ pub enum ShapeError {
 /// When they are not, or the disk fails.
 pub(super) fn keep(folder: &Path, dimensions: Dimensions) -> Result<(), ShapeError> {
     let (path, wanted) = (folder.join(FILE_NAME), text(dimensions));
-    let failed = |doing| {
-        let path = path.clone();
-        move |source| ShapeError::Io { doing, path, source }
-    };
     match fs::read_to_string(&path) {
         Ok(kept) if kept.trim() == wanted => Ok(()),
         Ok(kept) => {
             Err(ShapeError::Changed { folder: folder.to_owned(), kept: kept.trim().to_owned(), wanted })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // By way of a second name: half a file would refuse every later start.
-            let half = path.with_extension("tmp");
-            let mut file = fs::File::create(&half).map_err(failed("create"))?;
-            file.write_all(format!("{wanted}\n").as_bytes()).map_err(failed("write"))?;
-            file.sync_all().map_err(failed("sync"))?;
-            fs::rename(&half, &path).map_err(failed("name"))?;
-            sync_folder(folder).map_err(failed("sync the folder of"))
+            // Whole or not at all: half a file would refuse every later start.
+            Ok(state_file::replace(&path, &format!("{wanted}\n"))?)
         }
-        Err(error) => Err(failed("read")(error)),
+        Err(source) => Err(StateFileError { doing: "read", path, source }.into()),
     }
 }
 

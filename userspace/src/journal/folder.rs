@@ -9,16 +9,17 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weir_common::id::{BlockSeq, Epoch, Incarnation, NodeId, WorkerId};
 
 use super::block::BlockIdentity;
-use super::disk::{create_folder, sync_folder};
+use super::disk::create_folder;
 use super::keys::DayKeys;
 use super::segment::SegmentId;
+use crate::state_file::{self, StateFileError};
 
 /// Why a folder cannot be used.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -61,6 +62,12 @@ pub enum FolderError {
         /// The epoch file.
         path: PathBuf,
     },
+}
+
+impl From<StateFileError> for FolderError {
+    fn from(StateFileError { doing, path, source }: StateFileError) -> Self {
+        Self::Io { doing, path, source }
+    }
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
@@ -238,17 +245,6 @@ fn lock(path: &Path) -> Result<File, FolderError> {
     }
 }
 
-/// Replaces a small file so that a crash leaves the old or the new one.
-fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh).map_err(failed("create", &fresh))?;
-    file.write_all(text.as_bytes()).map_err(failed("write", &fresh))?;
-    file.sync_all().map_err(failed("sync", &fresh))?;
-    fs::rename(&fresh, path).map_err(failed("rename", &fresh))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    sync_folder(folder).map_err(failed("sync", folder))
-}
-
 fn read(path: &Path) -> Result<Option<String>, FolderError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -295,7 +291,7 @@ fn draw_incarnation(path: &Path, node: NodeId) -> Result<Incarnation, FolderErro
     let mut file = File::open(source).map_err(failed("open", source))?;
     file.read_exact(&mut random).map_err(failed("read", source))?;
     let incarnation = Incarnation(u64::from_le_bytes(random));
-    replace(path, &incarnation_text(node, incarnation))?;
+    state_file::replace(path, &incarnation_text(node, incarnation))?;
     Ok(incarnation)
 }
 
@@ -310,7 +306,7 @@ fn next_epoch(path: &Path, newest_segment: Epoch, is_born: bool) -> Result<Epoch
     if last >= EPOCH_MAX {
         return Err(FolderError::EpochsUsedUp { path: path.to_owned() });
     }
-    replace(path, &format!("{}\n", last + 1))?;
+    state_file::replace(path, &format!("{}\n", last + 1))?;
     Ok(Epoch(last + 1))
 }
 

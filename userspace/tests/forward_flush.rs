@@ -6,13 +6,14 @@ mod journal_fixture;
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use forward_fixture::{Fault, MemorySink, Node, audited, flush_config, store, store_path};
 use journal_fixture::START;
 use weir::audit::{AuditConfig, audit};
 use weir::forward::embedded::{Orphan, Store};
 use weir::forward::forwarder::StartError;
-use weir::forward::{ForwarderConfig, Stop};
+use weir::forward::{Forwarder, ForwarderConfig, Stop};
 use weir_common::id::Incarnation;
 use weir_common::time::Minute;
 
@@ -427,6 +428,37 @@ fn the_store_answers_by_ad_and_by_minute_alike() {
     assert_eq!(by_ad, by_minute);
 }
 
+/// The forwarder's thread, asked to stop before its first turn, once it has ended; the workers go on meanwhile.
+fn ended(node: Node<MemorySink>, in_haste: bool) -> Forwarder<MemorySink> {
+    // The folder is locked until the end.
+    let Node { forwarder, mut workers, folder: _folder, .. } = node;
+    let stop = Stop::default();
+    stop.ask(in_haste);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| forwarder.run(&stop));
+        while !thread.is_finished() {
+            workers.iter_mut().for_each(|worker| worker.turn());
+            std::thread::yield_now();
+        }
+        thread.join().unwrap()
+    })
+}
+
+/// A start that finds the sink again has all of these clicks in it.
+fn a_start_forwards_the_rest(dir: &std::path::Path, ended: Forwarder<MemorySink>, clicks: Vec<u64>) {
+    assert!(!ended.is_idle());
+    let sink = ended.into_sink();
+    sink.check(vec![]);
+    sink.faults.borrow_mut().clear();
+    let mut node = Node::start(dir, 1, |_| sink);
+    node.flush();
+    node.forwarder.sink().check(clicks);
+}
+
+fn sink_that_is_away() -> MemorySink {
+    MemorySink { faults: RefCell::new(vec![Fault::Refuse; 1000]), ..MemorySink::default() }
+}
+
 #[test]
 fn the_thread_makes_a_last_flush_of_everything_before_it_ends() {
     let dir = tempfile::tempdir().unwrap();
@@ -434,43 +466,31 @@ fn the_thread_makes_a_last_flush_of_everything_before_it_ends() {
     for n in 0..10 {
         node.write(n % 2, &clicks(n as u64 * 3..n as u64 * 3 + 3));
     }
-    let Node { forwarder, mut workers, folder, .. } = node;
-    let stop = Stop::default();
-    stop.ask(false);
-    let ended = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| forwarder.run(&stop));
-        while !thread.is_finished() {
-            workers.iter_mut().for_each(|worker| worker.turn());
-            std::thread::yield_now();
-        }
-        thread.join().unwrap()
-    });
-    ended.sink().check(clicks(0..30));
-    drop(folder);
+    ended(node, false).sink().check(clicks(0..30));
 }
 
 #[test]
 fn the_thread_ends_when_the_sink_is_away_and_a_start_forwards_the_rest() {
     let dir = tempfile::tempdir().unwrap();
-    let sink = MemorySink { faults: RefCell::new(vec![Fault::Refuse; 1000]), ..MemorySink::default() };
-    let mut node = Node::start(dir.path(), 1, |_| sink);
+    let mut node = Node::start(dir.path(), 1, |_| sink_that_is_away());
     node.write(0, &[1, 2, 3]);
-    let Node { forwarder, mut workers, folder, .. } = node;
-    let stop = Stop::default();
-    stop.ask(false);
-    let ended = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| forwarder.run(&stop));
-        while !thread.is_finished() {
-            workers.iter_mut().for_each(|worker| worker.turn());
-            std::thread::yield_now();
-        }
-        thread.join().unwrap()
-    });
-    assert!(!ended.is_idle());
-    drop((workers, folder));
-    let sink = ended.into_sink();
-    sink.faults.borrow_mut().clear();
-    let mut node = Node::start(dir.path(), 1, |_| sink);
-    node.flush();
-    node.forwarder.sink().check(vec![1, 2, 3]);
+    a_start_forwards_the_rest(dir.path(), ended(node, false), vec![1, 2, 3]);
+}
+
+#[test]
+fn a_thread_in_haste_waits_for_no_sink_that_was_away_for_long_and_a_start_forwards_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1, |_| sink_that_is_away());
+    node.write(0, &[1, 2, 3]);
+    node.forwarder.begin_flush(node.now);
+    // Until a failed commit waits its longest, ten seconds, for the next try.
+    while node.stats.flush_failures.get() < 8 {
+        node.workers.iter_mut().for_each(|worker| worker.turn());
+        let wait_ms = node.forwarder.poll(node.now);
+        node.pass_ms(wait_ms);
+    }
+    let began = Instant::now();
+    let ended = ended(node, true);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    a_start_forwards_the_rest(dir.path(), ended, vec![1, 2, 3]);
 }

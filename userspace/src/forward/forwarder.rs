@@ -448,7 +448,9 @@ impl<S: Sink> Forwarder<S> {
                     self.retention.finish();
                     return self;
                 }
-                std::thread::park_timeout(Duration::from_millis(wait_ms));
+                // A sink that was away for long is tried again later than the end may be.
+                let left = deadline.saturating_duration_since(Instant::now());
+                std::thread::park_timeout(Duration::from_millis(wait_ms).min(left));
             }
         }
         self.retention.finish();

@@ -1,8 +1,9 @@
 //! The node's heartbeat: a line every 50 ms to each who listens, that clicks should come here, or why not.
 //!
 //! It is for who announces the node's addresses: a node that dies falls silent, and its connection ends when the kernel
-//! has freed its memory and closes its sockets; one that is frozen falls silent after a beat. What is said is what [`Readiness`] says, and that every
-//! worker has turned of late: one that hangs takes no clicks, whatever the rest of the node believes.
+//! has freed its memory and closes its sockets; one that is frozen falls silent after a beat. What is said is what
+//! [`Readiness`] says, and that every worker has turned of late: one that hangs takes no clicks, whatever the rest of the
+//! node believes.
 //!
 //! While nobody listens it sleeps. Start reading at [`serve`].
 
@@ -15,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::readiness::Readiness;
+use super::turning::Turning;
 use super::{Sources, State};
 
 /// Name of the socket in the run folder.
@@ -37,7 +39,7 @@ const READY_LINE: &str = "1\n";
 
 pub(super) async fn serve(listener: UnixListener, sources: Arc<Sources>) {
     let mut listeners = Vec::with_capacity(LISTENERS_MAX);
-    let mut turning = Turning::new(sources.workers.len());
+    let mut turning = Turning::new(sources.workers.len(), STILL_BEATS_MAX);
     let mut beats = interval(BEAT);
     // Beats that were missed are not made up for: what they would have said is over.
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +51,7 @@ pub(super) async fn serve(listener: UnixListener, sources: Arc<Sources>) {
                 // The one too many is closed, and sees that.
                 Ok(stream) if listeners.len() < LISTENERS_MAX => {
                     if listeners.is_empty() {
-                        turning = Turning::new(sources.workers.len());
+                        turning = Turning::new(sources.workers.len(), STILL_BEATS_MAX);
                         beats.reset_immediately();
                     }
                     listeners.push(stream);
@@ -79,7 +81,7 @@ fn line(sources: &Sources, turning: &mut Turning) -> String {
     let readiness = Readiness::read(sources);
     // Before and after that, workers may do other things than turn.
     let hangs = sources.state.get() == State::Running
-        && turning.hangs(sources.workers.iter().map(|worker| worker.turns.get()));
+        && turning.hanging(sources.workers.iter().map(|worker| worker.turns.get())).is_some();
     match readiness.fault() {
         Some(fault) => refusal(fault),
         None if hangs => refusal("a worker hangs"),
@@ -93,46 +95,9 @@ fn refusal(reason: &str) -> String {
     format!("0 {}\n", plain.take(REASON_CHARS_MAX).collect::<String>())
 }
 
-/// For how many beats each worker has made no turn.
-#[derive(Debug)]
-struct Turning {
-    /// The turns that were seen last, and the beats since they changed.
-    workers: Vec<(u64, u32)>,
-}
-
-impl Turning {
-    /// Nothing is held against anybody.
-    fn new(workers: usize) -> Self {
-        Self { workers: vec![(0, 0); workers] }
-    }
-
-    /// Looks at the turns of all workers; whether one has made none for too long.
-    fn hangs(&mut self, turns: impl IntoIterator<Item = u64>) -> bool {
-        for ((seen, still), turns) in self.workers.iter_mut().zip(turns) {
-            *still = if *seen == turns { *still + 1 } else { 0 };
-            *seen = turns;
-        }
-        self.workers.iter().any(|(_, still)| *still >= STILL_BEATS_MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_worker_that_makes_no_turn_for_half_a_second_hangs_and_turning_again_it_is_well() {
-        let mut turning = Turning::new(2);
-        assert!(!turning.hangs([1, 1]));
-        for beat in 2..=10 {
-            assert!(!turning.hangs([beat, 1]), "{beat}");
-        }
-        assert!(turning.hangs([11, 1]), "half a second is over");
-        assert!(turning.hangs([12, 1]));
-        assert!(!turning.hangs([13, 2]));
-        // What it did before is forgotten.
-        assert!((14..=22).all(|beat| !turning.hangs([beat, 2])));
-    }
 
     #[test]
     fn a_reason_is_one_line_and_not_a_long_one() {

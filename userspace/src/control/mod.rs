@@ -17,6 +17,7 @@ pub mod service_manager;
 mod socket;
 pub mod standing;
 pub mod status;
+mod turning;
 
 use std::fs;
 use std::io;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, interval, sleep};
 
 use crate::cli::AnnounceArgs;
-use crate::control::BEAT;
+use crate::control::{BEAT, service_manager};
 use bird::Switch;
 use judge::{Event, Judge, SILENCE_MAX, Step};
 use pulse::Pulse;
@@ -33,8 +33,6 @@ const _: () = assert!(SILENCE_MAX.as_millis() >= 3 * BEAT.as_millis(), "one late
 
 /// Protocols that one announcer switches: each is a command that a withdrawal waits for.
 const PROTOCOLS_MAX: usize = 16;
-/// Answers within the time after which the watchdog gives up.
-const ANSWERS_IN_TIME: u32 = 4;
 
 const _: () = assert!(PROTOCOLS_MAX == 16, "as help and error say");
 
@@ -71,13 +69,13 @@ async fn announce(args: &AnnounceArgs) {
         tokio::spawn(speaker::keep(speaker, wanted, tell.clone()));
     }
     let mut status = String::new();
-    let mut watchdog = watchdog();
-    notify(&[NotifyState::Ready]);
+    let mut watchdog = service_manager::answer_interval().map(interval);
+    service_manager::tell(&[NotifyState::Ready]);
     loop {
         let now_status = status_text(&judge, *is_told.borrow_and_update());
         if now_status != status {
             status = now_status;
-            notify(&[NotifyState::Status(&status)]);
+            service_manager::tell(&[NotifyState::Status(&status)]);
         }
         let until_deadline = judge.deadline().map(|deadline| deadline.saturating_sub(started.elapsed()));
         // In this order: beats that are here are heard before anybody asks whether there were any.
@@ -87,7 +85,7 @@ async fn announce(args: &AnnounceArgs) {
             _ = is_told.changed() => continue,
             () = sleep(until_deadline.unwrap_or_default()), if until_deadline.is_some() => Event::Nothing,
             () = asked(&mut watchdog) => {
-                notify(&[NotifyState::Watchdog]);
+                service_manager::tell(&[NotifyState::Watchdog]);
                 continue;
             }
         };
@@ -121,22 +119,10 @@ fn status_text(judge: &Judge, is_told: bool) -> String {
     format!("{standing}{doubt}")
 }
 
-/// The times at which the watchdog wants an answer, where there is one.
-fn watchdog() -> Option<Interval> {
-    sd_notify::watchdog_enabled()
-        .map(|within| interval((within / ANSWERS_IN_TIME).max(Duration::from_millis(1))))
-}
-
 /// Ends when the watchdog wants an answer; never, where there is none.
 async fn asked(watchdog: &mut Option<Interval>) {
     match watchdog {
         Some(times) => drop(times.tick().await),
         None => std::future::pending().await,
-    }
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager could not be told");
     }
 }

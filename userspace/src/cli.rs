@@ -4,6 +4,7 @@
 //! answered by [`answer`].
 
 use std::io::BufWriter;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,12 +28,15 @@ pub use arguments::{
 /// With the command, when it is not one of these.
 pub fn answer(command: Command) -> Result<ExitCode, Command> {
     match command {
-        Command::CheckConfig { file } => Ok(check_config(&file)),
+        Command::CheckConfig { file } => Ok(with_config(&file, check_config)),
         Command::PrintConfig => {
             print!("{}", config::SAMPLE);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor(args) => Ok(doctor(&args)),
+        Command::Doctor(args) => {
+            let file = &args.config.config;
+            Ok(with_config(file, |config, host| doctor(file, config, host, args.json)))
+        }
         Command::Explain { name } => Ok(match control::explain(&name) {
             Ok(text) => {
                 print!("{text}");
@@ -40,23 +44,21 @@ pub fn answer(command: Command) -> Result<ExitCode, Command> {
             }
             Err(error) => fail(&error, 2),
         }),
-        Command::Bundle(args) => Ok(match bundle::run(&args, &mut std::io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
-        }),
+        Command::Bundle(args) => Ok(ended(bundle::run(&args, &mut std::io::stdout().lock()))),
         Command::Status(args) => Ok(status(&args)),
         Command::Top(args) => Ok(top::run(&args).unwrap_or_else(|error| fail(&error, 1))),
-        Command::Drain(args) => Ok(drain(&args)),
-        Command::Undrain(args) => Ok(undrain(&args)),
-        Command::ReadTopic(args) => Ok(read_topic(&args)),
-        Command::Actors(command) => Ok(match actors(&command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
-        }),
-        Command::Mint(args) => Ok(match mint::run(&args, &mut BufWriter::new(std::io::stdout().lock())) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
-        }),
+        Command::Drain(args) => Ok(with_config(&args.config.config, |config, _| {
+            let wait = Duration::from_secs(args.wait);
+            ended(withdrawal::command::drain(config, wait, &mut std::io::stdout()))
+        })),
+        Command::Undrain(args) => Ok(with_config(&args.config, |config, _| {
+            ended(withdrawal::command::undrain(config, &mut std::io::stdout()))
+        })),
+        Command::ReadTopic(args) => {
+            Ok(with_config(&args.config.config, |config, _| ended(kafka::command::run(config, &args))))
+        }
+        Command::Actors(command) => Ok(ended(actors(&command))),
+        Command::Mint(args) => Ok(ended(mint::run(&args, &mut BufWriter::new(std::io::stdout().lock())))),
         other @ (Command::Run(_) | Command::Audit(_) | Command::Announce(_)) => Err(other),
     }
 }
@@ -67,42 +69,36 @@ pub fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn check_config(file: &std::path::Path) -> ExitCode {
+/// Runs a command over the config in this file, as this machine uses it; 2, and why, when there is none.
+pub fn with_config(file: &Path, run: impl FnOnce(&Config, &Host) -> ExitCode) -> ExitCode {
     let host = Host::this();
     match config::load(file, &host) {
-        Ok(config) => {
-            print!("ok\n{}", resolved(&config, &host));
-            ExitCode::SUCCESS
-        }
+        Ok(config) => run(&config, &host),
         Err(error) => fail(&error, 2),
     }
 }
 
-fn doctor(args: &DoctorArgs) -> ExitCode {
-    let host = Host::this();
-    let file = &args.config.config;
-    let config = match config::load(file, &host) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, 2),
-    };
-    let report = doctor::examine(file, &config, &host);
-    if args.json {
+/// How a command ended that prints what it has to say by itself.
+fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn check_config(config: &Config, host: &Host) -> ExitCode {
+    print!("ok\n{}", resolved(config, host));
+    ExitCode::SUCCESS
+}
+
+fn doctor(file: &Path, config: &Config, host: &Host, is_json: bool) -> ExitCode {
+    let report = doctor::examine(file, config, host);
+    if is_json {
         println!("{}", report.json());
     } else {
         print!("{}", report.text());
     }
     if report.may_start() { ExitCode::SUCCESS } else { ExitCode::from(1) }
-}
-
-fn read_topic(args: &ReadTopicArgs) -> ExitCode {
-    let config = match config::load(&args.config.config, &Host::this()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, 2),
-    };
-    match kafka::command::run(&config, args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
-    }
 }
 
 fn actors(command: &ActorsCommand) -> Result<(), actors::CommandError> {
@@ -176,28 +172,6 @@ fn cluster_text(Cluster { settings, .. }: &Cluster) -> String {
 
 const fn taken(allowed: bool) -> &'static str {
     if allowed { "taken" } else { "refused" }
-}
-
-fn drain(args: &DrainArgs) -> ExitCode {
-    let config = match config::load(&args.config.config, &Host::this()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, 2),
-    };
-    match withdrawal::command::drain(&config, Duration::from_secs(args.wait), &mut std::io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
-    }
-}
-
-fn undrain(args: &ConfigArgs) -> ExitCode {
-    let config = match config::load(&args.config, &Host::this()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, 2),
-    };
-    match withdrawal::command::undrain(&config, &mut std::io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
-    }
 }
 
 fn status(args: &StatusArgs) -> ExitCode {

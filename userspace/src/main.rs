@@ -7,8 +7,8 @@ use clap::Parser;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use weir::audit;
-use weir::cli::{AnnounceArgs, AuditArgs, Cli, Command, RunArgs, answer, fail};
-use weir::config::{self, Host, Sink};
+use weir::cli::{AnnounceArgs, AuditArgs, Cli, Command, RunArgs, answer, fail, with_config};
+use weir::config::Sink;
 use weir::daemon;
 
 pub(crate) fn main() -> ExitCode {
@@ -23,19 +23,17 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn recount(args: &AuditArgs) -> ExitCode {
-    let found = match config::load(&args.config.config, &Host::this()) {
-        Ok(config) if config.forward.sink == Sink::Kafka => {
+    with_config(&args.config.config, |config, _| {
+        if config.forward.sink == Sink::Kafka {
             let why = "the sink is Kafka, and this recounts the embedded store; `weir read-topic` shows what Kafka holds";
             return fail(&why, 2);
         }
-        Ok(config) => audit::command::run(&config, args),
-        Err(error) => return fail(&error, 2),
-    };
-    match found {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => fail(&"the store is not sound; the findings are above", 1),
-        Err(error) => fail(&error, 1),
-    }
+        match audit::command::run(config, args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => fail(&"the store is not sound; the findings are above", 1),
+            Err(error) => fail(&error, 1),
+        }
+    })
 }
 
 fn announce(args: &AnnounceArgs) -> ExitCode {
@@ -47,18 +45,17 @@ fn announce(args: &AnnounceArgs) -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    let config = match config::load(&args.config.config, &Host::this()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, 2),
-    };
-    log_to_stderr(config.log.level);
-    match daemon::run(&args.config.config, &config, daemon::Told { clock_is_right: args.clock_is_right }) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the daemon ended");
-            fail(&error, 1)
+    let file = &args.config.config;
+    with_config(file, |config, _| {
+        log_to_stderr(config.log.level);
+        match daemon::run(file, config, daemon::Told { clock_is_right: args.clock_is_right }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "the daemon ended");
+                fail(&error, 1)
+            }
         }
-    }
+    })
 }
 
 /// Lines of our own at the level the config names; of the libraries only what is wrong.

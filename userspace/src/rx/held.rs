@@ -73,8 +73,6 @@ impl Held {
         self.0 = others;
         group.sort_by_key(|(name, _)| worker_of(name));
         if group.iter().map(|(name, _)| worker_of(name)).eq((0..workers).map(Some)) {
-            // What was inherited once would be inherited again; nobody else is to have it.
-            group.iter().for_each(|(_, socket)| _ = socket.set_cloexec(true));
             return Ok(group);
         }
         Err(group.into_iter().map(|(name, _)| name).collect())

@@ -60,7 +60,7 @@ const KAFKA_TOOLS: [Tool; 2] = [
 ];
 
 /// What tests watch and load a node with, which nobody here wrote.
-const TEST_TOOLS: [Tool; 6] = [
+const TEST_TOOLS: [Tool; 7] = [
     Tool { program: "strace", package: "strace", why: "tests see with it what is synced, and when" },
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
     Tool { program: "wrk", package: "wrk", why: "a test loads the door with it" },
@@ -73,6 +73,11 @@ const TEST_TOOLS: [Tool; 6] = [
         program: "bird",
         package: "bird2",
         why: "a test announces nodes to a router with it; its service is not needed",
+    },
+    Tool {
+        program: "sysctl",
+        package: "procps",
+        why: "the router of that test forwards, and spreads flows over the nodes",
     },
     Tool {
         program: "promtool",

@@ -15,6 +15,12 @@ use weir::steer::{Mode, Rung, Settings, Steering, Switches};
 use weir_common::reason::Reason;
 use xdp_lab::*;
 
+/// A veth pair, where programs can be loaded; or `None`, having said why the test is skipped.
+fn lab() -> Option<Lab> {
+    let lab = Lab::new()?;
+    load(Switches::default(), &policy()).map(|_| lab)
+}
+
 /// A BPF file system of this test's own.
 struct Bpffs(tempfile::TempDir);
 
@@ -57,10 +63,7 @@ fn program() -> Option<String> {
 
 #[test]
 fn a_pinned_program_stays_without_its_process_and_the_next_takes_its_place_without_a_loss() {
-    let Some(lab) = Lab::new() else { return };
-    if load(Switches::default(), &policy()).is_none() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let pins = Bpffs::mounted();
     let sockets = group("192.0.2.10", 1);
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&sockets[0], 64 << 20).unwrap();
@@ -103,10 +106,7 @@ fn a_pinned_program_stays_without_its_process_and_the_next_takes_its_place_witho
 
 #[test]
 fn a_link_that_came_to_nothing_is_no_reason_not_to_attach() {
-    let Some(_lab) = Lab::new() else { return };
-    if load(Switches::default(), &policy()).is_none() {
-        return;
-    }
+    let Some(_lab) = lab() else { return };
     let pins = Bpffs::mounted();
     drop(Steering::attach(&settings(&pins)).unwrap());
     // The interface goes, and another one comes under its name.
@@ -123,10 +123,7 @@ fn a_link_that_came_to_nothing_is_no_reason_not_to_attach() {
 
 #[test]
 fn sockets_that_go_on_get_the_chooser_of_the_next_process_in_all_their_groups() {
-    let Some(lab) = Lab::new() else { return };
-    if load(Switches::default(), &policy()).is_none() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     // Two groups share a program and its array of sockets, as IPv4 and IPv6 do.
     let groups = [("192.0.2.10", false), ("192.0.2.11", true)];
     let sockets = groups.map(|(address, _)| group(address, 2));

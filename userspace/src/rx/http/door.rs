@@ -8,6 +8,8 @@
 //! Start reading at [`Door::hear`], then [`Door::decide`], then [`Door::settled`].
 
 mod desk;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;

@@ -54,6 +54,15 @@ fn settings(pins: &Bpffs) -> Settings {
     }
 }
 
+/// Ends what runs until this is so, whatever becomes of the test.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The number of the program on the interface.
 fn program() -> Option<String> {
     let shown = ip("link show w0");
@@ -83,6 +92,7 @@ fn a_pinned_program_stays_without_its_process_and_the_next_takes_its_place_witho
             }
             sent
         });
+        let over = Over(&is_over);
         std::thread::sleep(Duration::from_millis(300));
         drop(first);
         assert_eq!(program().as_ref(), Some(&old), "it stays");
@@ -90,7 +100,7 @@ fn a_pinned_program_stays_without_its_process_and_the_next_takes_its_place_witho
         let second = Steering::attach(&settings(&pins)).unwrap();
         assert_eq!(second.status().rung, Rung::Native);
         std::thread::sleep(Duration::from_millis(300));
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         (second, load.join().unwrap())
     });
     assert!(program().is_some_and(|new| new != old), "another program is in its place");

@@ -2,9 +2,17 @@
 
 mod pop;
 
+use std::path::Path;
 use std::time::Duration;
 
 use pop::{Lab, PACKAGES, RATE, say};
+
+/// Where the collection puts packages on a node.
+const KEPT: &str = "/var/cache/weir-packages";
+
+fn name(package: &Path) -> &str {
+    package.file_name().and_then(|name| name.to_str()).expect("a name")
+}
 
 #[test]
 fn hosts_with_nothing_become_a_pop_as_foretold_and_a_second_run_changes_nothing() {
@@ -17,7 +25,7 @@ fn hosts_with_nothing_become_a_pop_as_foretold_and_a_second_run_changes_nothing(
         assert!(done.changes().get(host).is_some_and(|changes| changes.len() > 2), "{host}: {}", done.text);
     }
     lab.nothing_changes("site", &[]);
-    lab.announce();
+    lab.pop.wait_until_announced(3).expect("announced");
     lab.nothing_changes("verify", &[]);
 
     let said = lab.run("loadtest", &[]).well().expect("clicks with answers").text;
@@ -66,7 +74,7 @@ fn hosts_with_nothing_become_a_pop_as_foretold_and_a_second_run_changes_nothing(
 fn a_pop_under_load_loses_no_click_to_an_upgrade_a_way_back_or_a_lost_node() {
     let Some(mut lab) = Lab::new() else { return };
     lab.run("site", &[]).well().expect("installed");
-    lab.announce();
+    lab.pop.wait_until_announced(3).expect("announced");
     let packages = PACKAGES.as_ref().expect("packages");
 
     say("an upgrade that the first node's program refuses");
@@ -86,17 +94,29 @@ fn a_pop_under_load_loses_no_click_to_an_upgrade_a_way_back_or_a_lost_node() {
     lab.run("undrain", &["--limit", "pop-3"]).well().expect("back");
     lab.pop.wait_until_announced(3).expect("it is back");
 
+    say("a drain that was broken off");
+    lab.pop.on(3, "echo finishing > /var/lib/weir/drained").expect("written");
+    let foretold = lab.run("drain", &["--limit", "pop-3", "--check"]).well().expect("foretold");
+    let gone_on = lab.run("drain", &["--limit", "pop-3"]).well().expect("gone on with");
+    assert_eq!(foretold.changes(), gone_on.changes(), "{}", gone_on.text);
+    lab.pop.wait_until_announced(2).expect("it is out");
+    lab.run("undrain", &["--limit", "pop-3"]).well().expect("back");
+    lab.pop.wait_until_announced(3).expect("it is back");
+
+    let kept = |package: &Path| lab.has(1, &format!("{KEPT}/{}", name(package)));
+    let older = Path::new("weir_0.0.1_amd64.deb");
+    lab.pop.on(1, &format!("touch {KEPT}/{}", name(older))).expect("an older package");
     let mut clicks = 0;
     for (playbook, package) in [("upgrade", &packages.next), ("rollback", &packages.first)] {
-        let package = format!("weir_package={}", package.display());
-        let (run, sent) = lab.run_under_load(playbook, &["--extra-vars", &package]);
+        let given = format!("weir_package={}", package.display());
+        let (run, sent) = lab.run_under_load(playbook, &["--extra-vars", &given]);
         let run = run.well().expect(playbook);
         clicks += sent;
         for node in 1..=3 {
-            let version =
-                package.rsplit('/').next().and_then(|name| name.split('_').nth(1)).expect("a version");
+            let version = name(package).split('_').nth(1).expect("a version");
             assert_eq!(lab.version(node), version, "{}", run.text);
         }
+        assert!(kept(&packages.first) && kept(&packages.next) && !kept(older), "two are kept");
         lab.pop.wait_until_announced(3).expect("all are back");
         lab.nothing_changes("verify", &[]);
     }
@@ -110,7 +130,7 @@ fn a_pop_under_load_loses_no_click_to_an_upgrade_a_way_back_or_a_lost_node() {
     let alone = lab.run("verify", &[]);
     assert!(!alone.is_success && alone.text.contains(&format!("fatal: [pop-{lost}]")), "{}", alone.text);
     lab.pop.boot_again(lost).expect("booted");
-    lab.announce();
+    lab.pop.wait_until_announced(3).expect("announced");
     lab.nothing_changes("verify", &[]);
 
     say("every click that was acknowledged is in a store");

@@ -25,8 +25,6 @@ static ONE: Mutex<()> = Mutex::new(());
 pub(crate) struct Packages {
     pub(crate) first: PathBuf,
     pub(crate) next: PathBuf,
-    /// Whether they bring the service that announces a node.
-    announce: bool,
     _folder: tempfile::TempDir,
 }
 
@@ -46,9 +44,7 @@ pub(crate) static PACKAGES: LazyLock<Result<Packages, String>> = LazyLock::new(|
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         fs::read_dir(&out).expect("folder").flatten().next().expect("a package").path()
     });
-    let listing = Command::new("dpkg-deb").arg("--contents").arg(&first).output().expect("dpkg-deb").stdout;
-    let announce = String::from_utf8_lossy(&listing).contains("weir-announce.service");
-    Ok(Packages { first, next, announce, _folder: folder })
+    Ok(Packages { first, next, _folder: folder })
 });
 
 /// A line of progress.
@@ -137,14 +133,6 @@ impl Lab {
         assert!(run.changes().is_empty(), "{:?}\n{}", run.changes(), run.text);
     }
 
-    /// Lets all nodes in, and waits until the router knows them. With the service that announces, they are in already.
-    pub(crate) fn announce(&self) {
-        if !PACKAGES.as_ref().expect("packages").announce {
-            self.run("undrain", &[]).well().expect("undrained");
-        }
-        self.pop.wait_until_announced(3).expect("announced");
-    }
-
     /// Whether a file is on a host.
     pub(crate) fn has(&self, node: usize, path: &str) -> bool {
         self.pop.on(node, &format!("test -e {path} && echo there || true")).expect("a look") == "there\n"
@@ -224,7 +212,6 @@ fn lab_inventory(home: &Path) -> Value {
             "ansible_user": "root",
             "weir_package": packages.first,
             "host_check_time_sync": false,
-            "anycast_announcer": packages.announce,
             "upgrade_canary_s": 2,
             "anycast_bfd_interval_ms": BFD_INTERVAL_MS,
             "anycast_bfd_multiplier": BFD_MULTIPLIER,

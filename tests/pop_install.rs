@@ -134,6 +134,9 @@ fn a_pop_under_load_loses_no_click_to_an_upgrade_a_way_back_or_a_lost_node() {
     lab.nothing_changes("verify", &[]);
 
     say("every click that was acknowledged is in a store");
+    let kept_sockets = || [1, 2, 3].map(|node| lab.sockets_kept(node));
+    assert!(kept_sockets().iter().all(|count| *count > 0), "{:?}", kept_sockets());
     let stored: u64 = (1..=3).map(|node| lab.stored(node)).sum();
+    assert_eq!(kept_sockets(), [0; 3], "a stop closes them");
     assert!(stored >= clicks, "acknowledged {clicks}, stored {stored}");
 }

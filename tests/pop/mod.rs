@@ -149,6 +149,12 @@ impl Lab {
         self.pop.on(node, "systemctl show --property=MainPID --value weir").expect("systemctl")
     }
 
+    /// How many sockets of a node systemd keeps.
+    pub(crate) fn sockets_kept(&self, node: usize) -> u32 {
+        let asked = "systemctl show --property=NFileDescriptorStore --value weir";
+        self.pop.on(node, asked).expect("systemctl").trim().parse().expect("a number")
+    }
+
     /// The version of the package on a node.
     pub(crate) fn version(&self, node: usize) -> String {
         self.pop.on(node, "dpkg-query --show --showformat='${Version}' weir").expect("dpkg-query")

@@ -2,21 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError};
-use crate::run::{self, Counters, MergeError, Seen};
-use crate::serve::access::{Access, AccessError};
-use crate::serve::cache::Answers;
-use crate::serve::{self, Served};
-use crate::store::{Store, StoreError};
+use crate::archive::place::Place;
+use crate::config::Config;
+use crate::reconcile::report::Report;
+use crate::reconcile::rules::Rules;
+use crate::reconcile::{self, Day};
+use crate::tier;
 
-/// Merges what nodes count, and answers what was counted.
+/// Merges what nodes count, answers what was counted, archives and reconciles.
 #[derive(Debug, Parser)]
 #[command(name = "weir-central", version)]
 struct Arguments {
@@ -24,122 +20,115 @@ struct Arguments {
     command: Command,
 }
 
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The config file
+    #[arg(long, value_name = "FILE", default_value = "/etc/weir/central.toml")]
+    config: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Merge and serve until SIGTERM
-    Run {
-        /// The config file
-        #[arg(long, value_name = "FILE", default_value = "/etc/weir/central.toml")]
-        config: PathBuf,
-    },
+    /// Merge, archive and serve until SIGTERM
+    Run(ConfigFile),
     /// Read the config and say whether it is valid
-    CheckConfig {
-        /// The config file
-        #[arg(long, value_name = "FILE", default_value = "/etc/weir/central.toml")]
-        config: PathBuf,
-    },
+    CheckConfig(ConfigFile),
+    /// Count a day again from the archive, over all nodes, and say what changes and why
+    Reconcile(ReconcileArgs),
 }
 
-/// Why the program ends.
-#[derive(Debug, displaydoc::Display, thiserror::Error)]
-pub enum RunError {
-    /// {0}
-    Config(#[from] ConfigError),
-    /// {0}
-    Access(#[from] AccessError),
-    /// {0}
-    Store(#[from] StoreError),
-    /// {0}
-    Merge(#[from] MergeError),
-    /// the folder {path} cannot be made: {source}
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// {address} cannot be listened on: {source}; look at serve.listen
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// threads, signals or sockets fail: {0}
-    Host(#[from] std::io::Error),
-    /// the merging thread is gone without a word; this is a defect
-    Lost,
+#[derive(Debug, Args)]
+struct ReconcileArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The day, in UTC, such as 2026-01-31
+    #[arg(long, value_name = "DAY")]
+    day: String,
+    /// Rules in place of what the nodes decided: a TOML file with `version` and `filters`
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// Print the whole report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// The program: its exit status is 0, 1 when it failed, 2 when its config is wrong.
+/// The exit status of a wrong command line or config.
+const USAGE: u8 = 2;
+/// The exit status of a day with counts that no rows explain.
+const UNEXPLAINED: u8 = 3;
+
+/// The program: its exit status is 0, 1 when it failed, 2 when its config is wrong, 3 when a reconciliation
+/// found counts that no rows explain.
 #[must_use]
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let done = match Arguments::parse().command {
-        Command::Run { config } => run_all(&config),
-        Command::CheckConfig { config } => {
-            Config::load(&config).map(|_| println!("valid")).map_err(Into::into)
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weir-central: {error}");
-            ExitCode::from(if matches!(error, RunError::Config(_) | RunError::Access(_)) { 2 } else { 1 })
-        }
+    match Arguments::parse().command {
+        Command::Run(file) => load(&file).map_or_else(usage, |config| match tier::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ tier::RunError::Access(_)) => usage(error),
+            Err(error) => failure(error),
+        }),
+        Command::CheckConfig(file) => load(&file).map_or_else(usage, |_| {
+            println!("valid");
+            ExitCode::SUCCESS
+        }),
+        Command::Reconcile(args) => load(&args.config).map_or_else(usage, |config| reconcile(&config, &args)),
     }
 }
 
-fn run_all(config: &Path) -> Result<(), RunError> {
-    let config = Config::load(config)?;
-    let access = Access::of(&config.serve)?;
-    let path = config.store();
-    std::fs::create_dir_all(&path).map_err(|source| RunError::Folder { path: path.clone(), source })?;
-    let store = Store::open(&path)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(merge_and_serve(&config, store, access))
+fn load(file: &ConfigFile) -> Result<Config, impl std::fmt::Display + use<>> {
+    Config::load(&file.config)
 }
 
-/// Runs both until a signal, or until one of them fails; then the other ends too.
-async fn merge_and_serve(config: &Config, store: Store, access: Access) -> Result<(), RunError> {
-    let address = config.serve.listen;
-    let listen = serve::listen(address).await;
-    let listener = listen.map_err(|source| RunError::Listen { address, source })?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (seen, shown) = watch::channel(Seen::default());
-    let counters = Arc::new(Counters::default());
-    let answers = Answers::new(config.serve.cache_bytes);
-    let served =
-        Served { store: store.clone(), seen: shown, counters: Arc::clone(&counters), answers, access };
-    let (ended, has_ended) = tokio::sync::oneshot::channel();
-    let merging = {
-        let (cluster, prefix, retired) =
-            (config.cluster(), config.kafka.topic_prefix.clone(), config.retired());
-        let stop = Arc::clone(&stop);
-        let body = move || {
-            let result = run::merge(&store, (&cluster, &prefix), &retired, (&seen, &counters), &stop);
-            let _ = ended.send(()); // nobody waits for it any more when all ends anyway
-            result
-        };
-        std::thread::Builder::new().name("merge".to_owned()).spawn(body)?
+fn usage(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("weir-central: {error}");
+    ExitCode::from(USAGE)
+}
+
+fn failure(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("weir-central: {error}");
+    ExitCode::FAILURE
+}
+
+fn reconcile(config: &Config, args: &ReconcileArgs) -> ExitCode {
+    let Some(archive) = &config.archive else {
+        return usage("there is no [archive] in the config, and so nothing to reconcile from");
     };
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let until = {
-        let stop = Arc::clone(&stop);
-        async move {
-            tokio::select! {
-                _ = terminated.recv() => {}
-                _ = interrupted.recv() => {}
-                _ = has_ended => {}
-            }
-            // Streams end when nothing is merged any more.
-            stop.store(true, Ordering::Release);
-        }
+    let rules = args.rules.as_deref().map_or_else(|| Ok(Rules::recorded()), Rules::read);
+    let (day, rules) = match Day::read(&args.day).and_then(|day| Ok((day, rules?))) {
+        Ok(asked) => asked,
+        Err(error) => return usage(error),
     };
-    tracing::info!(%address, "answering");
-    let served = serve::serve(listener, Arc::new(served), until).await;
-    stop.store(true, Ordering::Release);
-    merging.join().map_err(|_| RunError::Lost)??;
-    Ok(served?)
+    let key = config.serve.keys.first().map(|key| read_key(&key.file)).transpose();
+    let key = match key {
+        Ok(key) => key,
+        Err(error) => return usage(error),
+    };
+    let place = match Place::open(&archive.url, &archive.options) {
+        Ok(place) => place,
+        Err(error) => return usage(error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(error),
+    };
+    let asked = (config.serve.listen, key.as_deref());
+    match runtime.block_on(reconcile::reconcile(&place, asked, &day, &rules)) {
+        Ok(report) => tell(&report, args.json),
+        Err(error) => failure(error),
+    }
+}
+
+fn read_key(file: &Path) -> Result<String, String> {
+    let read = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(read.trim().to_owned())
+}
+
+fn tell(report: &Report, json: bool) -> ExitCode {
+    if json {
+        println!("{}", String::from_utf8_lossy(&report.to_json()));
+    } else {
+        print!("{report}");
+    }
+    if report.unexplained_total > 0 { ExitCode::from(UNEXPLAINED) } else { ExitCode::SUCCESS }
 }

@@ -48,6 +48,36 @@ pub struct Config {
     /// Who is answered.
     #[serde(default)]
     pub serve: Serve,
+    /// Where raw batches go; without it they stay in Kafka alone.
+    pub archive: Option<Archive>,
+}
+
+/// `[archive]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// A folder, or `s3://bucket/prefix`.
+    pub url: String,
+    /// Of an S3: `aws_endpoint`, `aws_region` and what else object_store takes. Who logs in stands in the
+    /// environment.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// A batch is closed when its files have this many octets.
+    #[serde(default = "default_object_bytes")]
+    pub object_bytes: u64,
+    /// Or when its first block came so many milliseconds ago.
+    #[serde(default = "default_close_after_ms")]
+    pub close_after_ms: u64,
+}
+
+/// 128 MB: large enough for a reader to spend its time on reading, small enough to be held whole.
+const fn default_object_bytes() -> u64 {
+    128_000_000
+}
+
+/// Ten minutes: what Kafka has to keep of the raw batches is not more than that.
+const fn default_close_after_ms() -> u64 {
+    600_000
 }
 
 /// `[central]`
@@ -144,6 +174,12 @@ impl Config {
             let why = "answers everybody who can connect; name [[serve.keys]], or listen on 127.0.0.1";
             return Err(("serve.listen", why.to_owned()));
         }
+        if let Some(archive) = &self.archive
+            && !(1 << 16..=1 << 30).contains(&archive.object_bytes)
+        {
+            // A reader holds an object whole.
+            return Err(("archive.object_bytes", "from 65536 to 1073741824".to_owned()));
+        }
         let rates = self.serve.keys.iter().filter_map(|key| key.requests_per_s);
         if rates.chain([self.serve.requests_per_s]).any(|rate| rate == 0) {
             return Err(("serve.requests_per_s", "at least 1".to_owned()));
@@ -162,6 +198,12 @@ impl Config {
     #[must_use]
     pub fn retired(&self) -> Vec<NodeId> {
         self.central.retired_nodes.iter().copied().map(NodeId).collect()
+    }
+
+    /// The folder of batches on their way to the archive.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.central.data_dir.join("archive")
     }
 
     /// The folder of the store.

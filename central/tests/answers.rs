@@ -91,6 +91,7 @@ impl Central {
             store: store.clone(),
             seen: shown,
             counters: Arc::new(Counters::default()),
+            archived: Arc::default(),
             answers: Answers::new(1 << 20),
             access: Access::of(config).unwrap(),
         };

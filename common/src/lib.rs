@@ -3,9 +3,10 @@
 //!
 //! This crate does no I/O, allocates nothing, holds no state and contains no `unsafe`. What it
 //! fixes once, nobody else may define again: the wire format ([`wire`]), the packet parser
-//! ([`packet`]), the outcomes and reasons ([`reason`]), the row and block layouts ([`row`],
-//! [`block`]), the bucket ([`bucket`]), what goes to Kafka ([`record`]), the BPF map layouts
-//! ([`maps`]), and a signed impression as text (`token`).
+//! ([`packet`]), the outcomes and reasons ([`reason`]), the rule that decides on a click
+//! ([`verdict`]), the row and block layouts ([`row`], [`block`]), the bucket ([`bucket`]), what
+//! goes to Kafka ([`record`]), the BPF map layouts ([`maps`]), and a signed impression as text
+//! (`token`).
 //!
 //! Start reading at [`wire`]: it says what a click is.
 #![no_std]
@@ -26,4 +27,5 @@ pub mod siphash;
 pub mod time;
 #[cfg(feature = "token")]
 pub mod token;
+pub mod verdict;
 pub mod wire;

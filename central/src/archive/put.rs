@@ -118,7 +118,7 @@ impl<'a> Putter<'a> {
             match self.runtime.block_on(put(&self.place)) {
                 Ok(()) => return Ok(true),
                 Err(error @ PlaceError::Object { .. }) => {
-                    if self.counters.retries.fetch_add(1, Ordering::Relaxed) % 10 == 0 {
+                    if self.counters.retries.fetch_add(1, Ordering::Relaxed).is_multiple_of(10) {
                         tracing::warn!(%error, "archiving waits");
                     }
                 }

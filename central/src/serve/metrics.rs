@@ -13,7 +13,16 @@ use super::{Served, now};
 pub(super) fn text(served: &Served) -> String {
     let mut registry = Registry::with_prefix("weir_central");
     let counters = &served.counters;
-    let counted: [(&str, &str, &AtomicU64); 4] = [
+    let archived = &served.archived;
+    let counted: [(&str, &str, &AtomicU64); 8] = [
+        ("archived_rows", "Rows that were archived", &archived.rows),
+        ("archived_batches", "Batches that were archived", &archived.batches),
+        (
+            "archive_unreadable_records",
+            "Records of clicks that are no block, kept as they came",
+            &archived.unreadable,
+        ),
+        ("archive_retries", "Puts into the archive that were tried again", &archived.retries),
         ("records", "Records read from Kafka", &counters.records),
         ("unreadable_records", "Records that say nothing a node would say", &counters.unreadable),
         ("buckets", "Buckets that were set", &counters.buckets),

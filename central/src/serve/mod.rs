@@ -8,6 +8,7 @@ pub mod answer;
 pub mod cache;
 mod events;
 mod metrics;
+pub mod minutes;
 pub mod query;
 mod write;
 
@@ -27,12 +28,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weir_common::time::UnixMs;
 
+use crate::archive;
 use crate::run::{Counters, Seen};
 use crate::store::Store;
 use access::{Access, Denied};
 use answer::AnswerError;
 use cache::{Answers, Body, Holds, Key, Question};
-use query::{Format, QueryError, Stats, StatsParameters, Top, TopParameters};
+use query::{Format, MinutesParameters, QueryError, Stats, StatsParameters, Top, TopParameters};
 
 /// What every question is answered from.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Served {
     pub seen: watch::Receiver<Seen>,
     /// What it has counted.
     pub counters: Arc<Counters>,
+    /// What the archiving thread has counted.
+    pub archived: Arc<archive::Counters>,
     /// Kept answers.
     pub answers: Answers,
     /// Who may ask.
@@ -179,6 +183,20 @@ async fn top(
     Ok(respond(&served.answer(Question::Top(asked), format).await?, format))
 }
 
+/// Every ad's totals in these minutes, for a reconciliation.
+async fn minutes(
+    State(served): Shared,
+    parameters: Result<Query<MinutesParameters>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(parameters) = parameters?;
+    let minutes = parameters.read(minutes::MINUTES_MAX)?;
+    let work = move || minutes::write(&served.store.view(), minutes);
+    let written = tokio::task::spawn_blocking(work).await;
+    let written = written.map_err(|_| Refused::Parameters("the answer was not worked out".to_owned()))?;
+    let octets = written.map_err(|error| Refused::Answer(Arc::new(error.into())))?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], octets).into_response())
+}
+
 async fn nodes(State(served): Shared) -> Response {
     let seen = served.seen.borrow().clone();
     respond(&write::nodes(&seen.progress), Format::Json)
@@ -227,6 +245,7 @@ pub fn router(served: Arc<Served>) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/stats/top", get(top))
         .route("/v1/stats/stream", get(events::stream))
+        .route("/v1/minutes", get(minutes))
         .route("/v1/nodes", get(nodes))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit));
     Router::new()

@@ -76,6 +76,35 @@ pub struct TopParameters {
     pub limit: Option<String>,
 }
 
+/// The parameters of `/v1/minutes` as they came.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinutesParameters {
+    /// The first minute has this moment in it.
+    pub start: Option<String>,
+    /// The minutes end here.
+    pub end: Option<String>,
+}
+
+impl MinutesParameters {
+    /// The minutes, at most `max` of them.
+    ///
+    /// # Errors
+    /// When there are none, or too many.
+    pub fn read(&self, max: u32) -> Result<std::ops::Range<Minute>, QueryError> {
+        let start = self.start.as_deref().ok_or(QueryError::Missing { name: "start" })?;
+        let end = self.end.as_deref().ok_or(QueryError::Missing { name: "end" })?;
+        let (first, last) = (moment("start", start)?, moment("end", end)?);
+        if first >= last {
+            return Err(QueryError::Empty);
+        }
+        if last.0 - first.0 > max {
+            return Err(wrong("end", end, "at most 60 minutes after start"));
+        }
+        Ok(first..last)
+    }
+}
+
 /// How much time one point of an answer covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {

@@ -19,8 +19,8 @@ use super::buckets;
 use super::impressions::Name;
 use super::lines::Branch;
 use super::pages::NOWHERE;
-use super::verdict::Standing;
 use super::{Admitted, Decision, Entry, Ledger, hashed, issued};
+use weir_common::verdict::Standing;
 
 /// How many clicks are looked ahead. A core has 10 to 16 misses under way at once and each click up
 /// to 3; a longer chunk pays for the wait at its end less often, until its plans leave the first

@@ -82,7 +82,8 @@ impl Stretch {
             form: INLINE,
             inline_len: 0,
             spilled: 0,
-            entries: [SparseEntry::new(Rest { slot: 0, second: 0 }, super::verdict::State(0)); INLINE_SLOTS],
+            entries: [SparseEntry::new(Rest { slot: 0, second: 0 }, weir_common::verdict::State(0));
+                INLINE_SLOTS],
         }
     }
 

@@ -17,7 +17,7 @@ use super::pages::{Group, OutOfPages, Place, Table};
 use super::pool::{PAGE_GROUPS, Pool};
 use super::slice::{Memory, Slice};
 use super::spans::Spans;
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// Bytes of index for each impression that the capacity promises: 5.3 bytes a slot at a load that
 /// swings between 0.7 and 0.88, so 6.1 to 7.6 bytes. With the 16 bytes of the id itself it is 24.

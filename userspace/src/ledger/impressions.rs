@@ -15,7 +15,7 @@ use super::issued::{self, Hand, Issued, SLICE_S};
 use super::lines::{Branch, Cell, Lines};
 use super::pages::Place;
 use super::positions::{Owned, Positions};
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// Issued ids stay this much longer than their signature: rows of several workers are replayed in
 /// the order of their blocks, so time may seem to step back by as much as a block is old.

@@ -6,7 +6,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::pages::Group;
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// Impressions of a line.
 const SLOTS: usize = 12;

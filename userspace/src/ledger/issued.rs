@@ -212,8 +212,8 @@ mod tests {
     use weir_common::siphash::SipKey;
 
     use super::super::positions::Owned;
-    use super::super::verdict::State;
     use super::*;
+    use weir_common::verdict::State;
 
     const SEEN: State = State(1);
 

@@ -11,7 +11,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// Entries of a sparse line.
 pub(super) const SPARSE_SLOTS: usize = 15;

@@ -7,7 +7,7 @@ use super::directory::{DirectoryLine, Form, Stretch, StretchKey};
 use super::layout::{dense_place, part_of, wide_place};
 use super::leaf::{Leaf, Rest, SPARSE_SLOTS, SparseEntry, has_code};
 use super::pages::Place;
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// Where the line of an impression is, as long as its stretch does not grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

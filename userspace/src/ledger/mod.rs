@@ -3,7 +3,7 @@
 //! No clock, no I/O, no randomness, no threads. Time enters only with the entries. Replaying the
 //! rows of a journal gives the same outcomes and the same buckets, to the byte.
 //!
-//! Start reading at [`Ledger::apply`]. `verdict` is the rule. `ahead` is the fast way through, for clicks
+//! Start reading at [`Ledger::apply`]. `weir_common::verdict` is the rule. `ahead` is the fast way through, for clicks
 //! whose memory is at hand; it and the slow way meet the same rule on the same tables. Of those,
 //! `impressions` is what is remembered of each impression: `issued` ones by sequence (`directory`,
 //! `lines` of `leaf`s, `layout`, `runs`, `positions`), others `hashed` (`slice`, `index`, `ids`), both
@@ -30,7 +30,6 @@ mod recall;
 mod runs;
 mod slice;
 mod spans;
-mod verdict;
 
 use weir_common::bucket::{Addend, BucketKey, BucketTotals, Dimensions};
 use weir_common::id::{ORDINALS, Ordinal};
@@ -44,7 +43,7 @@ use ahead::{Ahead, LOOKAHEAD};
 use buckets::Buckets;
 use impressions::Impressions;
 use line::Keys;
-use verdict::Standing;
+use weir_common::verdict::Standing;
 
 pub use buckets::OTHER_AD;
 pub use impressions::remembered_ms;

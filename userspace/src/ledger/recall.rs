@@ -8,8 +8,8 @@ use weir_common::reason::Outcome;
 use weir_common::row::Row;
 use weir_common::time::UnixMs;
 
-use super::verdict::State;
 use super::{LOOKAHEAD, Ledger, recorded};
+use weir_common::verdict::State;
 
 /// What is remembered of one impression: which of its clicks were here, and whether one of them
 /// was counted.

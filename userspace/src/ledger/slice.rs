@@ -8,7 +8,7 @@ use super::index::{IndexEntry, IndexLine, mark_of};
 use super::pages::{OutOfPages, Place, Table};
 use super::pool::Pool;
 use super::spans::Content;
-use super::verdict::State;
+use weir_common::verdict::State;
 
 /// The impressions of one span of time.
 #[derive(Debug)]

@@ -285,6 +285,7 @@ mod tests {
 
     use super::super::super::batch::{Bucket, FlushNo};
     use super::super::super::uniques::Uniques;
+    use super::super::record;
     use super::*;
 
     #[test]

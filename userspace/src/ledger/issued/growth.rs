@@ -7,8 +7,8 @@ use super::super::layout::{self, SPARSE_LEVEL_MAX, level_for, line_of};
 use super::super::leaf::{Leaf, SPARSE_SLOTS, SparseEntry};
 use super::super::lines::{Branch, Kind};
 use super::super::pages::Place;
-use super::super::verdict::State;
 use super::{Issued, Name};
+use weir_common::verdict::State;
 
 /// An impression that cannot be kept by its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

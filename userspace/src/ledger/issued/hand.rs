@@ -5,8 +5,8 @@ use super::super::leaf::Leaf;
 use super::super::lines::{Branch, Cell, Kind, Lines};
 use super::super::pages::Group;
 use super::super::spans::Spans;
-use super::super::verdict::State;
 use super::{IssuedSlice, Name};
+use weir_common::verdict::State;
 
 /// The lines of all issued impressions.
 pub(in super::super) struct Hand<'a> {

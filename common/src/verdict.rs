@@ -1,22 +1,23 @@
-//! The rule itself: what one byte per impression says of the next click on it.
+//! The rule itself: what one byte per impression says of the next click on it. Nodes count by it, and
+//! whoever counts their clicks again.
 
-use weir_common::id::{ORDINALS, Ordinal};
-use weir_common::reason::{Outcome, Reason};
-use weir_common::row::row_flags;
+use crate::id::{ORDINALS, Ordinal};
+use crate::reason::{Outcome, Reason};
+use crate::row::row_flags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What is remembered of an impression: a bit for each ordinal seen, and one for "a click of it
 /// was counted".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
-pub(super) struct State(pub(super) u8);
+pub struct State(pub u8);
 
 const COUNTED: u8 = 1 << ORDINALS;
 const _: () = assert!(ORDINALS == 7, "seven ordinals and one flag fill the byte");
 
 /// How a click stands that nothing speaks against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub struct Standing {
     /// It came past the allowed lateness.
     late: bool,
     /// Nobody signed it, and its user clicked this ad moments ago.
@@ -26,7 +27,8 @@ pub(super) struct Standing {
 impl Standing {
     /// By lateness and [`row_flags`].
     #[inline]
-    pub(super) const fn new(late: bool, flags: u8) -> Self {
+    #[must_use]
+    pub const fn new(late: bool, flags: u8) -> Self {
         Self { late, refractory: flags & row_flags::REFRACTORY != 0 }
     }
 }
@@ -39,7 +41,8 @@ impl State {
     /// reconciliation, so what follows it is a repeat. A refractory one is a repeat of another
     /// impression's click and leaves its own uncounted.
     #[inline]
-    pub(super) const fn judge(self, ordinal: Ordinal, filter: Reason, standing: Standing) -> Outcome {
+    #[must_use]
+    pub const fn judge(self, ordinal: Ordinal, filter: Reason, standing: Standing) -> Outcome {
         if self.has_seen(ordinal) {
             Outcome::Duplicate
         } else if !matches!(filter, Reason::None) {
@@ -55,13 +58,15 @@ impl State {
 
     /// Whether a click with this ordinal was here. An ordinal that cannot be told apart was not.
     #[inline]
-    pub(super) const fn has_seen(self, ordinal: Ordinal) -> bool {
+    #[must_use]
+    pub const fn has_seen(self, ordinal: Ordinal) -> bool {
         ordinal.0 < ORDINALS && self.0 >> ordinal.0 & 1 != 0
     }
 
     /// The state after a click with this ordinal met this outcome.
     #[inline]
-    pub(super) const fn after(self, ordinal: Ordinal, outcome: Outcome) -> Self {
+    #[must_use]
+    pub const fn after(self, ordinal: Ordinal, outcome: Outcome) -> Self {
         let counted = if matches!(outcome, Outcome::Accepted | Outcome::Late) { COUNTED } else { 0 };
         Self(self.0 | 1 << ordinal.0 | counted)
     }
@@ -69,6 +74,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use super::*;
 
     fn run(clicks: &[(u8, Reason, bool)]) -> Vec<Outcome> {

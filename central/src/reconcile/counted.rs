@@ -1,0 +1,83 @@
+//! What the running central tier says was counted: asked over its own port, for one process at a time
+//! can have the store open.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use weir_common::bucket::BucketTotals;
+use weir_common::time::Minute;
+
+use crate::serve::minutes::{MINUTES_MAX, read};
+
+/// Why it does not say.
+#[derive(Debug, displaydoc::Display, thiserror::Error)]
+pub enum CountedError {
+    /// weir-central at {address} does not answer: {why}; it has to run, for it has the store
+    Away {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// weir-central at {address} answers {status}: {body}
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        body: String,
+    },
+}
+
+/// The totals of every ad in these minutes.
+///
+/// # Errors
+/// When they are not told.
+pub async fn counted(
+    address: SocketAddr,
+    key: Option<&str>,
+    minutes: std::ops::Range<Minute>,
+) -> Result<BTreeMap<(u64, Minute), BucketTotals>, CountedError> {
+    let mut found = BTreeMap::new();
+    let mut start = minutes.start;
+    while start < minutes.end {
+        let end = Minute((start.0 + MINUTES_MAX).min(minutes.end.0));
+        let seconds = |minute: Minute| u64::from(minute.0) * 60;
+        let path = format!("/v1/minutes?start={}&end={}", seconds(start), seconds(end));
+        let octets = ask(address, key, &path).await?;
+        let entries = read(&octets).ok_or_else(|| away(address, &"half an entry"))?;
+        found.extend(entries);
+        start = end;
+    }
+    Ok(found)
+}
+
+fn away(address: SocketAddr, why: &dyn std::fmt::Display) -> CountedError {
+    CountedError::Away { address, why: why.to_string() }
+}
+
+async fn ask(address: SocketAddr, key: Option<&str>, path: &str) -> Result<Vec<u8>, CountedError> {
+    let stream = TcpStream::connect(address).await.map_err(|error| away(address, &error))?;
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| away(address, &error))?;
+    tokio::spawn(async move { _ = connection.await }); // what it fails with, the answer does too
+    let mut request = Request::get(path).header(header::HOST, "central");
+    if let Some(key) = key {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+    }
+    let request = request.body(Body::empty()).map_err(|error| away(address, &error))?;
+    let answer = sender.send_request(request).await.map_err(|error| away(address, &error))?;
+    let status = answer.status();
+    let octets = answer.into_body().collect().await.map_err(|error| away(address, &error))?.to_bytes();
+    if !status.is_success() {
+        let body = String::from_utf8_lossy(&octets).into_owned();
+        return Err(CountedError::Refused { address, status: status.as_u16(), body });
+    }
+    Ok(octets.to_vec())
+}

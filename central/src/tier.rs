@@ -62,14 +62,8 @@ pub enum RunError {
 /// # Errors
 /// When a part fails; the others are ended in order before.
 pub fn run(config: &Config) -> Result<(), RunError> {
-    let access = Access::of(&config.serve)?;
-    let path = config.store();
-    std::fs::create_dir_all(&path).map_err(|source| RunError::Folder { path: path.clone(), source })?;
-    let store = Store::open(&path)?;
-    let place = config.archive.as_ref().map(|archive| Place::open(&archive.url, &archive.options));
-    let place = place.transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(all(config, store, place, access))
+    runtime.block_on(all(config))
 }
 
 type Part = JoinHandle<Result<(), RunError>>;
@@ -89,7 +83,16 @@ fn start(
     Ok(Builder::new().name(name.to_owned()).spawn(body)?)
 }
 
-async fn all(config: &Config, store: Store, place: Option<Place>, access: Access) -> Result<(), RunError> {
+async fn all(config: &Config) -> Result<(), RunError> {
+    // First, so that a signal ends it in order from here on.
+    let (mut terminated, mut interrupted) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let access = Access::of(&config.serve)?;
+    let path = config.store();
+    std::fs::create_dir_all(&path).map_err(|source| RunError::Folder { path: path.clone(), source })?;
+    let store = Store::open(&path)?;
+    let place = config.archive.as_ref().map(|archive| Place::open(&archive.url, &archive.options));
+    let place = place.transpose()?;
     let address = config.serve.listen;
     let listen = serve::listen(address).await;
     let listener = listen.map_err(|source| RunError::Listen { address, source })?;
@@ -123,8 +126,6 @@ async fn all(config: &Config, store: Store, place: Option<Place>, access: Access
             Ok(archive::archive(of, (&place, &config.staging(), limits), (&archived, &stop))?)
         })?);
     }
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (going, mut is_going) = watch::channel(());
     let until = {
         let stop = Arc::clone(&stop);

@@ -77,6 +77,29 @@ impl CentralFolder {
         fs::read_to_string(self.path().join("central.log")).unwrap_or_default()
     }
 
+    /// The part of a config that archives into this folder, at once.
+    #[must_use]
+    pub fn archiving(into: &Path) -> String {
+        format!("[archive]\nurl = {into:?}\nclose_after_ms = 300\n")
+    }
+
+    /// What a reconciliation of a day says, and whether every count is explained.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn reconcile(&self, day: &str, more: &[&str]) -> Result<(Value, bool)> {
+        let mut command = Command::new(binary("weir-central"));
+        command.args(["reconcile", "--json", "--day", day, "--config"]).arg(self.config()).args(more);
+        let output = command.output().context("cannot run weir-central")?;
+        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+        let explained = match output.status.code() {
+            Some(0) => true,
+            Some(3) => false,
+            _ => bail!("{}: {}", output.status, said()),
+        };
+        Ok((serde_json::from_slice(&output.stdout).with_context(said)?, explained))
+    }
+
     /// Starts one; it may not answer yet.
     ///
     /// # Errors

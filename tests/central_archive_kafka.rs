@@ -1,0 +1,231 @@
+//! From a real Apache Kafka into an archive, and what a day comes to when it is counted again from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use weir_central::archive::place::Place;
+use weir_central::archive::read::Object;
+use weir_common::block::BlockHeader;
+use weir_common::row::Rows;
+use weir_labs::central::CentralFolder;
+use weir_labs::clicks::{Known, send};
+use weir_labs::topics::{self, Isolation};
+use weir_labs::{Generator, Load, NodeFolder, kafka, seed};
+use zerocopy::FromBytes;
+
+/// The archive has what it waits for within this.
+const WITHIN: Duration = Duration::from_secs(60);
+
+fn node_folder(bootstrap: &str, prefix: &str, id: u32) -> NodeFolder {
+    let folder = NodeFolder::new(&kafka::config(bootstrap, prefix)).expect("folder");
+    folder.reconfigure("id =", &format!("id = {id}")).expect("config");
+    folder
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
+}
+
+fn day_of(ms: u64) -> String {
+    let time = Timestamp::from_millisecond(ms as i64).expect("a time");
+    time.strftime("%F").to_string()
+}
+
+/// A row by its place: incarnation, epoch, worker, sequence, row; and what was archived of it.
+type Row = ((u64, u64, i32, u64, u64), (u64, u64));
+
+/// The rows in Kafka.
+fn rows_in_log(bootstrap: &str, prefix: &str) -> BTreeMap<(u64, u64, i32, u64, u64), (u64, u64)> {
+    let records =
+        topics::read(bootstrap, &format!("{prefix}clicks.v1"), Isolation::Committed).expect("clicks");
+    let mut rows = BTreeMap::new();
+    for record in records {
+        let header = BlockHeader::read_from_bytes(&record.headers["block"]).expect("a header");
+        for (index, (row, _)) in Rows::new(&record.value).enumerate() {
+            let place = (
+                header.incarnation.get(),
+                header.epoch.get().into(),
+                header.worker.get().into(),
+                header.sequence.get(),
+                index as u64,
+            );
+            rows.insert(place, (row.click.ad.get(), row.received_at_ms.get()));
+        }
+    }
+    rows
+}
+
+/// Every row of every object that the manifest names, as often as it is there.
+fn rows_in_archive(folder: &Path) -> Vec<Row> {
+    let place = Place::open(folder.to_str().expect("text"), &BTreeMap::new()).expect("the archive");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let names = ["incarnation", "epoch", "worker", "sequence", "row", "ad", "received_at_ms"];
+    let mut rows = Vec::new();
+    for entry in runtime.block_on(place.manifest()).expect("the manifest") {
+        for named in entry.objects {
+            let octets = runtime.block_on(place.get(&named.path)).expect("an object");
+            assert_eq!(octets.len() as u64, named.bytes, "{}", named.path);
+            let object = Object::of(octets).expect("Parquet");
+            for group in 0..object.groups() {
+                let columns = object.columns(group, names).expect("columns");
+                let long = |column: usize, row: usize| columns[column].longs()[row].cast_unsigned();
+                rows.extend((0..columns[0].longs().len()).map(|row| {
+                    let place =
+                        (long(0, row), long(1, row), columns[2].ints()[row], long(3, row), long(4, row));
+                    (place, (long(5, row), long(6, row)))
+                }));
+            }
+        }
+    }
+    rows
+}
+
+/// The files of clicks in a folder.
+fn files_in(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.map(|path| if path.is_dir() { files_in(&path) } else { usize::from(is_object(&path)) }).sum()
+}
+
+fn is_object(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "parquet")
+}
+
+/// Waits until the archive has as many rows as the log.
+fn wait_until_archived(folder: &Path, rows: usize) -> Vec<Row> {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let archived = rows_in_archive(folder);
+        if archived.len() >= rows || Instant::now() >= deadline {
+            return archived;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn killed_at_random_instants_it_archives_every_row_once() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let (prefix, seed) = (kafka::fresh_prefix(), seed());
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    let archive = tempfile::tempdir().expect("folder");
+    let folder = node_folder(bootstrap, &prefix, 1);
+    let node = folder.start_ready().expect("ready");
+    let load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(8), seed };
+    let mut generator = Generator::start(&folder, load).expect("generator");
+    let config = CentralFolder::archiving(archive.path());
+    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+    while generator.is_running().expect("generator") {
+        let central = central_folder.start().expect("central");
+        std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
+        central.kill().expect("kill");
+    }
+    generator.finish(Duration::from_secs(90)).expect("generator");
+    node.drain().expect("drain");
+    let expected = rows_in_log(bootstrap, &prefix);
+    let mut central = central_folder.start().expect("central");
+    let archived = wait_until_archived(archive.path(), expected.len());
+    assert_eq!(archived.len(), expected.len(), "{}", central_folder.log_text());
+    assert_eq!(archived.into_iter().collect::<BTreeMap<_, _>>(), expected);
+    central.wait_until("/v1/nodes", |_| true).expect("an answer");
+    central.stop().expect("stop");
+    // Nothing lies beside what the manifest names.
+    let place = Place::open(archive.path().to_str().expect("text"), &BTreeMap::new()).expect("archive");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let manifest = runtime.block_on(place.manifest()).expect("manifest");
+    let named: BTreeSet<_> =
+        manifest.iter().flat_map(|entry| &entry.objects).map(|object| &object.path).collect();
+    assert_eq!(files_in(archive.path()), named.len());
+}
+
+fn sum(reports: &[Value], pointer: &str) -> u64 {
+    reports.iter().map(|report| report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)).sum()
+}
+
+#[test]
+fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_and_why() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let archive = tempfile::tempdir().expect("folder");
+    let folders = [1, 2].map(|id| node_folder(bootstrap, &prefix, id));
+    let nodes = folders.each_ref().map(|folder| folder.start_ready().expect("ready"));
+    let config = CentralFolder::archiving(archive.path());
+    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+    let mut central = central_folder.start().expect("central");
+    // Ten accepted, ten second clicks, ten prefetches and ten late ones; then the same at the other node.
+    let known = Known::new(1);
+    for folder in &folders {
+        send(folder, &known.with_rows).expect("answers");
+    }
+    let load = Load { profile: "demo", rate: 2000, duration: Duration::from_secs(2), seed: 5 };
+    Generator::start(&folders[0], load).expect("generator").finish(WITHIN).expect("generator");
+    central.wait_until_counted(2, now_ms()).expect("counted");
+    let expected = rows_in_log(bootstrap, &prefix);
+    assert_eq!(wait_until_archived(archive.path(), expected.len()).len(), expected.len());
+
+    // Late clicks may be of the day before, and so may be the load's.
+    let days: BTreeSet<_> = [now_ms() - 25 * 3_600_000, now_ms() - 20 * 60_000, now_ms()].map(day_of).into();
+    let reconcile = |more: &[&str]| -> Vec<Value> {
+        let report = |day: &String| central_folder.reconcile(day, more).expect("a report");
+        let reports = days.iter().map(report);
+        reports
+            .map(|(report, explained)| {
+                assert!(explained, "{}", report["unexplained"]);
+                report
+            })
+            .collect()
+    };
+    let reports = reconcile(&[]);
+    assert_eq!(sum(&reports, "/clicks_by_cause/cross_node_duplicate"), 40);
+    let late = sum(&reports, "/clicks_by_cause/late");
+    assert!(late >= 10, "{late} late clicks");
+    // Of the twenty that two nodes accepted ten are left, and the late ones have come to them.
+    let (before, after) = (sum(&reports, "/recorded/click_count"), sum(&reports, "/reconciled/click_count"));
+    assert_eq!(sum(&reports, "/recorded/late"), late + 10);
+    assert_eq!(after, before - 10 + late, "{before} and {after}, {late} late");
+    assert_eq!(reconcile(&[]), reports, "a second run says the same");
+
+    // By rules without filters, prefetches are clicks.
+    let rules = central_folder.path().join("rules.toml");
+    std::fs::write(&rules, "version = \"open\"\nfilters = []\n").expect("rules");
+    let open = reconcile(&["--rules", rules.to_str().expect("text")]);
+    assert!(sum(&open, "/clicks_by_cause/rule_change") >= 10);
+    assert_eq!(sum(&open, "/reconciled/filtered"), 0);
+    assert!(sum(&open, "/reconciled/click_count") > after);
+    central.stop().expect("stop");
+    nodes.into_iter().for_each(|node| node.drain().expect("drain"));
+}
+
+#[test]
+fn a_count_that_no_row_explains_is_told() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let archive = tempfile::tempdir().expect("folder");
+    let folder = node_folder(bootstrap, &prefix, 1);
+    let node = folder.start_ready().expect("ready");
+    let config = CentralFolder::archiving(archive.path());
+    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+    let mut central = central_folder.start().expect("central");
+    send(&folder, &Known::new(1).with_rows).expect("answers");
+    central.wait_until_counted(1, now_ms()).expect("counted");
+    let rows = rows_in_log(bootstrap, &prefix).len();
+    assert_eq!(wait_until_archived(archive.path(), rows).len(), rows);
+    // The manifest forgets a batch: its rows are counted and not archived.
+    let manifest = archive.path().join("_manifest");
+    let last =
+        std::fs::read_dir(&manifest).expect("entries").map(|entry| entry.expect("an entry").path()).max();
+    std::fs::remove_file(last.expect("an entry")).expect("removed");
+    let days: BTreeSet<_> = [now_ms() - 20 * 60_000, now_ms()].map(day_of).into();
+    let reports: Vec<_> =
+        days.iter().map(|day| central_folder.reconcile(day, &[]).expect("a report")).collect();
+    assert!(reports.iter().any(|(_, explained)| !explained));
+    let unexplained: u64 =
+        reports.iter().filter_map(|(report, _)| report["unexplained_total"].as_u64()).sum();
+    assert!(unexplained > 0);
+    central.stop().expect("stop");
+    node.drain().expect("drain");
+}

@@ -1,6 +1,7 @@
 //! The command line of `weir-central`.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +10,7 @@ use crate::archive::place::Place;
 use crate::config::Config;
 use crate::reconcile::report::Report;
 use crate::reconcile::rules::Rules;
-use crate::reconcile::{self, Day};
+use crate::reconcile::{self, Day, counted};
 use crate::tier;
 
 /// Merges what nodes count, answers what was counted, archives and reconciles.
@@ -33,8 +34,19 @@ enum Command {
     Run(ConfigFile),
     /// Read the config and say whether it is valid
     CheckConfig(ConfigFile),
+    /// Ask the tier that runs, with the first key of the config, and print the answer
+    Ask(AskArgs),
     /// Count a day again from the archive, over all nodes, and say what changes and why
     Reconcile(ReconcileArgs),
+}
+
+#[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// What to ask, such as `/v1/stats/top?window=1h`
+    #[arg(value_name = "PATH")]
+    path: String,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +84,7 @@ pub fn main() -> ExitCode {
             println!("valid");
             ExitCode::SUCCESS
         }),
+        Command::Ask(args) => load(&args.config).map_or_else(usage, |config| ask(&config, &args.path)),
         Command::Reconcile(args) => load(&args.config).map_or_else(usage, |config| reconcile(&config, &args)),
     }
 }
@@ -99,8 +112,7 @@ fn reconcile(config: &Config, args: &ReconcileArgs) -> ExitCode {
         Ok(asked) => asked,
         Err(error) => return usage(error),
     };
-    let key = config.serve.keys.first().map(|key| read_key(&key.file)).transpose();
-    let key = match key {
+    let key = match read_key(config) {
         Ok(key) => key,
         Err(error) => return usage(error),
     };
@@ -108,20 +120,40 @@ fn reconcile(config: &Config, args: &ReconcileArgs) -> ExitCode {
         Ok(place) => place,
         Err(error) => return usage(error),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(error),
-    };
     let asked = (config.serve.listen, key.as_deref());
-    match runtime.block_on(reconcile::reconcile(&place, asked, &day, &rules)) {
-        Ok(report) => tell(&report, args.json),
+    match alone(reconcile::reconcile(&place, asked, &day, &rules)) {
+        Ok(Ok(report)) => tell(&report, args.json),
+        Ok(Err(error)) => failure(error),
         Err(error) => failure(error),
     }
 }
 
-fn read_key(file: &Path) -> Result<String, String> {
-    let read = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(read.trim().to_owned())
+/// Runs one thing to its end on this thread.
+fn alone<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+fn ask(config: &Config, path: &str) -> ExitCode {
+    let key = match read_key(config) {
+        Ok(key) => key,
+        Err(error) => return usage(error),
+    };
+    match alone(counted::ask(config.serve.listen, key.as_deref(), path)) {
+        Ok(Ok(octets)) => match std::io::stdout().write_all(&octets) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(error),
+        },
+        Ok(Err(error)) => failure(error),
+        Err(error) => failure(error),
+    }
+}
+
+/// The first key of the config, if there are any.
+fn read_key(config: &Config) -> Result<Option<String>, String> {
+    let Some(key) = config.serve.keys.first() else { return Ok(None) };
+    let read = std::fs::read_to_string(&key.file);
+    let read = read.map_err(|error| format!("{}: {error}", key.file.display()))?;
+    Ok(Some(read.trim().to_owned()))
 }
 
 fn tell(report: &Report, json: bool) -> ExitCode {

@@ -3,6 +3,7 @@
 //! Everything it makes is removed again on every way out, Ctrl-C and panic included, but for one
 //! folder under `target/demo` with the config, the journal and the reports.
 
+mod central;
 mod https;
 
 use std::fs::{self, OpenOptions};
@@ -18,7 +19,7 @@ use weir_kafka_lab::{Broker, Cluster, VERSION};
 
 use crate::books::Books;
 use crate::command::{self, Interrupt, Running};
-use crate::lab::{self, Lab, POP_INTERFACE, POP_V4, POP_V6, SDK_INTERFACE};
+use crate::lab::{self, Lab, POPS, Pop};
 use crate::status::{fetch, grouped, number, numbers};
 use crate::{kafka, setup, target};
 
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// Forward to a real Apache Kafka, started for the demo, instead of the embedded store
     #[arg(long)]
     kafka: bool,
+    /// Two POPs, a real Apache Kafka and the central tier: asks it, and counts the day again from its archive
+    #[arg(long, conflicts_with = "kafka")]
+    central: bool,
     #[command(flatten)]
     setup: setup::Args,
     /// Keep the node's data too, not only the reports
@@ -75,14 +79,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     println!("[1/6] set-up");
     setup::ensure(&args.setup)?;
-    if args.kafka {
+    if args.kafka || args.central {
         setup::ensure_kafka(&args.setup)?;
     }
     let binaries = binaries(args)?;
     interrupt.check()?;
-    println!("[3/6] lab: namespaces pop ({POP_V4}, {POP_V6}) and sdk, a veth between them");
-    let folder = Folder::make(binaries)?;
-    let lab = Lab::build()?;
+    if args.central {
+        return central::run(args, &binaries, &interrupt);
+    }
+    let [pop, _] = &POPS;
+    println!("[3/6] lab: namespaces pop ({}, {}) and sdk, a veth between them", pop.v4, pop.v6);
+    let folder = Folder::make(binaries, pop)?;
+    let lab = Lab::build(std::slice::from_ref(pop))?;
     let kafka = args.kafka.then(|| start_kafka(&lab)).transpose()?;
     folder.write_config(kafka.as_ref())?;
     println!("[4/6] node: weir run --config {}", folder.config().display());
@@ -111,6 +119,9 @@ fn binaries(args: &Args) -> Result<PathBuf> {
     println!("[2/6] build weir and weir-bench (release)");
     let mut build = command::cargo();
     build.args(["build", "--release", "--package", "weir", "--package", "weir-bench"]);
+    if args.central {
+        build.args(["--package", "weir-central"]);
+    }
     if args.kafka {
         build.args(["--package", "weir-labs", "--bins"]);
     }
@@ -122,13 +133,14 @@ fn binaries(args: &Args) -> Result<PathBuf> {
 struct Folder {
     path: PathBuf,
     binaries: PathBuf,
+    pop: &'static Pop,
 }
 
 impl Folder {
-    fn make(binaries: PathBuf) -> Result<Self> {
+    fn make(binaries: PathBuf, pop: &'static Pop) -> Result<Self> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stamp = format!("{}-{}", since_epoch.as_secs(), std::process::id());
-        let folder = Self { path: target().join("demo").join(stamp), binaries };
+        let stamp = format!("{}-{}-{}", since_epoch.as_secs(), std::process::id(), pop.node.1);
+        let folder = Self { path: target().join("demo").join(stamp), binaries, pop };
         for part in ["data", "run"] {
             let path = folder.path.join(part);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -181,13 +193,14 @@ impl Folder {
     }
 
     fn config_text(&self) -> String {
-        let (data, run, https) = (self.path.join("data"), self.path.join("run"), https::config());
+        let (data, run, https) = (self.path.join("data"), self.path.join("run"), https::config(self.pop));
+        let Pop { node: (id, name), v4, v6, interface, .. } = self.pop;
         format!(
             "# Made by `cargo xtask demo`. What is not here has its default: see deploy/weir.toml.\n\
-             [node]\nid = 1\nregion = \"demo\"\npop = \"lab\"\ndata_dir = {data:?}\nrun_dir = {run:?}\n\n\
-             [rx.udp]\nport = {PORT}\naddresses = [\"{POP_V4}\", \"{POP_V6}\"]\n\n\
-             {https}[steer]\nmode = \"native\"\ninterface = \"{POP_INTERFACE}\"\n\
-             addresses = [\"{POP_V4}\", \"{POP_V6}\"]\ndeny = [\"{DENIED}\"]\n\n\
+             [node]\nid = {id}\nregion = \"demo\"\npop = {name:?}\ndata_dir = {data:?}\nrun_dir = {run:?}\n\n\
+             [rx.udp]\nport = {PORT}\naddresses = [\"{v4}\", \"{v6}\"]\n\n\
+             {https}[steer]\nmode = \"native\"\ninterface = {interface:?}\n\
+             addresses = [\"{v4}\", \"{v6}\"]\ndeny = [\"{DENIED}\"]\n\n\
              [[keys]]\nissuer = 1\nkey = 1\nfile = \"1-1.hex\"\n"
         )
     }
@@ -249,6 +262,21 @@ fn require_native(status: &Value) -> Result<()> {
     bail!("XDP is not attached in native mode; the node says: {}", status["steering"])
 }
 
+/// The generator of a POP.
+fn generator(args: &Args, folder: &Folder, lab: &Lab) -> Command {
+    let Pop { v4, v6, sdk_interface, .. } = folder.pop;
+    let mut command = lab.sdk.command(&folder.binaries.join("weir-bench"));
+    command.args(["udp", "--profile", "demo", "--interface", sdk_interface, "--issuer", "1", "--key", "1"]);
+    command.args(["--target", &format!("{v4}:{PORT}"), "--target6", &format!("[{v6}]:{PORT}")]);
+    command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
+    let seed = std::process::id() + folder.pop.node.0;
+    command.args(["--group-bits", "3", "--seed", &seed.to_string()]);
+    command.args(["--late-bound", LATE_BOUND_BESIDE_OTHERS]);
+    command.arg("--key-file").arg(folder.key());
+    command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
+    command
+}
+
 /// Runs the generator and shows the node's rates meanwhile.
 fn generate(
     args: &Args,
@@ -257,14 +285,7 @@ fn generate(
     daemon: &mut Running,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let mut command = lab.sdk.command(&folder.binaries.join("weir-bench"));
-    command.args(["udp", "--profile", "demo", "--interface", SDK_INTERFACE, "--issuer", "1", "--key", "1"]);
-    command.args(["--target", &format!("{POP_V4}:{PORT}"), "--target6", &format!("[{POP_V6}]:{PORT}")]);
-    command.args(["--rate", &args.rate.to_string(), "--duration", &format!("{}s", args.duration.as_secs())]);
-    command.args(["--group-bits", "3", "--seed", &std::process::id().to_string()]);
-    command.args(["--late-bound", LATE_BOUND_BESIDE_OTHERS]);
-    command.arg("--key-file").arg(folder.key());
-    command.arg("--json").arg(folder.report()).arg("--acked-log").arg(folder.acked());
+    let mut command = generator(args, folder, lab);
     let log = folder.path.join("generator.log");
     let log_file = fs::File::create(&log).context("cannot write the generator's log")?;
     command.stdout(log_file.try_clone()?).stderr(log_file);

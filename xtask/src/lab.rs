@@ -8,17 +8,43 @@ use anyhow::{Context, Result, bail};
 
 use crate::command;
 
-/// The node's addresses.
-pub(crate) const POP_V4: &str = "10.77.0.1";
-/// As [`POP_V4`].
-pub(crate) const POP_V6: &str = "fd77::1";
-/// The sender's addresses.
-const SDK_V4: &str = "10.77.0.2";
-const SDK_V6: &str = "fd77::2";
-/// The node's interface, where XDP attaches.
-pub(crate) const POP_INTERFACE: &str = "click0";
-/// The sender's interface.
-pub(crate) const SDK_INTERFACE: &str = "sdk0";
+/// A POP: a veth of its own to the senders.
+pub(crate) struct Pop {
+    /// The number and the name of its node.
+    pub(crate) node: (u32, &'static str),
+    /// The node's addresses.
+    pub(crate) v4: &'static str,
+    /// As [`Pop::v4`].
+    pub(crate) v6: &'static str,
+    /// The node's interface, where XDP attaches.
+    pub(crate) interface: &'static str,
+    /// The sender's addresses and interface.
+    sdk_v4: &'static str,
+    sdk_v6: &'static str,
+    pub(crate) sdk_interface: &'static str,
+}
+
+/// The POPs of a lab.
+pub(crate) static POPS: [Pop; 2] = [
+    Pop {
+        node: (1, "lab"),
+        v4: "10.77.0.1",
+        v6: "fd77::1",
+        interface: "click0",
+        sdk_v4: "10.77.0.2",
+        sdk_v6: "fd77::2",
+        sdk_interface: "sdk0",
+    },
+    Pop {
+        node: (2, "other"),
+        v4: "10.78.0.1",
+        v6: "fd78::1",
+        interface: "click1",
+        sdk_v4: "10.78.0.2",
+        sdk_v6: "fd78::2",
+        sdk_interface: "sdk1",
+    },
+];
 
 /// The namespaces. Named by process, so that two demos do not meet.
 pub(crate) struct Lab {
@@ -29,28 +55,27 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Makes both, with a veth that has a queue for each core.
-    pub(crate) fn build() -> Result<Self> {
+    /// Makes both, with a veth for each POP that has a queue for each core.
+    pub(crate) fn build(pops: &[Pop]) -> Result<Self> {
         sweep();
         let pid = std::process::id();
         let lab = Self {
             pop: Namespace::add(format!("weir-pop-{pid}"))?,
             sdk: Namespace::add(format!("weir-sdk-{pid}"))?,
         };
+        pops.iter().try_for_each(|pop| lab.join(pop))?;
+        Ok(lab)
+    }
+
+    fn join(&self, pop: &Pop) -> Result<()> {
         let queues = std::thread::available_parallelism().map_or(1, usize::from).to_string();
         let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
-        let mut link = lab.pop.ip();
-        link.args(["link", "add", POP_INTERFACE]).args(queues).args([
-            "type",
-            "veth",
-            "peer",
-            "name",
-            SDK_INTERFACE,
-        ]);
-        command::output(link.args(queues).args(["netns", &lab.sdk.name]))?;
-        lab.pop.configure(POP_INTERFACE, POP_V4, POP_V6)?;
-        lab.sdk.configure(SDK_INTERFACE, SDK_V4, SDK_V6)?;
-        Ok(lab)
+        let mut link = self.pop.ip();
+        link.args(["link", "add", pop.interface]).args(queues);
+        link.args(["type", "veth", "peer", "name", pop.sdk_interface]);
+        command::output(link.args(queues).args(["netns", &self.sdk.name]))?;
+        self.pop.configure(pop.interface, pop.v4, pop.v6)?;
+        self.sdk.configure(pop.sdk_interface, pop.sdk_v4, pop.sdk_v6)
     }
 }
 
@@ -147,16 +172,19 @@ mod tests {
             return;
         }
         let mine = format!("-{}", std::process::id());
-        let lab = Lab::build().unwrap();
+        let lab = Lab::build(&POPS).unwrap();
         assert_eq!(namespaces().matches(&mine).count(), 2);
-        for (target, source) in [(POP_V4, SDK_V4), (POP_V6, SDK_V6)] {
-            // The route inside says that the address is on the veth; no packet is needed.
-            let route = command::output(lab.sdk.ip().args(["route", "get", target])).unwrap();
-            assert!(route.contains(SDK_INTERFACE) && route.contains(source), "{route}");
+        for pop in &POPS {
+            for (target, source) in [(pop.v4, pop.sdk_v4), (pop.v6, pop.sdk_v6)] {
+                // The route inside says that the address is on the veth; no packet is needed.
+                let route = command::output(lab.sdk.ip().args(["route", "get", target])).unwrap();
+                assert!(route.contains(pop.sdk_interface) && route.contains(source), "{route}");
+            }
+            let mut asked = lab.sdk.command(Path::new("ethtool"));
+            let features = asked.args(["-k", pop.sdk_interface]).output().unwrap();
+            let features = String::from_utf8(features.stdout).unwrap();
+            assert!(features.contains("tx-checksumming: off"), "{features}");
         }
-        let features = lab.sdk.command(Path::new("ethtool")).args(["-k", SDK_INTERFACE]).output().unwrap();
-        let features = String::from_utf8(features.stdout).unwrap();
-        assert!(features.contains("tx-checksumming: off"), "{features}");
         drop(lab);
         assert_eq!(namespaces().matches(&mine).count(), 0);
     }

@@ -62,7 +62,11 @@ fn away(address: SocketAddr, why: &dyn std::fmt::Display) -> CountedError {
     CountedError::Away { address, why: why.to_string() }
 }
 
-async fn ask(address: SocketAddr, key: Option<&str>, path: &str) -> Result<Vec<u8>, CountedError> {
+/// The answer to one question, as octets.
+///
+/// # Errors
+/// When there is none.
+pub async fn ask(address: SocketAddr, key: Option<&str>, path: &str) -> Result<Vec<u8>, CountedError> {
     let stream = TcpStream::connect(address).await.map_err(|error| away(address, &error))?;
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| away(address, &error))?;

@@ -11,7 +11,7 @@ use weir_kafka_lab::{Authority, Holder};
 
 use super::{Folder, LATE_BOUND_BESIDE_OTHERS};
 use crate::command;
-use crate::lab::{Lab, POP_V4};
+use crate::lab::{Lab, Pop};
 use crate::status::{number, numbers};
 
 /// The port of HTTPS.
@@ -24,9 +24,10 @@ const SHARE: u32 = 25;
 const BATCH: &str = "10";
 
 /// Lines of the node's config.
-pub(super) fn config() -> String {
+pub(super) fn config(pop: &Pop) -> String {
+    let v4 = pop.v4;
     format!(
-        "[rx.http]\ntls_port = {PORT}\naddresses = [\"{POP_V4}\"]\ncertificate_file = \"door.pem\"\n\
+        "[rx.http]\ntls_port = {PORT}\naddresses = [\"{v4}\"]\ncertificate_file = \"door.pem\"\n\
          key_file = \"door.key\"\n\n"
     )
 }
@@ -48,7 +49,7 @@ fn acked(folder: &Path) -> PathBuf {
 /// Starts the generator over HTTPS: the `SHARE`th part of the clicks.
 pub(super) fn start(folder: &Folder, lab: &Lab, rate: u32, duration: Duration) -> Result<command::Running> {
     let mut load = lab.sdk.command(&folder.binaries.join("weir-bench"));
-    load.args(["http", "--target", &format!("{POP_V4}:{PORT}"), "--tls", "--server-name", NAME]);
+    load.args(["http", "--target", &format!("{}:{PORT}", folder.pop.v4), "--tls", "--server-name", NAME]);
     load.arg("--ca").arg(folder.path.join("ca.pem"));
     load.args([
         "--rate",

@@ -1,0 +1,39 @@
+//! The sample config says what is.
+
+use std::path::Path;
+
+use weir_central::config::{Config, Serve};
+
+fn load(text: &str) -> Config {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("central.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&path).unwrap()
+}
+
+#[test]
+fn what_is_commented_out_in_the_sample_is_the_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/central.toml");
+    let sample = std::fs::read_to_string(path).unwrap();
+    // A line that is a key once its mark is gone; the keys of [[serve.keys]] have no defaults.
+    let (before, after) = sample.split_once("# [[serve.keys]]").unwrap();
+    let (_, after) = after.split_once("\n\n").unwrap();
+    let uncommented: String = [before, after]
+        .concat()
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(key) if key.starts_with('[') || key.split(" = ").next().is_some_and(is_key) => key,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (said, default) = (load(&uncommented), load(&sample));
+    assert_eq!(format!("{said:?}"), format!("{default:?}"));
+    assert_ne!(uncommented.matches('#').count(), sample.matches('#').count());
+    let serve = Serve::default();
+    assert_eq!((default.serve.listen, default.serve.cache_bytes), (serve.listen, serve.cache_bytes));
+}
+
+fn is_key(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}

@@ -6,6 +6,7 @@
 
 pub mod ansible;
 pub mod anycast;
+pub mod browser;
 pub mod central;
 pub mod clicks;
 pub mod clock;

@@ -1,137 +1,16 @@
 //! Questions over HTTP, and their answers: from a store that was filled with what nodes say.
 
-use std::sync::Arc;
+mod served;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use datasketches::theta::ThetaSketchBuilder;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use served::{Central, DAY, Said, life, sketch};
 use tower::ServiceExt;
 use weir_central::config::{Key, Serve};
-use weir_central::merge::Changes;
-use weir_central::record::{Life, Revision, Told, Word};
-use weir_central::run::{Counters, Seen};
-use weir_central::serve::access::Access;
-use weir_central::serve::cache::Answers;
-use weir_central::serve::{Served, router};
-use weir_central::store::Store;
-use weir_central::users::Users;
-use weir_central::watermark::{Offsets, Watermarks};
-use weir_common::bucket::{BucketKey, BucketTotals};
-use weir_common::id::{Incarnation, NodeId};
-use weir_common::time::{Minute, UnixMs};
-use zerocopy::byteorder::little_endian::{U32, U64};
-
-/// 2026-11-23T00:00:00Z.
-const DAY: u32 = 29_923_200;
-
-struct Central {
-    _dir: tempfile::TempDir,
-    store: Store,
-    seen: watch::Sender<Seen>,
-    router: Router,
-}
-
-fn life(node: u32) -> Life {
-    Life { node: NodeId(node), incarnation: Incarnation(u64::from(node) * 100) }
-}
-
-/// What a test says of one bucket.
-#[derive(Clone, Copy)]
-struct Said {
-    node: u32,
-    revision: u64,
-    ad: u64,
-    minute: u32,
-    country: [u8; 2],
-    accepted: u64,
-}
-
-impl Said {
-    const fn new(ad: u64, minute: u32, accepted: u64) -> Self {
-        Self { node: 1, revision: 1, ad, minute, country: *b"PL", accepted }
-    }
-
-    fn word(self) -> Word {
-        let key = BucketKey {
-            ad: U64::new(self.ad),
-            minute: U32::new(self.minute),
-            country: self.country,
-            ..BucketKey::default()
-        };
-        let count = |count: u64| U64::new(count);
-        let mut totals = BucketTotals {
-            accepted: count(self.accepted),
-            repeat: count(1),
-            unsigned: count(1),
-            cost_micros: count((self.accepted - 1) * 500),
-            ..BucketTotals::default()
-        };
-        totals.filtered[1] = count(2);
-        Word::Bucket { life: life(self.node), revision: Revision(self.revision), key, totals }
-    }
-}
-
-fn sketch(node: u32, ad: u64, minute: u32, users: std::ops::Range<u64>) -> Word {
-    let mut sketch = ThetaSketchBuilder::default().lg_k(12).build().unwrap();
-    users.for_each(|user| sketch.update(user));
-    let users = Users::read(&sketch.compact(true).serialize()).unwrap();
-    Word::Sketch { life: life(node), revision: Revision(1), ad, minute: Minute(minute), users }
-}
-
-impl Central {
-    fn new(config: &Serve) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let (seen, shown) = watch::channel(Seen::default());
-        let served = Served {
-            store: store.clone(),
-            seen: shown,
-            counters: Arc::new(Counters::default()),
-            archived: Arc::default(),
-            answers: Answers::new(1 << 20),
-            access: Access::of(config).unwrap(),
-        };
-        Self { _dir: dir, store, seen, router: router(Arc::new(served)) }
-    }
-
-    fn take(&self, words: impl IntoIterator<Item = Word>) {
-        let mut changes = Changes::default();
-        words.into_iter().for_each(|word| changes.take(&self.store, word).unwrap());
-        self.store.apply(&changes, &[], &Offsets::new(), &[]).unwrap();
-    }
-
-    /// Each of these nodes is final before this minute, and counted until five minutes later.
-    fn is_final_before(&self, nodes: &[(u32, u32)]) {
-        let mut marks = Watermarks::default();
-        for (node, minute) in nodes {
-            let counted_until = Some(UnixMs(u64::from(*minute + 5) * 60_000));
-            let told = Told { final_before: Minute(*minute), counted_until, ..Told::default() };
-            marks.tell(life(*node), told);
-        }
-        assert!(marks.asks());
-        marks.ends(Some(Offsets::new()));
-        marks.read_to(&Offsets::new());
-        self.seen.send_modify(|seen| seen.progress = marks.progress(&[]));
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).await;
-        assert_eq!(status, StatusCode::OK, "{body}");
-        serde_json::from_str(&body).unwrap()
-    }
-}
+use weir_central::record::Word;
+use weir_common::time::Minute;
 
 fn of(answer: &Value, name: &str) -> Vec<Value> {
     answer["data"].as_array().unwrap().iter().map(|point| point[name].clone()).collect()
@@ -269,6 +148,10 @@ async fn what_makes_no_question_is_answered_with_what_is_wrong() {
         ("/v1/stats?ad_id=7&window=2m", "window is \"2m\": expected 1m, 5m, 1h or 1d"),
         ("/v1/stats?ad_id=7&start=5000&end=100", "start is not before end"),
         ("/v1/stats/stream?ad_id=x", "ad_id is \"x\": expected a number from 0 to 18446744073709551615"),
+        (
+            "/v1/stats/stream?ad_id=7&format=csv",
+            "format is \"csv\": expected json, as every event of a stream is",
+        ),
         ("/v1/stats/top?order=age", "order is \"age\": expected click_count, gross, net or cost_micros"),
     ] {
         let (status, body) = central.get(path).await;

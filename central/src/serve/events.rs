@@ -34,6 +34,7 @@ pub(super) async fn stream(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
     let Query(parameters) = parameters?;
     // What is no question is said now, and not by a stream that ends.
+    Format::read_of_stream(parameters.format.as_deref())?;
     Stats::read(&parameters, now().minute())?;
     let seen = served.seen.clone();
     let listener = Listener { served, seen, parameters, is_first: true };

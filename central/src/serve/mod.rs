@@ -23,7 +23,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weir_common::time::UnixMs;
@@ -62,6 +62,10 @@ enum Refused {
     Parameters(String),
     Answer(Arc<AnswerError>),
     Denied(Denied),
+    /// The thread that worked at the answer is gone.
+    Lost,
+    NoRoute,
+    NoMethod,
 }
 
 impl From<QueryError> for Refused {
@@ -93,6 +97,12 @@ impl IntoResponse for Refused {
                 let why = format!("too many requests with this key; again in {retry_after_s} s");
                 (StatusCode::TOO_MANY_REQUESTS, why)
             }
+            Self::Lost => {
+                let why = "the answer was not worked out; this is a defect";
+                (StatusCode::INTERNAL_SERVER_ERROR, why.to_owned())
+            }
+            Self::NoRoute => (StatusCode::NOT_FOUND, "see /openapi.json for what there is".to_owned()),
+            Self::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered".to_owned()),
         };
         let title = status.canonical_reason().unwrap_or_default();
         let problem = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
@@ -132,8 +142,7 @@ impl Served {
         let work = async {
             let served = Arc::clone(self);
             let work = move || served.work_out(&question, format, &seen);
-            let worked = tokio::task::spawn_blocking(work).await;
-            worked.map_err(|_| Refused::Parameters("the answer was not worked out".to_owned()))?
+            tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Lost)?
         };
         self.answers.get(&key, work).await
     }
@@ -240,22 +249,50 @@ async fn admit(State(served): Shared, request: Request, next: Next) -> Result<Re
     Ok(next.run(request).await)
 }
 
-/// All routes. What tells figures needs a key, if there are any.
+/// What a route tells, and so who may ask it.
+#[derive(Clone, Copy)]
+enum Tells {
+    /// What advertisers' clicks are: only to who has a key, if there are any.
+    Figures,
+    /// How to ask and whether the program is well, to everybody.
+    NoFigures,
+}
+
+/// A route: its path, what it tells, and who answers.
+type Route = (&'static str, Tells, fn() -> MethodRouter<Arc<Served>>);
+
+/// All routes.
+const ROUTES: [Route; 10] = [
+    ("/v1/stats", Tells::Figures, || get(stats)),
+    ("/v1/stats/top", Tells::Figures, || get(top)),
+    ("/v1/stats/stream", Tells::Figures, || get(events::stream)),
+    ("/v1/minutes", Tells::Figures, || get(minutes)),
+    ("/v1/nodes", Tells::Figures, || get(nodes)),
+    ("/", Tells::NoFigures, || get(page)),
+    ("/openapi.json", Tells::NoFigures, || get(openapi)),
+    ("/livez", Tells::NoFigures, || get(async || "live\n")),
+    ("/readyz", Tells::NoFigures, || get(readyz)),
+    ("/metrics", Tells::NoFigures, || get(metrics)),
+];
+
+/// The path of each route.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(|(path, _, _)| *path)
+}
+
+/// All routes, and an answer in the same form to whoever takes another.
 pub fn router(served: Arc<Served>) -> Router {
-    let asked = Router::new()
-        .route("/v1/stats", get(stats))
-        .route("/v1/stats/top", get(top))
-        .route("/v1/stats/stream", get(events::stream))
-        .route("/v1/minutes", get(minutes))
-        .route("/v1/nodes", get(nodes))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit));
-    Router::new()
-        .merge(asked)
-        .route("/", get(page))
-        .route("/openapi.json", get(openapi))
-        .route("/livez", get(async || "live\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+    let mut router = Router::new();
+    for (path, tells, route) in ROUTES {
+        let route = match tells {
+            Tells::Figures => route().route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit)),
+            Tells::NoFigures => route(),
+        };
+        router = router.route(path, route);
+    }
+    router
+        .fallback(async || Refused::NoRoute)
+        .method_not_allowed_fallback(async || Refused::NoMethod)
         .with_state(served)
 }
 

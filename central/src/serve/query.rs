@@ -272,6 +272,11 @@ fn wrong(name: &'static str, value: &str, expected: &'static str) -> QueryError 
     QueryError::Value { name, value: value.chars().take(64).collect(), expected }
 }
 
+/// A number in digits alone: `parse` would take a sign as well.
+fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+}
+
 fn number(
     name: &'static str,
     value: Option<&str>,
@@ -279,13 +284,13 @@ fn number(
     expected: &'static str,
 ) -> Result<u32, QueryError> {
     let Some(value) = value else { return Ok(default) };
-    let found = value.parse().ok().filter(|number| (1..=max).contains(number));
+    let found = digits(value).filter(|number| (1..=max).contains(number));
     found.ok_or_else(|| wrong(name, value, expected))
 }
 
 /// A moment in RFC 3339, or in seconds since 1970.
 fn moment(name: &'static str, value: &str) -> Result<Minute, QueryError> {
-    let seconds = value.parse().ok().or_else(|| Some(value.parse::<Timestamp>().ok()?.as_second()));
+    let seconds = digits(value).or_else(|| Some(value.parse::<Timestamp>().ok()?.as_second()));
     let minute = seconds.and_then(|seconds: i64| u32::try_from(seconds.div_euclid(60)).ok());
     // Room for whole windows behind it.
     let minute = minute.filter(|minute| *minute < u32::MAX - 2 * Window::OneDay.minutes());
@@ -323,6 +328,17 @@ impl Windows {
 }
 
 impl Format {
+    /// Refuses a stream in anything but JSON: a line of an event has no table.
+    ///
+    /// # Errors
+    /// When it is asked for.
+    pub fn read_of_stream(value: Option<&str>) -> Result<(), QueryError> {
+        match value {
+            None | Some("json") => Ok(()),
+            Some(value) => Err(wrong("format", value, "json, as every event of a stream is")),
+        }
+    }
+
     /// What an answer is to be written as.
     ///
     /// # Errors
@@ -344,7 +360,8 @@ impl Stats {
     pub fn read(parameters: &StatsParameters, now: Minute) -> Result<Self, QueryError> {
         let StatsParameters { ad_id, window, start, end, by, limit, .. } = parameters;
         let ad = ad_id.as_deref().ok_or(QueryError::Missing { name: "ad_id" })?;
-        let ad = ad.parse().map_err(|_| wrong("ad_id", ad, "a number from 0 to 18446744073709551615"))?;
+        let expected = "a number from 0 to 18446744073709551615";
+        let ad = digits(ad).ok_or_else(|| wrong("ad_id", ad, expected))?;
         let windows = Windows::read(window.as_deref(), (start.as_deref(), end.as_deref()), now)?;
         let by = by.as_deref().map(|value| {
             let expected = "country, device, os, publisher, placement, creative or rules";
@@ -426,6 +443,9 @@ mod tests {
         assert!(why(&[("ad_id", "1"), ("by", "price")]).contains("country"));
         assert!(why(&[("ad_id", "1"), ("limit", "0")]).contains("1 to 10080"));
         assert!(why(&[("ad_id", "1"), ("start", "yesterday")]).contains("2026-01-31"));
+        assert!(why(&[("ad_id", "+1")]).starts_with("ad_id is"));
+        assert!(why(&[("ad_id", "1"), ("limit", "+5")]).starts_with("limit is"));
+        assert!(why(&[("ad_id", "1"), ("start", "+60")]).starts_with("start is"));
         assert!(why(&[("ad_id", "1"), ("start", "-60")]).starts_with("start is"));
         assert!(why(&[("ad_id", "1"), ("end", "9223372036854775807")]).starts_with("end is"));
     }

@@ -1,0 +1,134 @@
+//! A store filled with what nodes say, and the routes that answer from it: no socket, no Kafka.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use datasketches::theta::ThetaSketchBuilder;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt;
+use weir_central::config::Serve;
+use weir_central::merge::Changes;
+use weir_central::record::{Life, Revision, Told, Word};
+use weir_central::run::{Counters, Seen};
+use weir_central::serve::access::Access;
+use weir_central::serve::cache::Answers;
+use weir_central::serve::{Served, router};
+use weir_central::store::Store;
+use weir_central::users::Users;
+use weir_central::watermark::{Offsets, Watermarks};
+use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::id::{Incarnation, NodeId};
+use weir_common::time::{Minute, UnixMs};
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+/// 2026-11-23T00:00:00Z.
+pub(crate) const DAY: u32 = 29_923_200;
+
+pub(crate) struct Central {
+    _dir: tempfile::TempDir,
+    store: Store,
+    pub(crate) seen: watch::Sender<Seen>,
+    pub(crate) router: Router,
+}
+
+pub(crate) fn life(node: u32) -> Life {
+    Life { node: NodeId(node), incarnation: Incarnation(u64::from(node) * 100) }
+}
+
+/// What a test says of one bucket.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) node: u32,
+    pub(crate) revision: u64,
+    pub(crate) ad: u64,
+    pub(crate) minute: u32,
+    pub(crate) country: [u8; 2],
+    pub(crate) accepted: u64,
+}
+
+impl Said {
+    pub(crate) const fn new(ad: u64, minute: u32, accepted: u64) -> Self {
+        Self { node: 1, revision: 1, ad, minute, country: *b"PL", accepted }
+    }
+
+    pub(crate) fn word(self) -> Word {
+        let key = BucketKey {
+            ad: U64::new(self.ad),
+            minute: U32::new(self.minute),
+            country: self.country,
+            ..BucketKey::default()
+        };
+        let count = |count: u64| U64::new(count);
+        let mut totals = BucketTotals {
+            accepted: count(self.accepted),
+            repeat: count(1),
+            unsigned: count(1),
+            cost_micros: count((self.accepted - 1) * 500),
+            ..BucketTotals::default()
+        };
+        totals.filtered[1] = count(2);
+        Word::Bucket { life: life(self.node), revision: Revision(self.revision), key, totals }
+    }
+}
+
+pub(crate) fn sketch(node: u32, ad: u64, minute: u32, users: std::ops::Range<u64>) -> Word {
+    let mut sketch = ThetaSketchBuilder::default().lg_k(12).build().unwrap();
+    users.for_each(|user| sketch.update(user));
+    let users = Users::read(&sketch.compact(true).serialize()).unwrap();
+    Word::Sketch { life: life(node), revision: Revision(1), ad, minute: Minute(minute), users }
+}
+
+impl Central {
+    pub(crate) fn new(config: &Serve) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (seen, shown) = watch::channel(Seen::default());
+        let served = Served {
+            store: store.clone(),
+            seen: shown,
+            counters: Arc::new(Counters::default()),
+            archived: Arc::default(),
+            answers: Answers::new(1 << 20),
+            access: Access::of(config).unwrap(),
+        };
+        Self { _dir: dir, store, seen, router: router(Arc::new(served)) }
+    }
+
+    pub(crate) fn take(&self, words: impl IntoIterator<Item = Word>) {
+        let mut changes = Changes::default();
+        words.into_iter().for_each(|word| changes.take(&self.store, word).unwrap());
+        self.store.apply(&changes, &[], &Offsets::new(), &[]).unwrap();
+    }
+
+    /// Each of these nodes is final before this minute, and counted until five minutes later.
+    pub(crate) fn is_final_before(&self, nodes: &[(u32, u32)]) {
+        let mut marks = Watermarks::default();
+        for (node, minute) in nodes {
+            let counted_until = Some(UnixMs(u64::from(*minute + 5) * 60_000));
+            let told = Told { final_before: Minute(*minute), counted_until, ..Told::default() };
+            marks.tell(life(*node), told);
+        }
+        assert!(marks.asks());
+        marks.ends(Some(Offsets::new()));
+        marks.read_to(&Offsets::new());
+        self.seen.send_modify(|seen| seen.progress = marks.progress(&[]));
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}

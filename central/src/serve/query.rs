@@ -17,6 +17,10 @@ const ADS_DEFAULT: u32 = 10;
 /// The most ads of a list.
 const ADS_MAX: u32 = 1000;
 
+/// Times are before this minute, the first of the year 9000: behind it there is room for whole windows in what RFC 3339
+/// can write.
+const MINUTE_END: u32 = 3_697_423_200;
+
 /// Why a question cannot be answered. What it says goes to whoever asked.
 #[derive(Clone, Debug, PartialEq, Eq, displaydoc::Display, thiserror::Error)]
 pub enum QueryError {
@@ -292,8 +296,7 @@ fn number(
 fn moment(name: &'static str, value: &str) -> Result<Minute, QueryError> {
     let seconds = digits(value).or_else(|| Some(value.parse::<Timestamp>().ok()?.as_second()));
     let minute = seconds.and_then(|seconds: i64| u32::try_from(seconds.div_euclid(60)).ok());
-    // Room for whole windows behind it.
-    let minute = minute.filter(|minute| *minute < u32::MAX - 2 * Window::OneDay.minutes());
+    let minute = minute.filter(|minute| *minute < MINUTE_END);
     let expected = "a time as 2026-01-31T12:00:00Z, or seconds since 1970";
     minute.map(Minute).ok_or_else(|| wrong(name, value, expected))
 }
@@ -448,6 +451,9 @@ mod tests {
         assert!(why(&[("ad_id", "1"), ("start", "+60")]).starts_with("start is"));
         assert!(why(&[("ad_id", "1"), ("start", "-60")]).starts_with("start is"));
         assert!(why(&[("ad_id", "1"), ("end", "9223372036854775807")]).starts_with("end is"));
+        assert!(why(&[("ad_id", "1"), ("end", "9000-01-01T00:00:00Z")]).starts_with("end is"));
+        let last = stats(&[("ad_id", "1"), ("window", "1d"), ("end", "8999-12-31T23:59:59Z")]).unwrap();
+        assert_eq!(last.windows.end.0, MINUTE_END);
     }
 
     #[test]

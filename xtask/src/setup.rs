@@ -2,6 +2,7 @@
 //!
 //! A second run finds everything and installs nothing.
 
+mod environment;
 mod pop;
 
 use std::path::{Path, PathBuf};
@@ -137,7 +138,13 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
 
 /// Sees to it that tests find what they watch and load a node with.
 pub(crate) fn ensure_test_tools(args: &Args) -> Result<()> {
-    install(args, apt(&missing(&TEST_TOOLS)))
+    let mut packages = missing(&TEST_TOOLS);
+    packages.extend(environment::packages());
+    let mut commands = apt(&packages);
+    let why = "a test asks the central tier with it what its OpenAPI document allows and what not";
+    let requirements = crate::root().join("tests/schemathesis.txt");
+    commands.extend(environment::make(&target().join("schemathesis"), &requirements, why)?);
+    install(args, commands)
 }
 
 /// Sees to it that a package can be made.

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::environment::{self, shell};
 use super::{Args, Tool, apt, install, missing};
-use crate::{command, root, target};
+use crate::{root, target};
 
 /// What hosts in containers are made, run and reached with.
 const TOOLS: [Tool; 3] = [
@@ -33,33 +34,19 @@ const LEFT_OUT: [&str; 3] = ["/usr/share/man/*", "/usr/share/locale/*", "/usr/sh
 const ANSIBLE: [(&str, &str); 2] =
     [("ansible/tried", "requirements.txt"), ("ansible/least", "requirements-least.txt")];
 
+const WHY: &str = "tests run the collection of a POP with it";
+
 /// Sees to it that a POP can be installed in containers.
 pub(crate) fn ensure_pop(args: &Args) -> Result<()> {
     let mut packages = missing(&TOOLS);
-    let can_make = ["-c", "import ensurepip, venv"];
-    if command::output(Command::new("python3").args(can_make)).is_err() {
-        println!("set-up: python3 cannot make environments (Ansible gets one of its own)");
-        packages.push("python3-venv");
-    }
+    packages.extend(environment::packages());
     let mut commands = apt(&packages);
     for (folder, requirements) in ANSIBLE {
         let requirements = root().join("deploy/ansible").join(requirements);
-        commands.extend(environment(&target().join(folder), &requirements)?);
+        commands.extend(environment::make(&target().join(folder), &requirements, WHY)?);
     }
     commands.extend(debian(&target().join("nspawn")));
     install(args, commands)
-}
-
-/// Makes an environment of Python with what a file names, unless there is one of the same file.
-fn environment(folder: &Path, requirements: &Path) -> Result<Option<Command>> {
-    let asked = fs::read_to_string(requirements)?;
-    if fs::read_to_string(folder.join("made-of")).is_ok_and(|made| made == asked) {
-        return Ok(None);
-    }
-    println!("set-up: {} is missing (tests run the collection of a POP with it)", folder.display());
-    let script = "rm -rf \"$0\" && python3 -m venv \"$0\" && \"$0/bin/pip\" install --quiet --requirement \"$1\" \
-                  && cp \"$1\" \"$0/made-of\"";
-    Ok(Some(shell(script, &[folder, requirements])))
 }
 
 /// Makes the Debian of the hosts, unless there is one of the same packages.
@@ -76,12 +63,6 @@ fn debian(folder: &Path) -> Option<Command> {
     Some(shell(script, &[&root, &mark, &PathBuf::from(made_of)]))
 }
 
-fn shell(script: &str, arguments: &[&Path]) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", script]).args(arguments);
-    shell
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,16 +70,6 @@ mod tests {
     #[test]
     fn what_is_made_of_the_same_is_not_made_again() {
         let folder = tempfile::tempdir().expect("folder");
-        let requirements = folder.path().join("requirements");
-        fs::write(&requirements, "one==1\n").expect("written");
-        let made = folder.path().join("made");
-        assert!(environment(&made, &requirements).expect("read").is_some());
-        fs::create_dir(&made).expect("folder");
-        fs::copy(&requirements, made.join("made-of")).expect("copied");
-        assert!(environment(&made, &requirements).expect("read").is_none());
-        fs::write(&requirements, "one==2\n").expect("written");
-        assert!(environment(&made, &requirements).expect("read").is_some());
-
         let command = debian(folder.path()).expect("not there yet");
         let made_of = command.get_args().last().expect("what it is made of");
         fs::write(folder.path().join("made-of"), made_of.as_encoded_bytes()).expect("written");

@@ -214,3 +214,35 @@ async fn a_stream_sends_the_answer_again_when_it_has_changed() {
     }
     assert_eq!(counts, [10, 12]);
 }
+
+#[tokio::test]
+async fn every_metric_that_the_document_names_is_exported() {
+    let central = Central::new(&Serve::default());
+    central.is_final_before(&[(1, DAY)]);
+    let (_, exported) = central.get("/metrics").await;
+    let document = include_str!("../../docs/central.md");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named: Vec<_> =
+        document.split(|c| !is_name(c)).filter(|word| word.starts_with("weir_central_")).collect();
+    assert!(named.len() > 5, "{named:?}");
+    for name in named {
+        assert!(exported.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_a_thousand_streams_open_gets_another_when_one_has_ended() {
+    let central = Central::new(&Serve::default());
+    let open = || {
+        let request = Request::get("/v1/stats/stream?ad_id=7").body(Body::empty()).unwrap();
+        central.router.clone().oneshot(request)
+    };
+    let mut streams = Vec::new();
+    for _ in 0..1000 {
+        streams.push(open().await.unwrap());
+        assert_eq!(streams.last().unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(open().await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    streams.pop();
+    assert_eq!(open().await.unwrap().status(), StatusCode::OK);
+}

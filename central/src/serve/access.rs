@@ -1,11 +1,13 @@
 //! Who may ask, and how often.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::num::NonZeroU32;
 use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Serve;
 
@@ -13,6 +15,11 @@ use crate::config::Serve;
 const KEY_LEN_MIN: usize = 32;
 /// The most.
 const KEY_LEN_MAX: usize = 256;
+
+/// Streams that one key may have open, or everybody without keys: each is a connection, and asks a question a second.
+const STREAMS_MAX: usize = 1000;
+/// After how long another stream may be tried: the time in which browsers that are gone are noticed.
+const STREAMS_RETRY_S: u64 = 15;
 
 /// Why the keys cannot be used.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -45,16 +52,22 @@ pub enum Denied {
     },
 }
 
+/// What one who may ask has left.
+struct Allowance {
+    limit: DefaultDirectRateLimiter,
+    streams: Arc<Semaphore>,
+}
+
 struct Holder {
     key: Vec<u8>,
-    limit: DefaultDirectRateLimiter,
+    allowance: Allowance,
 }
 
 /// Who may ask.
 pub struct Access {
     holders: Vec<Holder>,
     /// Of everybody, where there are no keys.
-    open: Option<DefaultDirectRateLimiter>,
+    open: Option<Allowance>,
     clock: DefaultClock,
 }
 
@@ -64,9 +77,12 @@ impl std::fmt::Debug for Access {
     }
 }
 
-fn limiter(requests_per_s: u32) -> DefaultDirectRateLimiter {
-    // A second's worth may come at once.
-    RateLimiter::direct(Quota::per_second(NonZeroU32::new(requests_per_s).unwrap_or(NonZeroU32::MIN)))
+impl Allowance {
+    fn new(requests_per_s: u32) -> Self {
+        // A second's worth may come at once.
+        let quota = Quota::per_second(NonZeroU32::new(requests_per_s).unwrap_or(NonZeroU32::MIN));
+        Self { limit: RateLimiter::direct(quota), streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
 }
 
 impl Access {
@@ -83,10 +99,10 @@ impl Access {
             if !(KEY_LEN_MIN..=KEY_LEN_MAX).contains(&secret.len()) {
                 return Err(AccessError::Length { path: key.file.clone(), len: secret.len() });
             }
-            let limit = limiter(key.requests_per_s.unwrap_or(config.requests_per_s));
-            holders.push(Holder { key: secret, limit });
+            let allowance = Allowance::new(key.requests_per_s.unwrap_or(config.requests_per_s));
+            holders.push(Holder { key: secret, allowance });
         }
-        let open = holders.is_empty().then(|| limiter(config.requests_per_s));
+        let open = holders.is_empty().then(|| Allowance::new(config.requests_per_s));
         Ok(Self { holders, open, clock: DefaultClock::default() })
     }
 
@@ -95,14 +111,26 @@ impl Access {
     /// # Errors
     /// When he may not.
     pub fn admit(&self, authorization: Option<&[u8]>) -> Result<(), Denied> {
-        let limit = match &self.open {
-            Some(open) => open,
-            None => &self.holder(authorization).ok_or(Denied::Unknown)?.limit,
-        };
-        limit.check().map_err(|until| {
+        self.allowance(authorization)?.limit.check().map_err(|until| {
             let wait = until.wait_time_from(self.clock.now());
             Denied::TooMany { retry_after_s: wait.as_secs() + 1 }
         })
+    }
+
+    /// Lets whoever comes with this `Authorization` have one stream more, for as long as the permit is kept.
+    ///
+    /// # Errors
+    /// When he may not, or has as many as he may.
+    pub fn admit_stream(&self, authorization: Option<&[u8]>) -> Result<OwnedSemaphorePermit, Denied> {
+        let streams = Arc::clone(&self.allowance(authorization)?.streams);
+        streams.try_acquire_owned().map_err(|_| Denied::TooMany { retry_after_s: STREAMS_RETRY_S })
+    }
+
+    fn allowance(&self, authorization: Option<&[u8]>) -> Result<&Allowance, Denied> {
+        match &self.open {
+            Some(open) => Ok(open),
+            None => Ok(&self.holder(authorization).ok_or(Denied::Unknown)?.allowance),
+        }
     }
 
     /// All keys are looked at, in constant time each: how long it takes tells nothing of any.
@@ -141,6 +169,18 @@ mod tests {
         assert_eq!(admit(&one[..31]), Err(Denied::Unknown));
         assert_eq!(access.admit(Some(one.as_bytes())), Err(Denied::Unknown));
         assert_eq!(access.admit(None), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn a_key_has_so_many_streams_and_one_that_ends_makes_room_for_another() {
+        let keys = ["1".repeat(32), "2".repeat(32)];
+        let access = access(&[("one", &keys[0], 1), ("two", &keys[1], 1)]).unwrap();
+        let open = |key: &str| access.admit_stream(Some(format!("Bearer {key}").as_bytes()));
+        let mut streams: Vec<_> = (0..STREAMS_MAX).map(|_| open(&keys[0]).unwrap()).collect();
+        assert_eq!(open(&keys[0]).unwrap_err(), Denied::TooMany { retry_after_s: STREAMS_RETRY_S });
+        assert!(open(&keys[1]).is_ok());
+        streams.pop();
+        assert!(open(&keys[0]).is_ok());
     }
 
     #[test]

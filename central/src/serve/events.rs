@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::cache::Question;
 use super::query::{Format, Stats, StatsParameters};
@@ -25,19 +26,24 @@ struct Listener {
     seen: watch::Receiver<Seen>,
     parameters: StatsParameters,
     is_first: bool,
+    /// Given back when nobody listens any more.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// `GET /v1/stats/stream`: an event `stats` with the answer to the same question, again and again.
 pub(super) async fn stream(
     State(served): Shared,
+    headers: HeaderMap,
     parameters: Result<Query<StatsParameters>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
     let Query(parameters) = parameters?;
     // What is no question is said now, and not by a stream that ends.
     Format::read_of_stream(parameters.format.as_deref())?;
     Stats::read(&parameters, now().minute())?;
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let permit = served.access.admit_stream(authorization).map_err(Refused::Denied)?;
     let seen = served.seen.clone();
-    let listener = Listener { served, seen, parameters, is_first: true };
+    let listener = Listener { served, seen, parameters, is_first: true, _permit: permit };
     let events = stream::unfold(listener, |mut listener| async {
         let event = listener.next().await?;
         Some((Ok(event), listener))

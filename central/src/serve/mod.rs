@@ -94,7 +94,7 @@ impl IntoResponse for Refused {
                 (StatusCode::UNAUTHORIZED, "a key is needed: Authorization: Bearer KEY".to_owned())
             }
             Self::Denied(Denied::TooMany { retry_after_s }) => {
-                let why = format!("too many requests with this key; again in {retry_after_s} s");
+                let why = format!("too many requests or streams with this key; again in {retry_after_s} s");
                 (StatusCode::TOO_MANY_REQUESTS, why)
             }
             Self::Lost => {

@@ -69,12 +69,15 @@ fn tests_in(promise: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Whether a source has a test function of this name.
 fn has_test(source: &str, test: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
-    let is_function = |line: &str| line.strip_prefix("fn ").is_some_and(|rest| is_call_of(rest, test));
+    let is_function = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ").is_some_and(|rest| is_call_of(rest, test))
+    };
     let is_marked = |at: usize| {
         let before = lines[..at].iter().rev();
         before
             .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
-            .any(|line| *line == "#[test]")
+            .any(|line| ["#[test]", "#[tokio::test]"].contains(line))
     };
     lines.iter().enumerate().any(|(at, line)| is_function(line) && is_marked(at))
 }
@@ -91,7 +94,8 @@ mod tests {
     fn finds(text: &str, expected: &[&str]) {
         let read = |path: &Path| {
             (path == Path::new("a/b.rs")).then(|| {
-                "#[test]\n#[expect(x)]\nfn it_holds() {}\n\nfn it_helps() {}\n#[test]\nfn it_holds_too() {}\n"
+                "#[test]\n#[expect(x)]\nfn it_holds() {}\n\nfn it_helps() {}\n#[test]\nfn it_holds_too() {}\n\
+                 #[tokio::test]\nasync fn it_holds_later() {}\nasync fn it_helps_later() {}\n"
                     .to_owned()
             })
         };
@@ -127,6 +131,13 @@ mod tests {
     #[test]
     fn what_is_no_test_does_not_hold_a_promise() {
         finds("**1.** `a/b.rs::it_helps`", &["promise 1 names it_helps, which is no test of a/b.rs"]);
+        let finding = "promise 1 names it_helps_later, which is no test of a/b.rs";
+        finds("**1.** `a/b.rs::it_helps_later`", &[finding]);
+    }
+
+    #[test]
+    fn a_test_may_be_async() {
+        finds("**1.** It holds.\nTest: `a/b.rs::it_holds_later`\n", &[]);
     }
 
     #[test]

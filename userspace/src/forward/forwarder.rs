@@ -175,8 +175,8 @@ pub struct Forwarder<S> {
     ahead: BTreeMap<(Epoch, WorkerId), BlockStream>,
     retention: Retention,
     trim_at_ms: u64,
-    /// When, by the monotonic clock, a flush was first empty since one went to the sink.
-    idle_since: Option<u64>,
+    /// When, by the monotonic clock, the last flush went to the sink, if it had nothing to bring.
+    quiet_since: Option<u64>,
     past: Option<Past>,
     samples: Option<Samples>,
     state: State,
@@ -218,7 +218,7 @@ impl<S: Sink> Forwarder<S> {
             ahead: BTreeMap::new(),
             retention: Retention::new(recovery.segments.clone(), folder.epoch()),
             trim_at_ms: 0,
-            idle_since: None,
+            quiet_since: None,
             past: None,
             samples: None,
             state: State::Opening { retry: Retry { at_ms: BACKOFF_MS.0, backoff_ms: BACKOFF_MS.0 } },

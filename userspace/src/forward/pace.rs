@@ -21,8 +21,9 @@ pub struct ForwarderConfig {
     pub minutes_ahead: u32,
     /// How long rows are needed for deduplication that no digest stands for.
     pub horizon_ms: u64,
-    /// A flush that has nothing to bring goes to the sink all the same when the last one that went is
-    /// this long ago: so who reads there can tell a node without clicks from one that is gone.
+    /// A flush that has nothing to bring goes to the sink all the same, once, and again when the last
+    /// that went is this long ago: so who reads there can tell a node without clicks from one that
+    /// is gone.
     pub idle_ms: Option<u64>,
     /// From one look for segments to trim to the next.
     pub trim_every_ms: u64,

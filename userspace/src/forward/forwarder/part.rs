@@ -54,6 +54,7 @@ impl<S: Sink> Forwarder<S> {
         let took = started.elapsed();
         self.stats.flush_latency.record(took.as_nanos() as u64, 1);
         self.committed(&planned);
+        self.quiet_since = (!planned.has_news()).then_some(now.ms);
         if planned.is_last {
             self.stats.flushes.add(1);
             self.finish(now.after(took), asked);
@@ -82,7 +83,6 @@ impl<S: Sink> Forwarder<S> {
             self.trim_at_ms = 0;
         }
         self.checkpoint = planned.batch.checkpoint.clone();
-        self.idle_since = None;
         let buckets = planned.batch.buckets.len() as u64;
         self.stats.blocks.add(planned.blocks);
         self.stats.rows.add(planned.rows);
@@ -202,10 +202,11 @@ impl<S: Sink> Forwarder<S> {
         known.then(|| held_back.min(asked.since.wall))
     }
 
-    /// Whether the sink has heard nothing for so long that even nothing is worth a word.
-    fn is_due(&mut self, now: Now) -> bool {
-        let since_ms = *self.idle_since.get_or_insert(now.ms);
-        self.config.idle_ms.is_some_and(|idle_ms| now.ms - since_ms >= idle_ms)
+    /// Whether even nothing is worth a word: once when clicks stop, so that it is known at once that all
+    /// are counted, and then again and again.
+    fn is_due(&self, now: Now) -> bool {
+        let Some(idle_ms) = self.config.idle_ms else { return false };
+        self.quiet_since.is_none_or(|since_ms| now.ms - since_ms >= idle_ms)
     }
 
     /// The blocks between the committed checkpoint and the batch's.
@@ -225,8 +226,11 @@ impl<S: Sink> Forwarder<S> {
 
 impl Planned {
     fn is_empty(&self) -> bool {
+        !self.has_news() && !self.is_awaited && !self.is_due
+    }
+
+    fn has_news(&self) -> bool {
         let Batch { buckets, uniques, gaps, .. } = &self.batch;
-        let has_news = self.blocks > 0 || !buckets.is_empty() || !uniques.is_empty() || !gaps.is_empty();
-        !has_news && !self.is_awaited && !self.is_due
+        self.blocks > 0 || !buckets.is_empty() || !uniques.is_empty() || !gaps.is_empty()
     }
 }

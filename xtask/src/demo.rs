@@ -25,6 +25,8 @@ use crate::{kafka, setup, target};
 
 /// The click port.
 const PORT: u16 = 4500;
+/// Before the port of metrics of the first node: both are in one namespace.
+const METRICS_PORT: u32 = 9463;
 /// Sources the demo config denies: TEST-NET-2, which nobody owns (RFC 5737).
 const DENIED: &str = "198.51.100.0/24";
 /// A fresh node loads its program and opens an empty journal: seconds, even on a busy machine.
@@ -195,10 +197,11 @@ impl Folder {
     fn config_text(&self) -> String {
         let (data, run, https) = (self.path.join("data"), self.path.join("run"), https::config(self.pop));
         let Pop { node: (id, name), v4, v6, interface, .. } = self.pop;
+        let metrics_port = METRICS_PORT + id;
         format!(
             "# Made by `cargo xtask demo`. What is not here has its default: see deploy/weir.toml.\n\
              [node]\nid = {id}\nregion = \"demo\"\npop = {name:?}\ndata_dir = {data:?}\nrun_dir = {run:?}\n\n\
-             [rx.udp]\nport = {PORT}\naddresses = [\"{v4}\", \"{v6}\"]\n\n\
+             [metrics]\nlisten = \"127.0.0.1:{metrics_port}\"\n\n[rx.udp]\nport = {PORT}\naddresses = [\"{v4}\", \"{v6}\"]\n\n\
              {https}[steer]\nmode = \"native\"\ninterface = {interface:?}\n\
              addresses = [\"{v4}\", \"{v6}\"]\ndeny = [\"{DENIED}\"]\n\n\
              [[keys]]\nissuer = 1\nkey = 1\nfile = \"1-1.hex\"\n"

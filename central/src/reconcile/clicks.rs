@@ -26,9 +26,10 @@ pub struct Part {
 
 impl Part {
     fn has(self, impression: [i64; 2]) -> bool {
-        let mixed = impression[0] ^ impression[1].rotate_left(32);
-        // The multiplier of Fibonacci hashing: neighbours go to different parts.
-        let mixed = mixed.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Words that count up together must not cancel out: so each is multiplied on its own way in.
+        let [low, high] = impression.map(i64::cast_unsigned);
+        let mixed =
+            low.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(high).wrapping_mul(0xff51_afd7_ed55_8ccd);
         (mixed >> 32) % self.of == self.number
     }
 }

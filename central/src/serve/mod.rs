@@ -200,8 +200,7 @@ async fn minutes(
     let Query(parameters) = parameters?;
     let minutes = parameters.read(minutes::MINUTES_MAX)?;
     let work = move || minutes::write(&served.store.view(), minutes);
-    let written = tokio::task::spawn_blocking(work).await;
-    let written = written.map_err(|_| Refused::Parameters("the answer was not worked out".to_owned()))?;
+    let written = tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Lost)?;
     let octets = written.map_err(|error| Refused::Answer(Arc::new(error.into())))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], octets).into_response())
 }

@@ -10,6 +10,7 @@ use served::{Central, DAY, Said, life, sketch};
 use tower::ServiceExt;
 use weir_central::config::{Key, Serve};
 use weir_central::record::Word;
+use weir_central::serve::minutes;
 use weir_common::time::Minute;
 
 fn of(answer: &Value, name: &str) -> Vec<Value> {
@@ -113,6 +114,24 @@ async fn the_busiest_ads_come_first_with_the_total_of_all() {
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines[0], "ad_id,click_count,gross,net,repeat,filtered,late,unsigned,marked,cost_micros");
     assert_eq!(lines[1], "30,130,133,129,1,2,0,1,0,64500");
+}
+
+#[tokio::test]
+async fn totals_of_every_ad_are_told_by_minute_as_octets() {
+    let central = Central::new(&Serve::default());
+    let said = Said::new(7, DAY, 10);
+    central.take([said.word(), Said { node: 2, ..said }.word(), Said::new(8, DAY + 9, 3).word()]);
+    central.take([Said::new(8, DAY + 10, 3).word()]);
+    let request = Request::get(format!("/v1/minutes?{RANGE}")).body(Body::empty()).unwrap();
+    let body = central.router.clone().oneshot(request).await.unwrap().into_body();
+    let entries = minutes::read(&body.collect().await.unwrap().to_bytes()).unwrap();
+    let entries: Vec<_> =
+        entries.iter().map(|((ad, minute), totals)| (*ad, minute.0, totals.accepted.get())).collect();
+    assert_eq!(entries, [(7, DAY, 20), (8, DAY + 9, 3)]);
+    assert_eq!(minutes::read(&[0; 141]), None);
+    let hours = "start=2026-11-23T00:00:00Z&end=2026-11-23T02:00:00Z";
+    let (status, _) = central.get(&format!("/v1/minutes?{hours}")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

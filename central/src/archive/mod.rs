@@ -26,6 +26,7 @@ use weir_common::row::Rows;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::kafka::{ClusterSettings, Delivered, KafkaError, Source};
+use crate::watermark::Offsets;
 use manifest::{Entry, ObjectEntry, OffsetEntry};
 use place::{Place, PlaceError};
 use plan::Plan;
@@ -124,13 +125,17 @@ impl<'a> Archiver<'a> {
             let is_old = self.began.is_some_and(|began| began.elapsed() >= self.limits.close_after);
             let is_large = self.spool.bytes() >= self.limits.object_bytes || self.spool.is_full();
             if is_old || is_large {
-                self.close(source)?;
+                self.close(source.offsets())?;
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Delivered) -> Result<(), ArchiveError> {
+    /// Takes a record into the open batch.
+    ///
+    /// # Errors
+    /// When this machine's disk fails.
+    pub fn take(&mut self, record: &Delivered) -> Result<(), ArchiveError> {
         self.began.get_or_insert_with(Instant::now);
         match block(record) {
             Some(header) => self.spool.take(&header, &record.value)?,
@@ -144,13 +149,17 @@ impl<'a> Archiver<'a> {
         Ok(())
     }
 
-    /// Stages, plans and puts what was taken.
-    fn close(&mut self, source: &Source) -> Result<(), ArchiveError> {
+    /// Closes the open batch: stages, plans and puts what was taken, as often as it takes. With it the topic
+    /// is archived up to these offsets.
+    ///
+    /// # Errors
+    /// When this machine's disk fails.
+    pub fn close(&mut self, offsets: &Offsets) -> Result<(), ArchiveError> {
         self.began = None;
         let blocks = self.spool.blocks();
         let (objects, staged): (Vec<_>, Vec<_>) = self.spool.finish()?.into_iter().unzip();
-        let offsets = source.offsets().iter();
-        let offsets = offsets.map(|(&(_, partition), &next)| OffsetEntry { partition, next }).collect();
+        let offsets =
+            offsets.iter().map(|(&(_, partition), &next)| OffsetEntry { partition, next }).collect();
         let rows = objects.iter().map(|object: &ObjectEntry| object.rows).sum();
         let unreadable = std::mem::take(&mut self.unreadable);
         let count = unreadable.len() as u64;

@@ -35,11 +35,13 @@ fn day_of(ms: u64) -> String {
     time.strftime("%F").to_string()
 }
 
-/// A row by its place: incarnation, epoch, worker, sequence, row; and what was archived of it.
-type Row = ((u64, u64, i32, u64, u64), (u64, u64));
+/// Where a row stands: incarnation, epoch, worker, sequence, row.
+type RowPlace = (u64, u64, i32, u64, u64);
+/// A row's place, its ad and when it was received.
+type Row = (RowPlace, (u64, u64));
 
 /// The rows in Kafka.
-fn rows_in_log(bootstrap: &str, prefix: &str) -> BTreeMap<(u64, u64, i32, u64, u64), (u64, u64)> {
+fn rows_in_log(bootstrap: &str, prefix: &str) -> BTreeMap<RowPlace, (u64, u64)> {
     let records =
         topics::read(bootstrap, &format!("{prefix}clicks.v1"), Isolation::Committed).expect("clicks");
     let mut rows = BTreeMap::new();

@@ -37,7 +37,8 @@ fn clicks(central: &Central<'_>, ad: &str) -> u64 {
 
 /// Waits until the page shows these clicks of its ad.
 fn wait_for(page: &mut Browser, clicks: u64) {
-    page.wait_until(AD_SHOWN, |shown| *shown == clicks.to_string()).expect("the ad's clicks");
+    let clicks_shown = clicks.to_string();
+    page.wait_until(AD_SHOWN, |shown| *shown == clicks_shown.as_str()).expect("the ad's clicks");
 }
 
 #[test]

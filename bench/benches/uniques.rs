@@ -15,7 +15,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use weir::forward::kafka::record::{BucketRecord, UniquesRecord};
+use weir::forward::kafka::record;
 use weir::forward::{Bucket, FlushNo, Uniques};
 use weir_bench::thread_time::thread_time;
 use weir_bench::zipf::ad_table;
@@ -149,7 +149,7 @@ fn buckets(load: &Load, dimensions: Dimensions, flushes: u64) -> Topic {
             changed.sort_unstable();
             for key in changed.drain(..) {
                 let bucket = Bucket { key, totals: totals[&key].0 };
-                let record = BucketRecord::new(NODE.0, NODE.1, FlushNo(flush), &bucket);
+                let record = record::bucket(NODE.0, NODE.1, FlushNo(flush), &bucket);
                 topic.send(key.ad.get(), record.as_bytes());
             }
             topic.flush();
@@ -197,7 +197,7 @@ fn sketches(load: &Load) -> Folded {
     let close = thread_time() - began;
     let mut topic = Topic::default();
     for sketch in &closing.sketches {
-        let record = UniquesRecord::sketch(NODE.0, NODE.1, FlushNo(1), sketch);
+        let record = record::sketch(NODE.0, NODE.1, FlushNo(1), sketch);
         topic.send(sketch.ad, &record);
     }
     topic.flush();

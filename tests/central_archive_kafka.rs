@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use weir_central::archive::place::Place;
 use weir_central::archive::read::Object;
 use weir_common::block::BlockHeader;
 use weir_common::row::Rows;
-use weir_labs::central::CentralFolder;
+use weir_labs::central::{CentralFolder, Truth};
 use weir_labs::clicks::{Known, send};
 use weir_labs::topics::{self, Isolation};
 use weir_labs::{Generator, Load, NodeFolder, kafka, seed};
@@ -144,6 +145,93 @@ fn killed_at_random_instants_it_archives_every_row_once() {
     assert_eq!(files_in(archive.path()), named.len());
 }
 
+/// What an engine finds in an archive that knows nothing of ours, if `cargo xtask setup` made it.
+fn read_by_pyarrow(archive: &Path) -> Option<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("read_archive.py");
+    run_python("pyarrow", Command::new("python3").arg(script).arg(archive))
+}
+
+/// The JSON that a script prints in an environment of its own, if `cargo xtask setup` made that.
+fn run_python(environment: &str, script: &mut Command) -> Option<Value> {
+    let target = weir_labs::binary("weir").ancestors().nth(2).map(Path::to_path_buf)?;
+    let folder = target.join(environment);
+    if !folder.join("made-of").exists() {
+        println!("skipped: {environment} is not here; `cargo xtask setup` installs it");
+        return None;
+    }
+    let mut command = Command::new(folder.join("bin/python3"));
+    command.args(script.get_args()).env("PYSPARK_PYTHON", folder.join("bin/python3"));
+    let output = command.output().expect("Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+/// What Spark comes to of a day, by the same rules.
+fn reconciled_by_spark(archive: &Path, day: &str, filters: Option<&str>) -> Option<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spark/reconcile.py");
+    let mut command = Command::new("python3");
+    command.arg(script).arg(archive).arg(day);
+    command.args(filters.map(|filters| format!("--filters={filters}")));
+    run_python("pyspark", &mut command)
+}
+
+const FIGURES: [&str; 4] = ["click_count", "gross", "net", "cost_micros"];
+
+/// The figures of each campaign before and after, and each adjustment, whoever found them.
+fn figures(report: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
+    let of = |value: &Value| FIGURES.map(|name| value[name].as_i64().unwrap_or(0));
+    let all = |name: &str| report[name].as_array().expect("a list").clone();
+    let campaign = |found: Value| {
+        format!("{}: {:?} {:?}", found["campaign_id"], of(&found["recorded"]), of(&found["reconciled"]))
+    };
+    let adjustment = |found: Value| {
+        let [ad, campaign, minute, cause] =
+            ["ad_id", "campaign_id", "minute", "cause"].map(|name| &found[name]);
+        format!("{ad} {campaign} {minute} {cause}: {:?}", of(&found))
+    };
+    (
+        all("campaigns").into_iter().map(campaign).collect(),
+        all("adjustments").into_iter().map(adjustment).collect(),
+    )
+}
+
+#[test]
+fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let prefix = kafka::fresh_prefix();
+    let archive = tempfile::tempdir().expect("folder");
+    let folder = node_folder(bootstrap, &prefix, 1);
+    let node = folder.start_ready().expect("ready");
+    let config = CentralFolder::archiving(archive.path());
+    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+    let mut central = central_folder.start().expect("central");
+    let load = Load { profile: "demo", rate: 4000, duration: Duration::from_secs(3), seed: 17 };
+    Generator::start(&folder, load).expect("generator").finish(WITHIN).expect("generator");
+    central.wait_until_counted(1, now_ms()).expect("counted");
+    let rows = rows_in_log(bootstrap, &prefix).len();
+    assert_eq!(wait_until_archived(archive.path(), rows).len(), rows);
+    let truth = Truth::of(bootstrap, &prefix).expect("rows");
+    if let Some(found) = read_by_pyarrow(archive.path()) {
+        let accepted: u64 = truth.0.values().map(|totals| totals.accepted.get()).sum();
+        assert_eq!(
+            (found["rows"].as_u64(), found["distinct"].as_u64()),
+            (Some(rows as u64), Some(rows as u64))
+        );
+        assert_eq!(found["accepted"].as_u64(), Some(accepted));
+        assert_eq!((found["misplaced"].as_u64(), found["nulls"].as_u64()), (Some(0), Some(0)), "{found}");
+        assert!(found["price_micros"].as_u64() > Some(0));
+        // Nothing unsigned and no decimals: what Spark would read at half the speed.
+        let columns: Vec<_> =
+            found["columns"].as_array().expect("columns").iter().filter_map(Value::as_str).collect();
+        assert_eq!(columns.len(), 35);
+        let is_plain =
+            |column: &&str| ["int32", "int64", "string", "binary"].iter().any(|kind| column.ends_with(kind));
+        assert!(columns.iter().all(is_plain), "{columns:?}");
+    }
+    central.stop().expect("stop");
+    node.drain().expect("drain");
+}
+
 fn sum(reports: &[Value], pointer: &str) -> u64 {
     reports.iter().map(|report| report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)).sum()
 }
@@ -186,6 +274,10 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
     let late = sum(&reports, "/clicks_by_cause/late");
     assert!(late >= 10, "{late} late clicks");
     // Of the twenty that two nodes accepted ten are left, and the late ones have come to them.
+    let (today, last) = days.last().zip(reports.last()).expect("a day");
+    if let Some(found) = reconciled_by_spark(archive.path(), today, None) {
+        assert_eq!(figures(&found), figures(last));
+    }
     let (before, after) = (sum(&reports, "/recorded/click_count"), sum(&reports, "/reconciled/click_count"));
     assert_eq!(sum(&reports, "/recorded/late"), late + 10);
     assert_eq!(after, before - 10 + late, "{before} and {after}, {late} late");
@@ -195,6 +287,9 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
     let rules = central_folder.path().join("rules.toml");
     std::fs::write(&rules, "version = \"open\"\nfilters = []\n").expect("rules");
     let open = reconcile(&["--rules", rules.to_str().expect("text")]);
+    if let Some(found) = reconciled_by_spark(archive.path(), today, Some("")) {
+        assert_eq!(figures(&found), figures(open.last().expect("a report")));
+    }
     assert!(sum(&open, "/clicks_by_cause/rule_change") >= 10);
     assert_eq!(sum(&open, "/reconciled/filtered"), 0);
     assert!(sum(&open, "/reconciled/click_count") > after);

@@ -136,14 +136,22 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
     Distribution::fetch(&target()).map(drop)
 }
 
+/// Programs of Python that tests run, by the name of the file that says what they are made of, and why.
+const ENVIRONMENTS: [(&str, &str); 3] = [
+    ("schemathesis", "a test asks the central tier with it what its OpenAPI document allows and what not"),
+    ("pyarrow", "a test reads the archive of the central tier with it"),
+    ("pyspark", "a test counts a day again with it, as a cluster would"),
+];
+
 /// Sees to it that tests find what they watch and load a node with.
 pub(crate) fn ensure_test_tools(args: &Args) -> Result<()> {
     let mut packages = missing(&TEST_TOOLS);
     packages.extend(environment::packages());
     let mut commands = apt(&packages);
-    let why = "a test asks the central tier with it what its OpenAPI document allows and what not";
-    let requirements = crate::root().join("tests/schemathesis.txt");
-    commands.extend(environment::make(&target().join("schemathesis"), &requirements, why)?);
+    for (name, why) in ENVIRONMENTS {
+        let requirements = crate::root().join("tests").join(name).with_extension("txt");
+        commands.extend(environment::make(&target().join(name), &requirements, why)?);
+    }
     install(args, commands)
 }
 

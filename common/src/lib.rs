@@ -5,7 +5,7 @@
 //! fixes once, nobody else may define again: the wire format ([`wire`]), the packet parser
 //! ([`packet`]), the outcomes and reasons ([`reason`]), the rule that decides on a click
 //! ([`verdict`]), the row and block layouts ([`row`], [`block`]), the bucket ([`bucket`]), what
-//! goes to Kafka ([`record`]), the BPF map layouts ([`maps`]), and a signed impression as text
+//! goes to Kafka ([`record`]), the keys of stores ([`ordered`]), the BPF map layouts ([`maps`]), and a signed impression as text
 //! (`token`).
 //!
 //! Start reading at [`wire`]: it says what a click is.
@@ -19,6 +19,7 @@ pub mod block;
 pub mod bucket;
 pub mod id;
 pub mod maps;
+pub mod ordered;
 pub mod packet;
 pub mod reason;
 pub mod record;

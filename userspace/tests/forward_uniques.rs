@@ -268,7 +268,7 @@ fn a_sketch_that_is_changed_gone_or_too_early_does_not_pass_the_audit() {
     let first = {
         let store = Store::open(&store_path(dir.path()), Incarnation(0)).unwrap();
         let (incarnation, _, sketch) = store.uniques().next().unwrap().unwrap();
-        weir::forward::embedded::keys::sketch(sketch.ad, sketch.minute, incarnation)
+        weir_common::ordered::users(sketch.ad, sketch.minute, incarnation)
     };
     let whole = tamper(&first, None).unwrap();
     let report = audited(dir.path());
@@ -282,7 +282,7 @@ fn a_sketch_that_is_changed_gone_or_too_early_does_not_pass_the_audit() {
     // A sketch of the last click's minute, which is not final, and of an ad that has no rows.
     for (ad, minute) in [(1, START.minute().0 + 35), (77, START.minute().0)] {
         let incarnation = Incarnation(u64::from_be_bytes(first[12..].try_into().unwrap()));
-        let key = weir::forward::embedded::keys::sketch(ad, Minute(minute), incarnation);
+        let key = weir_common::ordered::users(ad, Minute(minute), incarnation);
         tamper(&key, Some(&whole));
         assert_eq!(audited(dir.path()).sketch_mismatches, 1, "ad {ad} in minute {minute}");
         tamper(&key, None);

@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 
 use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::ordered::{self, BucketId, UnsketchedId, UsersId};
 use weir_common::time::Minute;
 
 use crate::record::{Revision, Word};
 use crate::span::Span;
-use crate::store::keys::{self, BucketId, BucketValue, SplitId, SumId, UnsketchedId, UsersId};
+use crate::store::keys::{self, BucketValue, SplitId, SumId};
 use crate::users::Users;
 
 /// The spans that are summed up by dimensions; of a minute the buckets themselves say it.
@@ -68,14 +69,14 @@ impl Changes {
         match word {
             Word::Bucket { life, revision, key, totals } => {
                 let value = BucketValue { revision: revision.0.into(), node: life.node.0.into(), totals };
-                self.take_bucket(held, &key, keys::bucket(&key, life.incarnation), value)
+                self.take_bucket(held, &key, ordered::bucket(&key, life.incarnation), value)
             }
             Word::Sketch { life, revision, ad, minute, users } => {
-                let id = keys::users(ad, minute, life.incarnation);
+                let id = ordered::users(ad, minute, life.incarnation);
                 self.take_sketch(held, id, minute, (revision, users))
             }
             Word::Unsketched { life, minute, clicks } => {
-                self.unsketched.insert(keys::unsketched(minute, life.incarnation), clicks);
+                self.unsketched.insert(ordered::unsketched(minute, life.incarnation), clicks);
                 self.note(minute);
                 Ok(())
             }

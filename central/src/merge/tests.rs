@@ -2,6 +2,7 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use weir_common::id::{Incarnation, NodeId};
+use weir_common::ordered;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::*;
@@ -46,7 +47,7 @@ impl Memory {
     fn recounted(&self) -> (BTreeMap<SumId, BucketTotals>, BTreeMap<SplitId, BucketTotals>) {
         let (mut sums, mut splits) = (BTreeMap::new(), BTreeMap::new());
         for (id, value) in &self.buckets {
-            let (key, _) = keys::read_bucket(id).unwrap();
+            let (key, _) = ordered::read_bucket(id).unwrap();
             let minute = Minute(key.minute.get());
             for span in Span::ALL {
                 let id = keys::sum(span, key.ad.get(), span.start_of(minute));

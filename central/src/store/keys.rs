@@ -1,7 +1,9 @@
-//! The octets of keys and values. Keys are big-endian, so that their order is that of their fields.
+//! The octets of keys and values, but for the keys that a node's store has too: those are in
+//! [`weir_common::ordered`]. Keys are big-endian, so that their order is that of their fields.
 
 use weir_common::bucket::{BUCKET_KEY_LEN, BucketKey, BucketTotals};
 use weir_common::id::{Incarnation, NodeId};
+use weir_common::ordered::of_ad;
 use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -9,16 +11,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::record::{Life, Revision};
 use crate::span::Span;
 
-/// ad, minute, dimensions, incarnation: the key of a bucket.
-pub type BucketId = [u8; BUCKET_KEY_LEN + 8];
 /// span, ad, start: the key of a sum.
 pub type SumId = [u8; 13];
 /// span, ad, start, dimensions: the key of a sum by dimensions.
 pub type SplitId = [u8; 1 + BUCKET_KEY_LEN];
-/// ad, minute, incarnation: the key of a sketch.
-pub type UsersId = [u8; 20];
-/// minute, incarnation: the key of a minute of which some ads have no sketch.
-pub type UnsketchedId = [u8; 12];
 /// node, incarnation: the key of a node's state.
 pub type LifeId = [u8; 12];
 
@@ -32,31 +28,6 @@ pub struct BucketValue {
     pub node: U32,
     /// The totals so far.
     pub totals: BucketTotals,
-}
-
-/// The key of a bucket.
-#[must_use]
-pub fn bucket(key: &BucketKey, incarnation: Incarnation) -> BucketId {
-    let mut bytes = [0; BUCKET_KEY_LEN + 8];
-    bytes[..BUCKET_KEY_LEN].copy_from_slice(&key.ordered());
-    bytes[BUCKET_KEY_LEN..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
-/// What stands in [`bucket`] octets.
-#[must_use]
-pub fn read_bucket(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
-    let (key, incarnation) = bytes.split_first_chunk()?;
-    Some((BucketKey::from_ordered(key), Incarnation(u64::from_be_bytes(incarnation.try_into().ok()?))))
-}
-
-/// Where an ad's buckets of a minute begin, and those of all later minutes go on.
-#[must_use]
-pub fn of_ad(ad: u64, minute: Minute) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&ad.to_be_bytes());
-    bytes[8..].copy_from_slice(&minute.0.to_be_bytes());
-    bytes
 }
 
 /// The key of an ad's sum.
@@ -108,23 +79,6 @@ pub fn read_split(bytes: &[u8]) -> Option<BucketKey> {
     Some(BucketKey::from_ordered(key.try_into().ok()?))
 }
 
-/// The key of a sketch.
-#[must_use]
-pub fn users(ad: u64, minute: Minute, incarnation: Incarnation) -> UsersId {
-    let mut bytes = [0; 20];
-    bytes[..12].copy_from_slice(&of_ad(ad, minute));
-    bytes[12..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
-/// What stands in [`users`] octets: ad, minute, incarnation.
-#[must_use]
-pub fn read_users(bytes: &[u8]) -> Option<(u64, Minute, Incarnation)> {
-    let (ad, rest) = bytes.split_first_chunk()?;
-    let (minute, incarnation) = read_unsketched(rest)?;
-    Some((u64::from_be_bytes(*ad), minute, incarnation))
-}
-
 /// A sketch's value: the flush that wrote it, and its octets.
 #[must_use]
 pub fn users_value(revision: Revision, theta: &[u8]) -> Vec<u8> {
@@ -136,23 +90,6 @@ pub fn users_value(revision: Revision, theta: &[u8]) -> Vec<u8> {
 pub fn read_users_value(bytes: &[u8]) -> Option<(Revision, &[u8])> {
     let (revision, theta) = bytes.split_first_chunk()?;
     Some((Revision(u64::from_le_bytes(*revision)), theta))
-}
-
-/// The key of a minute of which some ads have no sketch.
-#[must_use]
-pub fn unsketched(minute: Minute, incarnation: Incarnation) -> UnsketchedId {
-    let mut bytes = [0; 12];
-    bytes[..4].copy_from_slice(&minute.0.to_be_bytes());
-    bytes[4..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
-/// What stands in [`unsketched`] octets.
-#[must_use]
-pub fn read_unsketched(bytes: &[u8]) -> Option<(Minute, Incarnation)> {
-    let (minute, incarnation) = bytes.split_first_chunk()?;
-    let incarnation = u64::from_be_bytes(incarnation.try_into().ok()?);
-    Some((Minute(u32::from_be_bytes(*minute)), Incarnation(incarnation)))
 }
 
 /// The key of a node's state.
@@ -192,15 +129,12 @@ mod tests {
             ..BucketKey::default()
         };
         let incarnation = Incarnation(0xfedc_ba98_7654_3210);
-        assert_eq!(read_bucket(&bucket(&key, incarnation)), Some((key, incarnation)));
         assert_eq!(read_split(&split(Span::Hour, &key)), Some(key));
-        assert!(bucket(&key, incarnation).starts_with(&of_ad(key.ad.get(), Minute(key.minute.get()))));
         let start = Minute(60);
         assert_eq!(read_sum(&sum(Span::Hour, 7, start)), Some((7, start)));
         assert_eq!(read_top(&top(Span::Hour, start, 7)), Some((7, start)));
         assert!(sum(Span::Hour, 7, Minute(120)) < sum(Span::Hour, 8, start));
         assert!(top(Span::Hour, start, 8) < top(Span::Hour, Minute(120), 7));
-        assert_eq!(read_users(&users(7, start, incarnation)), Some((7, start, incarnation)));
         let of = Life { node: NodeId(3), incarnation };
         assert_eq!(read_life(&life(of)), Some(of));
         assert_eq!(read_users_value(&users_value(Revision(9), b"abc")), Some((Revision(9), &b"abc"[..])));

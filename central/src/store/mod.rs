@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::{Deserialize, Serialize};
 use weir_common::bucket::BucketTotals;
+use weir_common::ordered::{self, BucketId, UsersId};
 use weir_common::time::{Minute, UnixMs};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -22,7 +23,7 @@ use crate::record::{Life, Revision, Told};
 use crate::span::Span;
 use crate::users::Users;
 use crate::watermark::{NodeState, Offsets};
-use keys::{BucketId, BucketValue, UsersId};
+use keys::BucketValue;
 pub use view::{Summed, View};
 
 /// Why the store cannot be opened, read or written.
@@ -254,7 +255,7 @@ impl Store {
         let mut united: BTreeMap<keys::SumId, Vec<&Users>> = BTreeMap::new();
         for (id, (revision, users)) in &changes.users {
             batch.insert(&self.spaces.users, *id, keys::users_value(*revision, users.as_bytes()));
-            let (ad, minute, _) = keys::read_users(id).ok_or(StoreError::Damaged("users"))?;
+            let (ad, minute, _) = ordered::read_users(id).ok_or(StoreError::Damaged("users"))?;
             for span in [Span::Hour, Span::Day] {
                 united.entry(keys::sum(span, ad, span.start_of(minute))).or_default().push(users);
             }

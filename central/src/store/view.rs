@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fjall::{Readable, Snapshot};
 use weir_common::bucket::{BucketKey, BucketTotals};
+use weir_common::ordered;
 use weir_common::time::Minute;
 use zerocopy::FromBytes;
 
@@ -79,12 +80,12 @@ impl View {
         ad: u64,
         minutes: std::ops::Range<Minute>,
     ) -> Box<dyn Iterator<Item = Result<(BucketKey, BucketTotals), StoreError>> + '_> {
-        let range = keys::of_ad(ad, minutes.start)..keys::of_ad(ad, minutes.end);
+        let range = ordered::of_ad(ad, minutes.start)..ordered::of_ad(ad, minutes.end);
         if span == Span::Minute {
             return Box::new(self.snapshot.range(&self.spaces.buckets, range).map(|entry| {
                 let (key, value) = entry.into_inner()?;
                 let damaged = || StoreError::Damaged("buckets");
-                let (key, _) = keys::read_bucket(&key).ok_or_else(damaged)?;
+                let (key, _) = ordered::read_bucket(&key).ok_or_else(damaged)?;
                 let value = BucketValue::read_from_bytes(&value).map_err(|_| damaged())?;
                 Ok((key, value.totals))
             }));
@@ -111,7 +112,7 @@ impl View {
     ) -> Result<Option<f64>, StoreError> {
         let mut held = Vec::new();
         if span == Span::Minute {
-            let range = keys::of_ad(ad, minutes.start)..keys::of_ad(ad, minutes.end);
+            let range = ordered::of_ad(ad, minutes.start)..ordered::of_ad(ad, minutes.end);
             for entry in self.snapshot.range(&self.spaces.users, range) {
                 held.push(entry.value()?);
             }
@@ -125,11 +126,12 @@ impl View {
             return Ok(None);
         }
         let is_minute = span == Span::Minute;
-        let sketches = held.iter().map(|value| {
-            let sketch = if is_minute { keys::read_users_value(value).map(|(_, theta)| theta) } else { None };
-            sketch.unwrap_or(value)
-        });
-        let (_, estimate) = Users::union(sketches).ok_or(StoreError::Damaged("users"))?;
+        let sketch = |value| {
+            if is_minute { keys::read_users_value(value).map(|(_, theta)| theta) } else { Some(value) }
+        };
+        let sketches: Option<Vec<&[u8]>> = held.iter().map(|value| sketch(value)).collect();
+        let union = sketches.and_then(Users::union);
+        let (_, estimate) = union.ok_or(StoreError::Damaged("users"))?;
         Ok(Some(estimate))
     }
 
@@ -143,7 +145,7 @@ impl View {
         for entry in self.snapshot.range(&self.spaces.unsketched, at(minutes.start)..at(minutes.end)) {
             let (key, value) = entry.into_inner()?;
             let damaged = || StoreError::Damaged("unsketched");
-            let (minute, _) = keys::read_unsketched(&key).ok_or_else(damaged)?;
+            let (minute, _) = ordered::read_unsketched(&key).ok_or_else(damaged)?;
             let clicks: [u8; 8] = value.as_ref().try_into().map_err(|_| damaged())?;
             *found.entry(minute).or_default() += u64::from_be_bytes(clicks);
         }

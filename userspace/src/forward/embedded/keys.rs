@@ -1,8 +1,10 @@
-//! The bytes of keys and values. Keys are big-endian, so that their order is the order of their
-//! fields; values are fixed little-endian structs.
+//! The bytes of keys and values, but for the keys that the central tier's store has too: those are in
+//! [`weir_common::ordered`]. Keys are big-endian, so that their order is the order of their fields;
+//! values are fixed little-endian structs.
 
-use weir_common::bucket::{self, BucketKey, BucketTotals};
+use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, WorkerId};
+use weir_common::ordered::{self, BucketId};
 use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -11,76 +13,20 @@ use super::super::batch::FlushNo;
 use super::raw::RawId;
 use crate::journal::{Position, SegmentNo};
 
-/// Bytes of a bucket's key in either order.
-pub const BUCKET_KEY_LEN: usize = bucket::BUCKET_KEY_LEN + 8;
-
-/// ad, minute, dimensions, incarnation: one ad's history is one range.
-#[must_use]
-pub fn by_ad(key: &BucketKey, incarnation: Incarnation) -> [u8; BUCKET_KEY_LEN] {
-    let mut bytes = [0; BUCKET_KEY_LEN];
-    let (of_key, of_incarnation) = bytes.split_at_mut(bucket::BUCKET_KEY_LEN);
-    of_key.copy_from_slice(&key.ordered());
-    of_incarnation.copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
 /// minute, ad, dimensions, incarnation: one minute is one range.
 #[must_use]
-pub fn by_minute(key: &BucketKey, incarnation: Incarnation) -> [u8; BUCKET_KEY_LEN] {
-    let mut bytes = by_ad(key, incarnation);
+pub fn by_minute(key: &BucketKey, incarnation: Incarnation) -> BucketId {
+    let mut bytes = ordered::bucket(key, incarnation);
     bytes[..12].rotate_left(8);
     bytes
-}
-
-/// ad, minute, incarnation: the key of a sketch.
-#[must_use]
-pub fn sketch(ad: u64, minute: Minute, incarnation: Incarnation) -> [u8; 20] {
-    let mut bytes = [0; 20];
-    bytes[..8].copy_from_slice(&ad.to_be_bytes());
-    bytes[8..12].copy_from_slice(&minute.0.to_be_bytes());
-    bytes[12..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
-/// What stands in [`sketch`] bytes.
-#[must_use]
-pub fn read_sketch(bytes: &[u8]) -> Option<(u64, Minute, Incarnation)> {
-    let (ad, rest) = bytes.split_first_chunk::<8>()?;
-    let (minute, incarnation) = read_unsketched(rest)?;
-    Some((u64::from_be_bytes(*ad), minute, incarnation))
-}
-
-/// minute, incarnation: the key of a minute of which some ads have no sketch.
-#[must_use]
-pub fn unsketched(minute: Minute, incarnation: Incarnation) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    bytes[..4].copy_from_slice(&minute.0.to_be_bytes());
-    bytes[4..].copy_from_slice(&incarnation.0.to_be_bytes());
-    bytes
-}
-
-/// What stands in [`unsketched`] bytes.
-#[must_use]
-pub fn read_unsketched(bytes: &[u8]) -> Option<(Minute, Incarnation)> {
-    let (minute, incarnation) = bytes.split_first_chunk::<4>()?;
-    let incarnation = u64::from_be_bytes(incarnation.try_into().ok()?);
-    Some((Minute(u32::from_be_bytes(*minute)), Incarnation(incarnation)))
-}
-
-/// The key that stands in [`by_ad`] bytes.
-#[must_use]
-pub fn read_by_ad(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
-    let (key, incarnation) = bytes.split_first_chunk()?;
-    let incarnation = u64::from_be_bytes(incarnation.try_into().ok()?);
-    Some((BucketKey::from_ordered(key), Incarnation(incarnation)))
 }
 
 /// The key that stands in [`by_minute`] bytes.
 #[must_use]
 pub fn read_by_minute(bytes: &[u8]) -> Option<(BucketKey, Incarnation)> {
-    let mut by_ad: [u8; BUCKET_KEY_LEN] = bytes.try_into().ok()?;
+    let mut by_ad: BucketId = bytes.try_into().ok()?;
     by_ad[..12].rotate_right(8);
-    read_by_ad(&by_ad)
+    ordered::read_bucket(&by_ad)
 }
 
 /// A bucket's value.
@@ -213,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bucket_keys_come_back_from_both_orders_and_sort_by_them() {
+    fn bucket_keys_sort_by_minute_and_come_back() {
         let key = BucketKey {
             ad: U64::new(0x0102_0304_0506_0708),
             minute: U32::new(0x1112_1314),
@@ -226,11 +172,9 @@ mod tests {
             rules: U32::new(6),
         };
         let life = Incarnation(0xfedc_ba98_7654_3210);
-        assert_eq!(read_by_ad(&by_ad(&key, life)), Some((key, life)));
         assert_eq!(read_by_minute(&by_minute(&key, life)), Some((key, life)));
         let later = BucketKey { minute: U32::new(key.minute.get() + 1), ..key };
         let other = BucketKey { ad: U64::new(key.ad.get() + 1), ..key };
-        assert!(by_ad(&key, life) < by_ad(&later, life) && by_ad(&later, life) < by_ad(&other, life));
         assert!(by_minute(&other, life) < by_minute(&later, life));
     }
 
@@ -238,14 +182,6 @@ mod tests {
     fn streams_and_raw_batches_come_back_from_their_keys() {
         let parts = (Incarnation(1), Epoch(2), WorkerId(3));
         assert_eq!(read_stream(&stream(parts.0, parts.1, parts.2)), Some(parts));
-        let key = sketch(7, Minute(5), Incarnation(6));
-        assert_eq!(read_sketch(&key), Some((7, Minute(5), Incarnation(6))));
-        assert!(key < sketch(7, Minute(6), Incarnation(0)) && key < sketch(8, Minute(0), Incarnation(0)));
-        assert_eq!(
-            read_unsketched(&unsketched(Minute(5), Incarnation(6))),
-            Some((Minute(5), Incarnation(6)))
-        );
-        assert_eq!((read_sketch(&key[1..]), read_unsketched(&key)), (None, None));
         let id = RawId { flush: FlushNo(9), part: 8 };
         assert_eq!(read_raw_id(&raw_id(id)), Some(id));
         assert_eq!(RawId::parse(&id.file_name()), Some(id));

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::id::{BlockSeq, Epoch, Incarnation, WorkerId};
+use weir_common::ordered;
 use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
@@ -145,7 +146,7 @@ impl Store {
         self.buckets.iter().map(|entry| {
             let (key, value) = entry.into_inner()?;
             let damaged = || StoreError::Damaged("buckets");
-            let (key, incarnation) = keys::read_by_ad(&key).ok_or_else(damaged)?;
+            let (key, incarnation) = ordered::read_bucket(&key).ok_or_else(damaged)?;
             let value = BucketValue::read_from_bytes(&value).map_err(|_| damaged())?;
             Ok((incarnation, FlushNo(value.revision.get()), Bucket { key, totals: value.totals }))
         })
@@ -174,7 +175,7 @@ impl Store {
         key: &BucketKey,
         incarnation: Incarnation,
     ) -> Result<Option<BucketTotals>, StoreError> {
-        let Some(value) = self.buckets.get(keys::by_ad(key, incarnation))? else { return Ok(None) };
+        let Some(value) = self.buckets.get(ordered::bucket(key, incarnation))? else { return Ok(None) };
         let value = BucketValue::read_from_bytes(&value).map_err(|_| StoreError::Damaged("buckets"))?;
         Ok(Some(value.totals))
     }
@@ -184,7 +185,7 @@ impl Store {
         self.uniques.iter().map(|entry| {
             let (key, value) = entry.into_inner()?;
             let damaged = || StoreError::Damaged("uniques");
-            let (ad, minute, incarnation) = keys::read_sketch(&key).ok_or_else(damaged)?;
+            let (ad, minute, incarnation) = ordered::read_users(&key).ok_or_else(damaged)?;
             let (revision, theta) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
             let revision = FlushNo(u64::from_le_bytes(*revision));
             Ok((incarnation, revision, Sketch { minute, ad, theta: theta.to_vec() }))
@@ -196,7 +197,7 @@ impl Store {
         self.unsketched.iter().map(|entry| {
             let (key, value) = entry.into_inner()?;
             let damaged = || StoreError::Damaged("unsketched");
-            let (minute, incarnation) = keys::read_unsketched(&key).ok_or_else(damaged)?;
+            let (minute, incarnation) = ordered::read_unsketched(&key).ok_or_else(damaged)?;
             let clicks = value.as_ref().try_into().map(u64::from_le_bytes).map_err(|_| damaged())?;
             Ok((incarnation, Unsketched { minute, clicks }))
         })
@@ -329,20 +330,20 @@ impl Store {
         let revision = U64::new(batch.flush.0);
         for bucket in &batch.buckets {
             let value = BucketValue { revision, totals: bucket.totals };
-            let by_ad = keys::by_ad(&bucket.key, batch.incarnation);
+            let by_ad = ordered::bucket(&bucket.key, batch.incarnation);
             let by_minute = keys::by_minute(&bucket.key, batch.incarnation);
             transaction.insert(&self.buckets, by_ad, value.as_bytes());
             transaction.insert(&self.minutes, by_minute, value.as_bytes());
         }
         for sketch in &batch.uniques.sketches {
-            let key = keys::sketch(sketch.ad, sketch.minute, batch.incarnation);
+            let key = ordered::users(sketch.ad, sketch.minute, batch.incarnation);
             let value = [revision.as_bytes(), &sketch.theta].concat();
             transaction.insert(&self.uniques, key, value);
         }
         for Unsketched { minute, clicks } in &batch.uniques.unsketched {
             transaction.insert(
                 &self.unsketched,
-                keys::unsketched(*minute, batch.incarnation),
+                ordered::unsketched(*minute, batch.incarnation),
                 clicks.to_le_bytes(),
             );
         }

@@ -69,83 +69,87 @@ const USAGE: u8 = 2;
 /// The exit status of a day with counts that no rows explain.
 const UNEXPLAINED: u8 = 3;
 
+/// What the program ends with when it does not end well.
+enum Failed {
+    /// What it was told is wrong.
+    Usage(String),
+    /// It could not do what it was told.
+    Work(String),
+}
+
+fn usage(error: impl std::fmt::Display) -> Failed {
+    Failed::Usage(error.to_string())
+}
+
+fn work(error: impl std::fmt::Display) -> Failed {
+    Failed::Work(error.to_string())
+}
+
 /// The program: its exit status is 0, 1 when it failed, 2 when its config is wrong, 3 when a reconciliation
 /// found counts that no rows explain.
 #[must_use]
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match Arguments::parse().command {
-        Command::Run(file) => load(&file).map_or_else(usage, |config| match tier::run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error @ tier::RunError::Access(_)) => usage(error),
-            Err(error) => failure(error),
-        }),
-        Command::CheckConfig(file) => load(&file).map_or_else(usage, |_| {
+    let (status, why) = match obey(Arguments::parse().command) {
+        Ok(status) => return status,
+        Err(Failed::Usage(why)) => (ExitCode::from(USAGE), why),
+        Err(Failed::Work(why)) => (ExitCode::FAILURE, why),
+    };
+    eprintln!("weir-central: {why}");
+    status
+}
+
+fn obey(command: Command) -> Result<ExitCode, Failed> {
+    match command {
+        Command::Run(file) => run(&file.load()?),
+        Command::CheckConfig(file) => {
+            file.load()?;
             println!("valid");
-            ExitCode::SUCCESS
-        }),
-        Command::Ask(args) => load(&args.config).map_or_else(usage, |config| ask(&config, &args.path)),
-        Command::Reconcile(args) => load(&args.config).map_or_else(usage, |config| reconcile(&config, &args)),
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ask(args) => ask(&args.config.load()?, &args.path),
+        Command::Reconcile(args) => reconcile(&args.config.load()?, &args),
     }
 }
 
-fn load(file: &ConfigFile) -> Result<Config, impl std::fmt::Display + use<>> {
-    Config::load(&file.config)
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Failed> {
+        Config::load(&self.config).map_err(usage)
+    }
 }
 
-fn usage(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("weir-central: {error}");
-    ExitCode::from(USAGE)
+fn run(config: &Config) -> Result<ExitCode, Failed> {
+    tier::run(config).map_err(|error| match error {
+        tier::RunError::Access(error) => usage(error),
+        error => work(error),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn failure(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("weir-central: {error}");
-    ExitCode::FAILURE
-}
-
-fn reconcile(config: &Config, args: &ReconcileArgs) -> ExitCode {
-    let Some(archive) = &config.archive else {
-        return usage("there is no [archive] in the config, and so nothing to reconcile from");
-    };
-    let rules = args.rules.as_deref().map_or_else(|| Ok(Rules::recorded()), Rules::read);
-    let (day, rules) = match Day::read(&args.day).and_then(|day| Ok((day, rules?))) {
-        Ok(asked) => asked,
-        Err(error) => return usage(error),
-    };
-    let key = match read_key(config) {
-        Ok(key) => key,
-        Err(error) => return usage(error),
-    };
-    let place = match Place::open(&archive.url, &archive.options) {
-        Ok(place) => place,
-        Err(error) => return usage(error),
-    };
+fn reconcile(config: &Config, args: &ReconcileArgs) -> Result<ExitCode, Failed> {
+    let archive = config.archive.as_ref();
+    let archive = archive
+        .ok_or_else(|| usage("there is no [archive] in the config, and so nothing to reconcile from"))?;
+    let day = Day::read(&args.day).map_err(usage)?;
+    let rules = args.rules.as_deref().map_or_else(|| Ok(Rules::recorded()), Rules::read).map_err(usage)?;
+    let key = read_key(config).map_err(usage)?;
+    let place = Place::open(&archive.url, &archive.options).map_err(usage)?;
     let asked = (config.serve.listen, key.as_deref());
-    match alone(reconcile::reconcile(&place, asked, &day, &rules)) {
-        Ok(Ok(report)) => tell(&report, args.json),
-        Ok(Err(error)) => failure(error),
-        Err(error) => failure(error),
-    }
+    let report = alone(reconcile::reconcile(&place, asked, &day, &rules))?;
+    Ok(tell(&report, args.json))
 }
 
-/// Runs one thing to its end on this thread.
-fn alone<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+/// Does one thing to its end on this thread.
+fn alone<T, E: std::fmt::Display>(doing: impl Future<Output = Result<T, E>>) -> Result<T, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(work)?;
+    runtime.block_on(doing).map_err(work)
 }
 
-fn ask(config: &Config, path: &str) -> ExitCode {
-    let key = match read_key(config) {
-        Ok(key) => key,
-        Err(error) => return usage(error),
-    };
-    match alone(counted::ask(config.serve.listen, key.as_deref(), path)) {
-        Ok(Ok(octets)) => match std::io::stdout().write_all(&octets) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failure(error),
-        },
-        Ok(Err(error)) => failure(error),
-        Err(error) => failure(error),
-    }
+fn ask(config: &Config, path: &str) -> Result<ExitCode, Failed> {
+    let key = read_key(config).map_err(usage)?;
+    let octets = alone(counted::ask(config.serve.listen, key.as_deref(), path))?;
+    std::io::stdout().write_all(&octets).map_err(work)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The first key of the config, if there are any.

@@ -1,12 +1,13 @@
 //! The central tier: the other end of Kafka.
 //!
 //! Nodes send buckets with their totals so far, sketches of unique users and raw batches. This crate
-//! merges buckets and sketches into one store and answers questions about them. It never adds what
-//! it may set: the highest revision of a bucket is the truth, so whatever comes twice or out of order
-//! changes nothing.
+//! merges buckets and sketches into one store and answers questions about them; it keeps the raw batches
+//! in an archive and counts days again from there. It never adds what it may set: the highest
+//! revision of a bucket is the truth, so whatever comes twice or out of order changes nothing.
 //!
 //! ```text
 //! kafka -> record -> merge -> store -> serve
+//!       -> archive -> reconcile
 //! ```
 //!
 //! | room | what it does | what it never does |
@@ -15,9 +16,13 @@
 //! | [`record`] | what a record says, checked | trust a length |
 //! | [`users`] | sets of users as sketches, and their union | count a user twice |
 //! | [`merge`] | folds records into changes of the store: a function over values | I/O; read a clock |
+//! | [`merger`] | the thread that reads, has folded, and writes | decide what a record changes |
 //! | [`watermark`] | how far each node is: how complete and how fresh an answer is | guess of a node that is silent |
 //! | [`store`] | buckets, sums and offsets, changed in one atomic write | decide what is right |
 //! | [`serve`] | questions, answers, the cache between them, HTTP | write to the store |
+//! | [`archive`] | raw batches as Parquet files, each row once | judge a click |
+//! | [`reconcile`] | a day again, from the archive alone, and why it differs | edit a count |
+//! | [`tier`] | starts all of it and ends it in order | work of its own |
 //!
 //! Start reading at [`merge`]: it says what becomes of a bucket.
 #![forbid(unsafe_code)]
@@ -27,9 +32,9 @@ pub mod cli;
 pub mod config;
 pub mod kafka;
 pub mod merge;
+pub mod merger;
 pub mod reconcile;
 pub mod record;
-pub mod run;
 pub mod serve;
 pub mod span;
 pub mod store;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::archive::place::{Place, PlaceError};
 use crate::archive::{self, ArchiveError, Limits};
 use crate::config::{Config, ConfigError};
-use crate::run::{self, Counters, MergeError, Seen};
+use crate::merger::{self, Counters, MergeError, Seen};
 use crate::serve::access::{Access, AccessError};
 use crate::serve::cache::Answers;
 use crate::serve::{self, Served};
@@ -113,7 +113,7 @@ async fn all(config: &Config) -> Result<(), RunError> {
         move || {
             let (cluster, retired) = (config.cluster(), config.retired());
             let of = (&cluster, config.kafka.topic_prefix.as_str());
-            Ok(run::merge(&store, of, &retired, (&seen, &counters), &stop)?)
+            Ok(merger::merge(&store, of, &retired, (&seen, &counters), &stop)?)
         }
     })?];
     if let Some((place, settings)) = place.zip(config.archive.clone()) {

@@ -204,5 +204,5 @@ pub fn archive(
         ArchiveError::Place(PlaceError::Object { .. }) => true,
         _ => false,
     };
-    crate::run::again_while(stop, "archiving waits", passes, once)
+    crate::kafka::again_while(stop, "archiving waits", passes, once)
 }

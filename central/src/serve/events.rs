@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::cache::Question;
 use super::query::{Format, Stats, StatsParameters};
 use super::{Refused, Served, Shared, now};
-use crate::run::Seen;
+use crate::merger::Seen;
 
 /// How often an answer is sent at the most: as often as a kept one changes.
 const EVERY: Duration = Duration::from_secs(1);

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use weir_common::time::UnixMs;
 
 use crate::archive;
-use crate::run::{Counters, Seen};
+use crate::merger::{Counters, Seen};
 use crate::store::Store;
 use access::{Access, Denied};
 use answer::AnswerError;

@@ -1,4 +1,5 @@
-//! One run: the merging thread, which reads, folds and writes, and what it lets others see.
+//! The merging thread: reads, folds and writes, and lets others see how far it is. What becomes of a
+//! record is decided in [`merge`](crate::merge).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use weir_common::id::NodeId;
 use weir_common::record::topic;
 use weir_common::time::Minute;
 
-use crate::kafka::{ClusterSettings, Delivered, Ends, KafkaError, Source};
+use crate::kafka::{ClusterSettings, Delivered, Ends, KafkaError, Source, again_while};
 use crate::merge::Changes;
 use crate::record::{self, Life, RecordError, Word};
 use crate::store::{Store, StoreError};
@@ -23,8 +24,6 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 const POLL: Duration = Duration::from_millis(100);
 /// How often what was written is synced. What a crash takes away is read again.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
-/// How long to wait before a cluster that does not answer is asked again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Why merging ended.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -225,32 +224,4 @@ pub fn merge(
     };
     let passes = |error: &MergeError| matches!(error, MergeError::Kafka(error) if error.may_pass());
     again_while(stop, "merging waits", passes, once)
-}
-
-/// Does `once` again as long as its errors may pass, until told to stop. Says each error when it is new.
-///
-/// # Errors
-/// The first that does not pass.
-pub fn again_while<E: std::fmt::Display>(
-    stop: &AtomicBool,
-    what: &'static str,
-    passes: impl Fn(&E) -> bool,
-    mut once: impl FnMut() -> Result<(), E>,
-) -> Result<(), E> {
-    let mut last = String::new();
-    while !stop.load(Ordering::Acquire) {
-        match once() {
-            Ok(()) => return Ok(()),
-            Err(error) if passes(&error) => {
-                let why = error.to_string();
-                if why != last {
-                    tracing::warn!(why, "{what}");
-                    last = why;
-                }
-                std::thread::sleep(RETRY);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng};
@@ -12,24 +12,14 @@ use weir_central::archive::place::Place;
 use weir_central::archive::read::Object;
 use weir_common::block::BlockHeader;
 use weir_common::row::Rows;
-use weir_labs::central::{CentralFolder, Truth};
+use weir_labs::central::{Central, CentralFolder, Truth};
 use weir_labs::clicks::{Known, send};
 use weir_labs::topics::{self, Isolation};
-use weir_labs::{Generator, Load, NodeFolder, kafka, seed};
+use weir_labs::{Generator, Load, Node, NodeFolder, kafka, now_ms, seed};
 use zerocopy::FromBytes;
 
 /// The archive has what it waits for within this.
 const WITHIN: Duration = Duration::from_secs(60);
-
-fn node_folder(bootstrap: &str, prefix: &str, id: u32) -> NodeFolder {
-    let folder = NodeFolder::new(&kafka::config(bootstrap, prefix)).expect("folder");
-    folder.reconfigure("id =", &format!("id = {id}")).expect("config");
-    folder
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
-}
 
 fn day_of(ms: u64) -> String {
     let time = Timestamp::from_millisecond(ms as i64).expect("a time");
@@ -110,39 +100,73 @@ fn wait_until_archived(folder: &Path, rows: usize) -> Vec<Row> {
     }
 }
 
+/// Nodes and a central tier that archives, none of them started.
+struct Lab {
+    bootstrap: &'static str,
+    prefix: String,
+    folders: Vec<NodeFolder>,
+    archive: tempfile::TempDir,
+    central: CentralFolder,
+}
+
+impl Lab {
+    /// One with so many nodes; none where there is no Kafka.
+    fn new(nodes: u32) -> Option<Self> {
+        let (bootstrap, prefix) = (kafka::shared()?, kafka::fresh_prefix());
+        let folder = |id| NodeFolder::forwarding(bootstrap, &prefix, id).expect("folder");
+        let folders = (1..=nodes).map(folder).collect();
+        let archive = tempfile::tempdir().expect("folder");
+        let config = CentralFolder::archiving(archive.path());
+        let central = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+        Some(Self { bootstrap, prefix, folders, archive, central })
+    }
+
+    fn start_nodes(&self) -> Vec<Node<'_>> {
+        self.folders.iter().map(|folder| folder.start_ready().expect("ready")).collect()
+    }
+
+    fn rows_in_log(&self) -> BTreeMap<RowPlace, (u64, u64)> {
+        rows_in_log(self.bootstrap, &self.prefix)
+    }
+
+    /// Waits until all that was acknowledged is counted, and as many rows are archived as are in the log.
+    fn settle(&self, central: &mut Central<'_>) -> BTreeMap<RowPlace, (u64, u64)> {
+        central.wait_until_counted(self.folders.len(), now_ms()).expect("counted");
+        let expected = self.rows_in_log();
+        assert_eq!(wait_until_archived(self.archive.path(), expected.len()).len(), expected.len());
+        expected
+    }
+}
+
 #[test]
 fn killed_at_random_instants_it_archives_every_row_once() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let (prefix, seed) = (kafka::fresh_prefix(), seed());
+    let Some(lab) = Lab::new(1) else { return };
+    let seed = seed();
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
-    let archive = tempfile::tempdir().expect("folder");
-    let folder = node_folder(bootstrap, &prefix, 1);
-    let node = folder.start_ready().expect("ready");
+    let nodes = lab.start_nodes();
     let load = Load { profile: "demo", rate: 6000, duration: Duration::from_secs(8), seed };
-    let mut generator = Generator::start(&folder, load).expect("generator");
-    let config = CentralFolder::archiving(archive.path());
-    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
+    let mut generator = Generator::start(&lab.folders[0], load).expect("generator");
     while generator.is_running().expect("generator") {
-        let central = central_folder.start().expect("central");
+        let central = lab.central.start().expect("central");
         std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         central.kill().expect("kill");
     }
     generator.finish(Duration::from_secs(90)).expect("generator");
-    node.drain().expect("drain");
-    let expected = rows_in_log(bootstrap, &prefix);
-    let mut central = central_folder.start().expect("central");
-    let archived = wait_until_archived(archive.path(), expected.len());
-    assert_eq!(archived.len(), expected.len(), "{}", central_folder.log_text());
+    nodes.into_iter().for_each(|node| node.drain().expect("drain"));
+    let expected = lab.rows_in_log();
+    let mut central = lab.central.start().expect("central");
+    let archived = wait_until_archived(lab.archive.path(), expected.len());
+    assert_eq!(archived.len(), expected.len(), "{}", lab.central.log_text());
     assert_eq!(archived.into_iter().collect::<BTreeMap<_, _>>(), expected);
     central.wait_until("/v1/nodes", |_| true).expect("an answer");
     central.stop().expect("stop");
     // Nothing lies beside what the manifest names.
-    let place = Place::open(archive.path().to_str().expect("text"), &BTreeMap::new()).expect("archive");
+    let place = Place::open(lab.archive.path().to_str().expect("text"), &BTreeMap::new()).expect("archive");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let manifest = runtime.block_on(place.manifest()).expect("manifest");
     let named: BTreeSet<_> =
         manifest.iter().flat_map(|entry| &entry.objects).map(|object| &object.path).collect();
-    assert_eq!(files_in(archive.path()), named.len());
+    assert_eq!(files_in(lab.archive.path()), named.len());
 }
 
 /// What an engine finds in an archive that knows nothing of ours, if `cargo xtask setup` made it.
@@ -197,21 +221,14 @@ fn figures(report: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
 
 #[test]
 fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let prefix = kafka::fresh_prefix();
-    let archive = tempfile::tempdir().expect("folder");
-    let folder = node_folder(bootstrap, &prefix, 1);
-    let node = folder.start_ready().expect("ready");
-    let config = CentralFolder::archiving(archive.path());
-    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
-    let mut central = central_folder.start().expect("central");
+    let Some(lab) = Lab::new(1) else { return };
+    let nodes = lab.start_nodes();
+    let mut central = lab.central.start().expect("central");
     let load = Load { profile: "demo", rate: 4000, duration: Duration::from_secs(3), seed: 17 };
-    Generator::start(&folder, load).expect("generator").finish(WITHIN).expect("generator");
-    central.wait_until_counted(1, now_ms()).expect("counted");
-    let rows = rows_in_log(bootstrap, &prefix).len();
-    assert_eq!(wait_until_archived(archive.path(), rows).len(), rows);
-    let truth = Truth::of(bootstrap, &prefix).expect("rows");
-    if let Some(found) = read_by_pyarrow(archive.path()) {
+    Generator::start(&lab.folders[0], load).expect("generator").finish(WITHIN).expect("generator");
+    let rows = lab.settle(&mut central).len();
+    let truth = Truth::of(lab.bootstrap, &lab.prefix).expect("rows");
+    if let Some(found) = read_by_pyarrow(lab.archive.path()) {
         let accepted: u64 = truth.0.values().map(|totals| totals.accepted.get()).sum();
         assert_eq!(
             (found["rows"].as_u64(), found["distinct"].as_u64()),
@@ -229,7 +246,7 @@ fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
         assert!(columns.iter().all(is_plain), "{columns:?}");
     }
     central.stop().expect("stop");
-    node.drain().expect("drain");
+    nodes.into_iter().for_each(|node| node.drain().expect("drain"));
 }
 
 fn sum(reports: &[Value], pointer: &str) -> u64 {
@@ -238,29 +255,22 @@ fn sum(reports: &[Value], pointer: &str) -> u64 {
 
 #[test]
 fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_and_why() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let prefix = kafka::fresh_prefix();
-    let archive = tempfile::tempdir().expect("folder");
-    let folders = [1, 2].map(|id| node_folder(bootstrap, &prefix, id));
-    let nodes = folders.each_ref().map(|folder| folder.start_ready().expect("ready"));
-    let config = CentralFolder::archiving(archive.path());
-    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
-    let mut central = central_folder.start().expect("central");
+    let Some(lab) = Lab::new(2) else { return };
+    let nodes = lab.start_nodes();
+    let mut central = lab.central.start().expect("central");
     // Ten accepted, ten second clicks, ten prefetches and ten late ones; then the same at the other node.
     let known = Known::new(1);
-    for folder in &folders {
+    for folder in &lab.folders {
         send(folder, &known.with_rows).expect("answers");
     }
     let load = Load { profile: "demo", rate: 2000, duration: Duration::from_secs(2), seed: 5 };
-    Generator::start(&folders[0], load).expect("generator").finish(WITHIN).expect("generator");
-    central.wait_until_counted(2, now_ms()).expect("counted");
-    let expected = rows_in_log(bootstrap, &prefix);
-    assert_eq!(wait_until_archived(archive.path(), expected.len()).len(), expected.len());
+    Generator::start(&lab.folders[0], load).expect("generator").finish(WITHIN).expect("generator");
+    lab.settle(&mut central);
 
     // Late clicks may be of the day before, and so may be the load's.
     let days: BTreeSet<_> = [now_ms() - 25 * 3_600_000, now_ms() - 20 * 60_000, now_ms()].map(day_of).into();
     let reconcile = |more: &[&str]| -> Vec<Value> {
-        let report = |day: &String| central_folder.reconcile(day, more).expect("a report");
+        let report = |day: &String| lab.central.reconcile(day, more).expect("a report");
         let reports = days.iter().map(report);
         reports
             .map(|(report, explained)| {
@@ -275,7 +285,7 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
     assert!(late >= 10, "{late} late clicks");
     // Of the twenty that two nodes accepted ten are left, and the late ones have come to them.
     let (today, last) = days.last().zip(reports.last()).expect("a day");
-    if let Some(found) = reconciled_by_spark(archive.path(), today, None) {
+    if let Some(found) = reconciled_by_spark(lab.archive.path(), today, None) {
         assert_eq!(figures(&found), figures(last));
     }
     let (before, after) = (sum(&reports, "/recorded/click_count"), sum(&reports, "/reconciled/click_count"));
@@ -284,10 +294,10 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
     assert_eq!(reconcile(&[]), reports, "a second run says the same");
 
     // By rules without filters, prefetches are clicks.
-    let rules = central_folder.path().join("rules.toml");
+    let rules = lab.central.path().join("rules.toml");
     std::fs::write(&rules, "version = \"open\"\nfilters = []\n").expect("rules");
     let open = reconcile(&["--rules", rules.to_str().expect("text")]);
-    if let Some(found) = reconciled_by_spark(archive.path(), today, Some("")) {
+    if let Some(found) = reconciled_by_spark(lab.archive.path(), today, Some("")) {
         assert_eq!(figures(&found), figures(open.last().expect("a report")));
     }
     assert!(sum(&open, "/clicks_by_cause/rule_change") >= 10);
@@ -299,30 +309,22 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
 
 #[test]
 fn a_count_that_no_row_explains_is_told() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let prefix = kafka::fresh_prefix();
-    let archive = tempfile::tempdir().expect("folder");
-    let folder = node_folder(bootstrap, &prefix, 1);
-    let node = folder.start_ready().expect("ready");
-    let config = CentralFolder::archiving(archive.path());
-    let central_folder = CentralFolder::new(bootstrap, &prefix, &config).expect("folder");
-    let mut central = central_folder.start().expect("central");
-    send(&folder, &Known::new(1).with_rows).expect("answers");
-    central.wait_until_counted(1, now_ms()).expect("counted");
-    let rows = rows_in_log(bootstrap, &prefix).len();
-    assert_eq!(wait_until_archived(archive.path(), rows).len(), rows);
+    let Some(lab) = Lab::new(1) else { return };
+    let nodes = lab.start_nodes();
+    let mut central = lab.central.start().expect("central");
+    send(&lab.folders[0], &Known::new(1).with_rows).expect("answers");
+    lab.settle(&mut central);
     // The manifest forgets a batch: its rows are counted and not archived.
-    let manifest = archive.path().join("_manifest");
+    let manifest = lab.archive.path().join("_manifest");
     let last =
         std::fs::read_dir(&manifest).expect("entries").map(|entry| entry.expect("an entry").path()).max();
     std::fs::remove_file(last.expect("an entry")).expect("removed");
     let days: BTreeSet<_> = [now_ms() - 20 * 60_000, now_ms()].map(day_of).into();
-    let reports: Vec<_> =
-        days.iter().map(|day| central_folder.reconcile(day, &[]).expect("a report")).collect();
+    let reports: Vec<_> = days.iter().map(|day| lab.central.reconcile(day, &[]).expect("a report")).collect();
     assert!(reports.iter().any(|(_, explained)| !explained));
     let unexplained: u64 =
         reports.iter().filter_map(|(report, _)| report["unexplained_total"].as_u64()).sum();
     assert!(unexplained > 0);
     central.stop().expect("stop");
-    node.drain().expect("drain");
+    nodes.into_iter().for_each(|node| node.drain().expect("drain"));
 }

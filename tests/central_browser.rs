@@ -2,12 +2,12 @@
 //! itself, and says so when it cannot.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_labs::browser::Browser;
 use weir_labs::central::{Central, CentralFolder, Truth};
-use weir_labs::{Generator, Load, NodeFolder, kafka};
+use weir_labs::{Generator, Load, NodeFolder, kafka, now_ms};
 
 /// What the page shows of an ad.
 const AD_SHOWN: &str = "document.getElementById('ad-figures').hidden ? null \
@@ -24,8 +24,20 @@ fn send(folder: &NodeFolder, seed: u64) -> PathBuf {
 }
 
 fn wait_until_counted(central: &mut Central<'_>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    central.wait_until_counted(1, now.as_millis() as u64).expect("counted");
+    central.wait_until_counted(1, now_ms()).expect("counted");
+}
+
+/// A node and a central tier that belong together; none where there is no Kafka.
+fn folders() -> Option<(NodeFolder, CentralFolder)> {
+    let (bootstrap, prefix) = (kafka::shared()?, kafka::fresh_prefix());
+    let folder = NodeFolder::forwarding(bootstrap, &prefix, 1).expect("folder");
+    Some((folder, CentralFolder::new(bootstrap, &prefix, "").expect("folder")))
+}
+
+/// The busiest ad, as it is answered.
+fn busiest(central: &Central<'_>) -> String {
+    let top = central.ask("/v1/stats/top").expect("answer");
+    top["data"][0]["ad_id"].as_str().expect("an ad").to_owned()
 }
 
 /// The clicks of the windows that the page shows, as they are answered.
@@ -43,10 +55,7 @@ fn wait_for(page: &mut Browser, clicks: u64) {
 
 #[test]
 fn the_page_shows_what_is_answered_and_changes_by_itself_when_more_clicks_come() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let prefix = kafka::fresh_prefix();
-    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
-    let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
+    let Some((folder, central_folder)) = folders() else { return };
     let mut central = central_folder.start().expect("central");
     let node = folder.start_ready().expect("ready");
     send(&folder, 101);
@@ -55,8 +64,7 @@ fn the_page_shows_what_is_answered_and_changes_by_itself_when_more_clicks_come()
     let Some(mut page) = Browser::open(&url).expect("browser") else { return };
 
     // The busiest ad is picked by its button.
-    let top = central.ask("/v1/stats/top").expect("answer");
-    let ad = top["data"][0]["ad_id"].as_str().expect("an ad").to_owned();
+    let ad = busiest(&central);
     let button = "document.querySelector('#top-rows button')";
     page.wait_until(&format!("{button}?.textContent"), |shown| *shown == ad).expect("the busiest ad");
     page.evaluate("document.getElementById('window').value = '5m', window.isTheSame = true").expect("set");
@@ -85,7 +93,7 @@ fn the_page_shows_what_is_answered_and_changes_by_itself_when_more_clicks_come()
 fn with_keys_the_page_asks_for_one_keeps_it_to_itself_and_is_used_by_the_keyboard_alone() {
     let Some(bootstrap) = kafka::shared() else { return };
     let prefix = kafka::fresh_prefix();
-    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
+    let folder = NodeFolder::forwarding(bootstrap, &prefix, 1).expect("folder");
     let node = folder.start_ready().expect("ready");
     send(&folder, 103);
     node.drain().expect("drain");
@@ -130,16 +138,12 @@ fn with_keys_the_page_asks_for_one_keeps_it_to_itself_and_is_used_by_the_keyboar
 
 #[test]
 fn a_page_that_lost_its_server_says_so_and_goes_on_by_itself_and_fits_a_small_dark_screen() {
-    let Some(bootstrap) = kafka::shared() else { return };
-    let prefix = kafka::fresh_prefix();
-    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
-    let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
+    let Some((folder, central_folder)) = folders() else { return };
     let mut central = central_folder.start().expect("central");
     let node = folder.start_ready().expect("ready");
     send(&folder, 104);
     wait_until_counted(&mut central);
-    let top = central.ask("/v1/stats/top").expect("answer");
-    let ad = top["data"][0]["ad_id"].as_str().expect("an ad").to_owned();
+    let ad = busiest(&central);
     let url = format!("http://127.0.0.1:{}/#ad={ad}&window=5m", central_folder.port());
     let Some(mut page) = Browser::open(&url).expect("browser") else { return };
     let before = clicks(&central, &ad);

@@ -2,25 +2,14 @@
 //! dies, comes twice or comes late.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use weir_labs::central::{CentralFolder, Truth};
 use weir_labs::topics::{self, Isolation};
-use weir_labs::{Generator, Load, NodeFolder, kafka, seed};
-
-/// Node `id` that forwards here.
-fn node_folder(bootstrap: &str, prefix: &str, id: u32) -> NodeFolder {
-    let folder = NodeFolder::new(&kafka::config(bootstrap, prefix)).expect("folder");
-    folder.reconfigure("id =", &format!("id = {id}")).expect("config");
-    folder
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
-}
+use weir_labs::{Generator, Load, NodeFolder, kafka, now_ms, seed};
 
 const fn load(rate: u32, seconds: u64, seed: u64) -> Load {
     Load { profile: "demo", rate, duration: Duration::from_secs(seconds), seed }
@@ -34,7 +23,7 @@ fn finished(generator: Generator) -> PathBuf {
 fn what_is_answered_is_a_recount_of_the_rows_of_two_nodes() {
     let Some(bootstrap) = kafka::shared() else { return };
     let prefix = kafka::fresh_prefix();
-    let folders = [1, 2].map(|id| node_folder(bootstrap, &prefix, id));
+    let folders = [1, 2].map(|id| NodeFolder::forwarding(bootstrap, &prefix, id).expect("folder"));
     let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
     // Before there is a topic: it waits for the nodes to make them.
     let mut central = central_folder.start().expect("central");
@@ -58,7 +47,7 @@ fn killed_at_random_instants_it_ends_with_the_same_counts() {
     let Some(bootstrap) = kafka::shared() else { return };
     let (prefix, seed) = (kafka::fresh_prefix(), seed());
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
-    let folder = node_folder(bootstrap, &prefix, 1);
+    let folder = NodeFolder::forwarding(bootstrap, &prefix, 1).expect("folder");
     let node = folder.start_ready().expect("ready");
     let mut generator = Generator::start(&folder, load(6000, 8, seed)).expect("generator");
     let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
@@ -82,7 +71,7 @@ fn killed_at_random_instants_it_ends_with_the_same_counts() {
 fn a_node_that_is_away_is_told_of_and_its_clicks_are_counted_when_it_is_back() {
     let Some(bootstrap) = kafka::shared() else { return };
     let prefix = kafka::fresh_prefix();
-    let folders = [1, 2].map(|id| node_folder(bootstrap, &prefix, id));
+    let folders = [1, 2].map(|id| NodeFolder::forwarding(bootstrap, &prefix, id).expect("folder"));
     let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
     let mut central = central_folder.start().expect("central");
     let [stays, leaves] = folders.each_ref().map(|folder| folder.start_ready().expect("ready"));
@@ -108,7 +97,7 @@ fn a_node_that_is_away_is_told_of_and_its_clicks_are_counted_when_it_is_back() {
 fn what_comes_twice_out_of_order_or_from_somebody_else_changes_nothing() {
     let Some(bootstrap) = kafka::shared() else { return };
     let prefix = kafka::fresh_prefix();
-    let folder = node_folder(bootstrap, &prefix, 1);
+    let folder = NodeFolder::forwarding(bootstrap, &prefix, 1).expect("folder");
     let node = folder.start_ready().expect("ready");
     finished(Generator::start(&folder, load(3000, 3, 91)).expect("generator"));
     node.drain().expect("drain");

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use weir_labs::central::CentralFolder;
-use weir_labs::{Generator, Load, NodeFolder, kafka, seed};
+use weir_labs::{Generator, Load, NodeFolder, kafka, now_ms, seed};
 
 /// Requests of each kind and route that are made up, beside those at every bound: some seconds.
 const EXAMPLES: u32 = 100;
@@ -25,14 +25,13 @@ fn schemathesis() -> Option<PathBuf> {
 fn what_the_document_allows_is_answered_and_what_it_does_not_is_refused() {
     let (Some(program), Some(bootstrap)) = (schemathesis(), kafka::shared()) else { return };
     let prefix = kafka::fresh_prefix();
-    let folder = NodeFolder::new(&kafka::config(bootstrap, &prefix)).expect("folder");
+    let folder = NodeFolder::forwarding(bootstrap, &prefix, 1).expect("folder");
     let central_folder = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
     let mut central = central_folder.start().expect("central");
     let node = folder.start_ready().expect("ready");
     let load = Load { profile: "demo", rate: 2000, duration: Duration::from_secs(2), seed: 111 };
     Generator::start(&folder, load).expect("generator").finish(Duration::from_secs(90)).expect("generator");
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
-    central.wait_until_counted(1, now_ms).expect("counted");
+    central.wait_until_counted(1, now_ms()).expect("counted");
 
     let mut command = Command::new(program);
     command.current_dir(central_folder.path());

@@ -75,6 +75,8 @@ pub fn send(folder: &NodeFolder, clicks: &[Click]) -> Result<Ledger> {
     Ok(*client.ledger())
 }
 
-fn now_ms() -> u64 {
+/// The time by this machine's clock, ms since 1970: what clicks are stamped with.
+#[must_use]
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -25,6 +25,7 @@ pub mod sim;
 pub mod topics;
 pub mod veth;
 
+pub use clicks::now_ms;
 pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};
 pub use generator::{Aim, Generator, Load, Report};

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::kafka;
 use crate::process::{Process, binary};
 
 /// A node is ready within this, and whatever a lab waits for is so.
@@ -73,6 +74,16 @@ impl NodeFolder {
              [metrics]\nlisten = \"\"\n[journal]\n{journal}\n[[keys]]\nissuer = 1\nkey = 1\nfile = \"key\"\n{config}"
         );
         fs::write(made.config(), text)?;
+        Ok(made)
+    }
+
+    /// A fresh folder of the node with this number, which sends to this cluster.
+    ///
+    /// # Errors
+    /// As [`NodeFolder::new`].
+    pub fn forwarding(bootstrap: &str, prefix: &str, id: u32) -> Result<Self> {
+        let made = Self::new(&kafka::config(bootstrap, prefix))?;
+        made.reconfigure("id =", &format!("id = {id}"))?;
         Ok(made)
     }
 

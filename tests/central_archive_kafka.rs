@@ -12,7 +12,7 @@ use weir_central::archive::place::Place;
 use weir_central::archive::read::Object;
 use weir_common::block::BlockHeader;
 use weir_common::row::Rows;
-use weir_labs::central::{Central, CentralFolder, Truth};
+use weir_labs::central::{Central, CentralFolder, Truth, are_campaigns_answered};
 use weir_labs::clicks::{Known, send};
 use weir_labs::topics::{self, Isolation};
 use weir_labs::{Generator, Load, Node, NodeFolder, kafka, now_ms, seed};
@@ -227,6 +227,7 @@ fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
     let load = Load { profile: "demo", rate: 4000, duration: Duration::from_secs(3), seed: 17 };
     Generator::start(&lab.folders[0], load).expect("generator").finish(WITHIN).expect("generator");
     let rows = lab.settle(&mut central).len();
+    are_campaigns_answered(&central, lab.bootstrap, &lab.prefix).expect("the campaigns of the rows");
     let truth = Truth::of(lab.bootstrap, &lab.prefix).expect("rows");
     if let Some(found) = read_by_pyarrow(lab.archive.path()) {
         let accepted: u64 = truth.0.values().map(|totals| totals.accepted.get()).sum();

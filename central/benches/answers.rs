@@ -121,6 +121,7 @@ fn measure(store: &Store, now: u32, name: &str, cache_bytes: u64) {
         store: store.clone(),
         seen: shown,
         counters: Arc::new(Counters::default()),
+        has_campaigns: false,
         archived: Arc::default(),
         answers: Answers::new(cache_bytes),
         access: Access::of(&config).expect("no keys"),

@@ -66,21 +66,37 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     runtime.block_on(all(config))
 }
 
-type Part = JoinHandle<Result<(), RunError>>;
+/// The parts that run, each on a thread of its own.
+struct Parts {
+    config: Config,
+    stop: Arc<AtomicBool>,
+    ended: mpsc::UnboundedSender<()>,
+    started: Vec<JoinHandle<Result<(), RunError>>>,
+}
 
-/// Starts a part on a thread of its own, which says when it has ended.
-fn start(
-    name: &str,
-    ended: &mpsc::UnboundedSender<()>,
-    part: impl FnOnce() -> Result<(), RunError> + Send + 'static,
-) -> Result<Part, RunError> {
-    let ended = ended.clone();
-    let body = move || {
-        let result = part();
-        let _ = ended.send(()); // nobody waits for it any more when all ends anyway
-        result
-    };
-    Ok(Builder::new().name(name.to_owned()).spawn(body)?)
+impl Parts {
+    /// Starts one, which says when it has ended.
+    fn start(
+        &mut self,
+        name: &str,
+        part: impl FnOnce(&Config, &AtomicBool) -> Result<(), RunError> + Send + 'static,
+    ) -> Result<(), RunError> {
+        let (config, stop, ended) = (self.config.clone(), Arc::clone(&self.stop), self.ended.clone());
+        let body = move || {
+            let result = part(&config, &stop);
+            let _ = ended.send(()); // nobody waits for it any more when all ends anyway
+            result
+        };
+        self.started.push(Builder::new().name(name.to_owned()).spawn(body)?);
+        Ok(())
+    }
+
+    /// Ends all of them; the first error of any.
+    fn end(self) -> Result<(), RunError> {
+        self.stop.store(true, Ordering::Release);
+        let ended: Vec<_> = self.started.into_iter().map(JoinHandle::join).collect();
+        ended.into_iter().try_for_each(|part| part.map_err(|_| RunError::Lost)?)
+    }
 }
 
 async fn all(config: &Config) -> Result<(), RunError> {
@@ -105,26 +121,27 @@ async fn all(config: &Config) -> Result<(), RunError> {
         seen: shown,
         counters: Arc::clone(&counters),
         archived: Arc::clone(&archived),
+        has_campaigns: place.is_some(),
         answers: Answers::new(config.serve.cache_bytes),
         access,
     };
-    let mut parts = vec![start("merge", &ended, {
-        let (config, stop) = (config.clone(), Arc::clone(&stop));
-        move || {
+    let mut parts = Parts { config: config.clone(), stop: Arc::clone(&stop), ended, started: Vec::new() };
+    parts.start("merge", {
+        let store = store.clone();
+        move |config, stop| {
             let (cluster, retired) = (config.cluster(), config.retired());
             let of = (&cluster, config.kafka.topic_prefix.as_str());
-            Ok(merger::merge(&store, of, &retired, (&seen, &counters), &stop)?)
+            Ok(merger::merge(&store, of, &retired, (&seen, &counters), stop)?)
         }
-    })?];
+    })?;
     if let Some((place, settings)) = place.zip(config.archive.clone()) {
-        let (config, stop) = (config.clone(), Arc::clone(&stop));
-        parts.push(start("archive", &ended, move || {
-            let cluster = config.cluster();
+        parts.start("archive", move |config, stop| {
+            let (cluster, folder) = (config.cluster(), config.staging());
             let of = (&cluster, config.kafka.topic_prefix.as_str());
             let close_after = Duration::from_millis(settings.close_after_ms);
             let limits = Limits { object_bytes: settings.object_bytes, close_after };
-            Ok(archive::archive(of, (&place, &config.staging(), limits), (&archived, &stop))?)
-        })?);
+            Ok(archive::archive(of, (&place, &folder, limits), &store, (&archived, stop))?)
+        })?;
     }
     let (going, mut is_going) = watch::channel(());
     let until = {
@@ -149,9 +166,6 @@ async fn all(config: &Config) -> Result<(), RunError> {
         served = serve::serve(listener, Arc::new(served), until) => served,
         () = overdue => Ok(()),
     };
-    stop.store(true, Ordering::Release);
-    for part in parts {
-        part.join().map_err(|_| RunError::Lost)??;
-    }
+    parts.end()?;
     Ok(served?)
 }

@@ -3,7 +3,7 @@
 //! A union with the same sketch twice changes nothing, so users are merged without a thought for what
 //! came before. [`Users`] is sound by its type: octets from elsewhere become one in [`Users::read`] alone.
 
-use datasketches::theta::{CompactThetaSketch, ThetaUnionBuilder};
+use datasketches::theta::{CompactThetaSketch, ThetaUnion, ThetaUnionBuilder};
 
 /// The longest sketch a node sends: 4,096 hashes and a preamble of 24 octets.
 pub const SKETCH_LEN_MAX: usize = 24 + 4096 * 8;
@@ -34,17 +34,31 @@ impl Users {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
 
-    /// How many users these sets have together, and their union. `None` for no sets, or for octets of a
-    /// store that are damaged.
-    #[must_use]
-    pub fn union<'a>(sets: impl IntoIterator<Item = &'a [u8]>) -> Option<(Self, f64)> {
-        let mut union = ThetaUnionBuilder::default().lg_k(LG_K).build().ok()?;
-        for theta in sets {
-            union.update(&CompactThetaSketch::deserialize(theta).ok()?).ok()?;
+/// Sets of users in the course of being united, one after the other.
+#[derive(Debug, Default)]
+pub struct Union(Option<ThetaUnion>);
+
+impl Union {
+    /// Takes one set; `None` for octets of a store that are damaged.
+    pub fn add(&mut self, theta: &[u8]) -> Option<()> {
+        if self.0.is_none() {
+            self.0 = Some(ThetaUnionBuilder::default().lg_k(LG_K).build().ok()?);
         }
-        let sketch = union.to_sketch(true);
-        Some((Self(sketch.serialize()), sketch.estimate()))
+        self.0.as_mut()?.update(&CompactThetaSketch::deserialize(theta).ok()?).ok()
+    }
+
+    /// How many users the sets have together; `None` when none was taken.
+    #[must_use]
+    pub fn users(&self) -> Option<f64> {
+        Some(self.0.as_ref()?.to_sketch(true).estimate())
+    }
+
+    /// The sets as one; `None` when none was taken.
+    #[must_use]
+    pub fn set(&self) -> Option<Users> {
+        Some(Users(self.0.as_ref()?.to_sketch(true).serialize()))
     }
 }
 
@@ -66,9 +80,13 @@ mod tests {
     #[test]
     fn a_union_has_each_user_once_whatever_comes_twice() {
         let (left, right) = (of(0..700), of(500..1000));
-        let sets = [&left[..], &right, &left, &right];
-        let (users, estimate) = Users::union(sets).unwrap();
-        assert!((estimate - 1000.0).abs() < 1e-6);
+        let mut union = Union::default();
+        assert_eq!((union.users(), union.set()), (None, None));
+        for set in [&left[..], &right, &left, &right] {
+            union.add(set).unwrap();
+        }
+        assert!((union.users().unwrap() - 1000.0).abs() < 1e-6);
+        let users = union.set().unwrap();
         assert_eq!(users.as_bytes(), of(0..1000));
         assert_eq!(Users::read(users.as_bytes()), Some(users));
     }

@@ -2,6 +2,8 @@
 
 mod served;
 
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -54,6 +56,46 @@ async fn shares_of_nodes_are_summed_and_split_by_a_dimension() {
         assert_eq!(of(&answer, "value"), ["DE", "PL"], "{window}");
         assert_eq!(of(&answer, "click_count"), [4, 13], "{window}");
     }
+}
+
+#[tokio::test]
+async fn a_campaign_is_all_its_ads_with_each_user_once_and_is_not_complete_while_ads_wait_for_theirs() {
+    let central = Central::new(&Serve::default());
+    central.take([
+        Said::new(7, DAY, 10).word(),
+        Said::new(8, DAY + 1, 5).word(),
+        Said::new(9, DAY, 99).word(),
+    ]);
+    central.take([sketch(1, 7, DAY, 0..8), sketch(1, 8, DAY + 1, 4..9), sketch(1, 9, DAY, 50..99)]);
+    central.is_final_before(&[(1, DAY + 1440)]);
+    central.assign(3, &[7, 8]);
+    let asked = format!("/v1/stats?campaign_id=3&window=5m&{RANGE}");
+    let answer = central.json(&asked).await;
+    assert_eq!((&answer["campaign_id"], &answer["ads"]), (&json!(3), &json!(2)));
+    assert_eq!(of(&answer, "click_count"), [15, 0]);
+    assert_eq!(of(&answer, "unique_users"), [9, 0]);
+    // Ad 9 may be of this campaign: who knows?
+    let completeness = &answer["completeness"];
+    assert_eq!((&completeness["complete"], &completeness["unassigned_ads"]), (&json!(false), &json!(1)));
+    let top = central.json(&format!("/v1/stats/top?of=campaigns&window=1d&{RANGE}")).await;
+    assert_eq!(of(&top, "campaign_id"), [Value::Null, json!(3)]);
+    assert_eq!(of(&top, "click_count"), [99, 15]);
+    assert_eq!((&top["campaigns"], &top["total"]["click_count"]), (&json!(2), &json!(114)));
+
+    central.assign(3, &[9]);
+    // Kept for this second alone, though every window of it is final.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let answer = loop {
+        let answer = central.json(&asked).await;
+        if answer["completeness"]["complete"] == true || Instant::now() > deadline {
+            break answer;
+        }
+    };
+    assert_eq!(of(&answer, "click_count"), [114, 0]);
+    let answer = central.json(&format!("/v1/stats?campaign_id=3&window=1d&by=country&{RANGE}")).await;
+    assert_eq!((of(&answer, "value"), of(&answer, "click_count")), (vec![json!("PL")], vec![json!(114)]));
+    let (_, csv) = central.get(&format!("/v1/stats/top?of=campaigns&window=1d&format=csv&{RANGE}")).await;
+    assert!(csv.starts_with("campaign_id,click_count,") && csv.contains("\n3,114,"), "{csv}");
 }
 
 #[tokio::test]
@@ -163,7 +205,7 @@ async fn csv_has_a_line_a_window_and_quotes_what_it_must() {
 async fn what_makes_no_question_is_answered_with_what_is_wrong() {
     let central = Central::new(&Serve::default());
     for (path, detail) in [
-        ("/v1/stats", "ad_id is missing"),
+        ("/v1/stats", "ad_id or campaign_id is missing"),
         ("/v1/stats?ad_id=7&window=2m", "window is \"2m\": expected 1m, 5m, 1h or 1d"),
         ("/v1/stats?ad_id=7&start=5000&end=100", "start is not before end"),
         ("/v1/stats/stream?ad_id=x", "ad_id is \"x\": expected a number from 0 to 18446744073709551615"),

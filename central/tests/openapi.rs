@@ -44,6 +44,7 @@ fn filled(config: &Serve) -> Central {
     central.take([Said::new(7, DAY, 10).word(), Said { node: 2, ..Said::new(8, DAY + 5, 4) }.word()]);
     central.take([sketch(1, 7, DAY, 0..9), unsketched]);
     central.is_final_before(&[(1, DAY + 9), (2, DAY + 3)]);
+    central.assign(3, &[7]);
     central
 }
 
@@ -130,6 +131,18 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
         let response = answered(&open, Method::GET, &format!("/v1/stats/top?{query}&{RANGE}"), "").await;
         seen.insert(("/v1/stats/top", check(&document, "/v1/stats/top", response).await));
     }
+    let none = Central::with(&Serve::default(), false);
+    for (path, query) in [("/v1/stats", "campaign_id=3"), ("/v1/stats/top", "of=campaigns")] {
+        for (central, query) in
+            [(&open, query.to_owned()), (&open, format!("{query}&format=csv")), (&none, query.to_owned())]
+        {
+            let response = answered(central, Method::GET, &format!("{path}?{query}&{RANGE}"), "").await;
+            seen.insert((path, check(&document, path, response).await));
+        }
+    }
+    let stream = "/v1/stats/stream";
+    let response = answered(&none, Method::GET, &format!("{stream}?campaign_id=3"), "").await;
+    seen.insert((stream, check(&document, stream, response).await));
     for path in paths() {
         let url = match path {
             "/v1/stats" | "/v1/stats/stream" => format!("{path}?ad_id=7"),
@@ -168,7 +181,7 @@ async fn every_bound_of_the_document_is_that_of_the_program() {
         for parameter in parameters.iter().map(|parameter| resolve(&document, parameter)) {
             let name = parameter["name"].as_str().unwrap();
             let url = |value: &str| match name {
-                "ad_id" => format!("{path}?ad_id={value}"),
+                "ad_id" | "campaign_id" => format!("{path}?{name}={value}"),
                 _ if path == "/v1/stats/top" => format!("{path}?{name}={value}"),
                 _ => format!("{path}?ad_id=7&{name}={value}"),
             };

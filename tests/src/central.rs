@@ -249,6 +249,31 @@ impl Truth {
     }
 }
 
+/// Whether the list of campaigns is what the rows in Kafka add up to, each by its own click's campaign.
+///
+/// # Errors
+/// When it is not, or the rows cannot be read.
+pub fn are_campaigns_answered(central: &Central<'_>, bootstrap: &str, prefix: &str) -> Result<()> {
+    let mut campaigns: BTreeMap<u32, BucketTotals> = BTreeMap::new();
+    for record in topics::read(bootstrap, &format!("{prefix}clicks.v1"), Isolation::Committed)? {
+        for (row, _) in Rows::new(&record.value) {
+            campaigns.entry(row.click.campaign.get()).or_default().count(row);
+        }
+    }
+    // Two days before tomorrow: late clicks are of yesterday perhaps.
+    let end = crate::now_ms() / 86_400_000 * 86_400 + 86_400;
+    let range = format!("window=1d&start={}&end={end}", end - 2 * 86_400);
+    let top = central.ask(&format!("/v1/stats/top?of=campaigns&limit=1000&{range}"))?;
+    let found = top["data"].as_array().context("no campaigns")?;
+    ensure!(found.len() == campaigns.len(), "{} and not {} campaigns", found.len(), campaigns.len());
+    for (campaign, totals) in &campaigns {
+        let entry = found.iter().find(|entry| entry["campaign_id"].as_u64() == Some((*campaign).into()));
+        let entry = entry.with_context(|| format!("campaign {campaign} is not there"))?;
+        ensure!(is_of(entry, totals), "{entry} and not {totals:?}");
+    }
+    Ok(())
+}
+
 fn is_of(answer: &Value, totals: &BucketTotals) -> bool {
     let said = |name: &str| answer[name].as_u64();
     said("click_count") == Some(totals.accepted.get())

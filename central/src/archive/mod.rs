@@ -25,7 +25,9 @@ use weir_common::record::{BLOCK_HEADER, topic};
 use weir_common::row::Rows;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::campaigns::Campaigns;
 use crate::kafka::{ClusterSettings, Delivered, KafkaError, Source};
+use crate::store::{Store, StoreError};
 use crate::watermark::Offsets;
 use manifest::{Entry, ObjectEntry, OffsetEntry};
 use place::{Place, PlaceError};
@@ -48,6 +50,8 @@ pub enum ArchiveError {
     Place(#[from] PlaceError),
     /// {0}
     Spool(#[from] SpoolError),
+    /// {0}
+    Store(#[from] StoreError),
     /// {path}: {source}
     Io {
         /// The plan, or its folder.
@@ -85,6 +89,7 @@ pub struct Archiver<'a> {
     putter: Putter<'a>,
     limits: Limits,
     spool: Spool,
+    campaigns: Option<Campaigns>,
     unreadable: Vec<(String, Vec<u8>)>,
     began: Option<Instant>,
 }
@@ -104,7 +109,13 @@ impl<'a> Archiver<'a> {
         putter.resume()?;
         // Only now: it removes staged files, and a plan needs them.
         let spool = Spool::new(&folder.join("staged"))?;
-        Ok(Self { putter, limits, spool, unreadable: Vec::new(), began: None })
+        Ok(Self { putter, limits, spool, campaigns: None, unreadable: Vec::new(), began: None })
+    }
+
+    /// Lets campaigns be learned from what it takes.
+    #[must_use]
+    pub fn teaching(self, campaigns: Campaigns) -> Self {
+        Self { campaigns: Some(campaigns), ..self }
     }
 
     /// The first record of a partition that is not archived.
@@ -138,7 +149,12 @@ impl<'a> Archiver<'a> {
     pub fn take(&mut self, record: &Delivered) -> Result<(), ArchiveError> {
         self.began.get_or_insert_with(Instant::now);
         match block(record) {
-            Some(header) => self.spool.take(&header, &record.value)?,
+            Some(header) => {
+                if let Some(campaigns) = &mut self.campaigns {
+                    campaigns.learn(Rows::new(&record.value).map(|(row, _)| row))?;
+                }
+                self.spool.take(&header, &record.value)?;
+            }
             None => {
                 let (partition, offset) = (record.partition, record.offset);
                 tracing::warn!(partition, offset, "a record of clicks is no block; it is kept as it came");
@@ -190,11 +206,13 @@ fn block(record: &Delivered) -> Option<BlockHeader> {
 pub fn archive(
     (cluster, prefix): (&ClusterSettings, &str),
     (place, folder, limits): (&Place, &Path, Limits),
+    store: &Store,
     (counters, stop): (&Counters, &AtomicBool),
 ) -> Result<(), ArchiveError> {
     let topics = [format!("{prefix}{}", topic::CLICKS)];
     let once = || {
         let archiver = Archiver::open(place.clone(), folder, limits, (counters, stop))?;
+        let archiver = archiver.teaching(Campaigns::new(store.clone()));
         let from = |_: &str, partition| Ok::<_, ArchiveError>(archiver.offset(partition));
         let mut source = Source::open(cluster, &topics, from)?;
         archiver.run(&mut source)

@@ -8,12 +8,16 @@ use weir_common::bucket::{BucketKey, BucketTotals};
 use weir_common::reason::{FIRST_FILTERED, Reason};
 use weir_common::time::{Minute, UnixMs};
 
-use super::query::{Dimension, Order, Stats, Top, Window, Windows};
+use super::query::{Dimension, Listed, Order, Stats, Subject, Top};
+use super::windows::{Window, Windows};
 use crate::store::{StoreError, View};
 use crate::watermark::Progress;
 
 /// Entries that one answer may look at: about a second of one core, and 200 MB of a list of ads.
 const ENTRIES_MAX: usize = 1_000_000;
+
+/// Windows times ads of which users are counted in one answer: each is a union of sketches of up to 32 kB.
+const UNIONS_MAX: usize = 50_000;
 
 /// Why there is no answer.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -120,13 +124,35 @@ pub struct Completeness {
     pub nodes: usize,
     /// The node that is furthest behind.
     pub slowest_node: Option<u32>,
+    /// Of campaigns: how many ads are counted of which the campaign is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unassigned_ads: Option<usize>,
 }
 
-/// The answer about one ad.
+/// What an answer is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Named {
+    /// An ad.
+    Ad {
+        /// A string, for it may be larger than a JSON number can say everywhere.
+        ad_id: String,
+    },
+    /// A campaign.
+    Campaign {
+        /// Its number.
+        campaign_id: u32,
+        /// How many ads it has.
+        ads: usize,
+    },
+}
+
+/// The answer about one ad, or one campaign.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatsAnswer {
-    /// The ad: a string, for it may be larger than a JSON number can say everywhere.
-    pub ad_id: String,
+    /// Which.
+    #[serde(flatten)]
+    pub of: Named,
     /// The window.
     pub window: &'static str,
     /// When the first one begins.
@@ -144,17 +170,34 @@ pub struct StatsAnswer {
     pub completeness: Completeness,
 }
 
-/// One ad of a list.
+/// What stands in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Entry {
+    /// An ad.
+    Ad {
+        /// As in [`Named`].
+        ad_id: String,
+    },
+    /// A campaign; none for the ads of which that is not known yet.
+    Campaign {
+        /// Its number.
+        campaign_id: Option<u32>,
+    },
+}
+
+/// One ad or campaign of a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TopAd {
-    /// The ad.
-    pub ad_id: String,
+pub struct TopEntry {
+    /// Which.
+    #[serde(flatten)]
+    pub of: Entry,
     /// What is counted.
     #[serde(flatten)]
     pub counts: Counts,
 }
 
-/// The busiest ads.
+/// The busiest ads or campaigns.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopAnswer {
     /// The window that was summed up.
@@ -163,12 +206,16 @@ pub struct TopAnswer {
     pub start: String,
     /// When it ends.
     pub end: String,
-    /// The ads, busiest first.
-    pub data: Vec<TopAd>,
-    /// All ads together.
+    /// Busiest first.
+    pub data: Vec<TopEntry>,
+    /// All together.
     pub total: Counts,
     /// How many ads had clicks.
-    pub ads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ads: Option<usize>,
+    /// Or how many campaigns; the ads of none count as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaigns: Option<usize>,
     /// How complete and how fresh it is.
     pub completeness: Completeness,
 }
@@ -190,30 +237,48 @@ impl Completeness {
             counted_until: progress.counted_until().map(text),
             nodes: progress.nodes.len(),
             slowest_node: slowest.map(|(node, _)| node.0),
+            unassigned_ads: None,
         }
+    }
+
+    /// Of an answer about campaigns: as long as there are ads of none it may lack their clicks.
+    fn of_campaigns(self, view: &View) -> Result<Self, StoreError> {
+        let unassigned = view.unassigned_ads()?;
+        Ok(Self { complete: self.complete && unassigned == 0, unassigned_ads: Some(unassigned), ..self })
     }
 }
 
-/// Answers a question about one ad.
+/// Answers a question about one ad or campaign.
 ///
 /// # Errors
 /// When it is too wide, or the store fails.
 pub fn stats(view: &View, progress: &Progress, asked: &Stats) -> Result<StatsAnswer, AnswerError> {
     let Windows { window, start, .. } = asked.windows;
     let end = asked.next().unwrap_or(asked.windows.end);
+    let ads = match asked.of {
+        Subject::Ad(ad) => vec![ad],
+        Subject::Campaign(campaign) => view.ads_of(campaign)?,
+    };
     let data = match asked.by {
-        None => points(view, progress, asked, start..end)?,
-        Some(dimension) => split_points(view, progress, asked, dimension, start..end)?,
+        None => points(view, progress, (&ads, window), start..end)?,
+        Some(dimension) => split_points(view, progress, (&ads, window), dimension, start..end)?,
+    };
+    let completeness = Completeness::of(progress, end);
+    let (of, completeness) = match asked.of {
+        Subject::Ad(ad) => (Named::Ad { ad_id: ad.to_string() }, completeness),
+        Subject::Campaign(campaign_id) => {
+            (Named::Campaign { campaign_id, ads: ads.len() }, completeness.of_campaigns(view)?)
+        }
     };
     Ok(StatsAnswer {
-        ad_id: asked.ad.to_string(),
+        of,
         window: window.name(),
         start: text(start.start()),
         end: text(end.start()),
         by: asked.by.map(Dimension::name),
         data,
         next: asked.next().map(|next| text(next.start())),
-        completeness: Completeness::of(progress, end),
+        completeness,
     })
 }
 
@@ -221,24 +286,28 @@ pub fn stats(view: &View, progress: &Progress, asked: &Stats) -> Result<StatsAns
 fn points(
     view: &View,
     progress: &Progress,
-    asked: &Stats,
+    (ads, window): (&[u64], Window),
     minutes: std::ops::Range<Minute>,
 ) -> Result<Vec<Point>, AnswerError> {
-    let window = asked.windows.window;
     let mut counts: BTreeMap<Minute, BucketTotals> = BTreeMap::new();
-    for sum in view.sums(window.span(), asked.ad, minutes.clone()) {
+    let sums = ads.iter().flat_map(|ad| view.sums(window.span(), *ad, minutes.clone()));
+    for (seen, sum) in sums.enumerate() {
+        if seen == ENTRIES_MAX {
+            return Err(AnswerError::TooWide);
+        }
         let sum = sum?;
         counts.entry(window.start_of(sum.start)).or_default().merge(&sum.totals);
     }
     let unsketched = view.unsketched(minutes.clone())?;
     let final_before = progress.final_before().unwrap_or(Minute(0));
+    let has_users = ads.len() * counts.len() <= UNIONS_MAX;
     let mut points = Vec::new();
     for start in (minutes.start.0..minutes.end.0).step_by(window.minutes() as usize).map(Minute) {
         let end = Minute(start.0 + window.minutes());
         let is_final = end <= final_before;
-        let is_known = is_final && unsketched.range(start..end).next().is_none();
+        let is_known = has_users && is_final && unsketched.range(start..end).next().is_none();
         let unique_users = if is_known && counts.contains_key(&start) {
-            Some(users(view, window, asked.ad, start..end)?)
+            Some(users(view, window, ads, start..end)?)
         } else {
             is_known.then_some(0)
         };
@@ -249,21 +318,26 @@ fn points(
 }
 
 /// A window whose ad has clicks and no sketch had none of a known user.
-fn users(view: &View, window: Window, ad: u64, minutes: std::ops::Range<Minute>) -> Result<u64, StoreError> {
-    Ok(view.users(window.span(), ad, minutes)?.unwrap_or(0.0).round() as u64)
+fn users(
+    view: &View,
+    window: Window,
+    ads: &[u64],
+    minutes: std::ops::Range<Minute>,
+) -> Result<u64, StoreError> {
+    Ok(view.users(window.span(), ads, minutes)?.unwrap_or(0.0).round() as u64)
 }
 
 /// The windows and values that have clicks. Users are not known by dimension.
 fn split_points(
     view: &View,
     progress: &Progress,
-    asked: &Stats,
+    (ads, window): (&[u64], Window),
     dimension: Dimension,
     minutes: std::ops::Range<Minute>,
 ) -> Result<Vec<Point>, AnswerError> {
-    let window = asked.windows.window;
     let mut counts: BTreeMap<(Minute, String), BucketTotals> = BTreeMap::new();
-    for (seen, split) in view.splits(window.span(), asked.ad, minutes).enumerate() {
+    let splits = ads.iter().flat_map(|ad| view.splits(window.span(), *ad, minutes.clone()));
+    for (seen, split) in splits.enumerate() {
         if seen == ENTRIES_MAX {
             return Err(AnswerError::TooWide);
         }
@@ -295,7 +369,7 @@ fn value(key: &BucketKey, dimension: Dimension) -> String {
     }
 }
 
-/// Answers a question about the busiest ads.
+/// Answers a question about the busiest ads or campaigns.
 ///
 /// # Errors
 /// When it is too wide, or the store fails.
@@ -311,17 +385,43 @@ pub fn top(view: &View, progress: &Progress, asked: &Top) -> Result<TopAnswer, A
         ads.entry(ad).or_default().merge(&sum.totals);
         total.merge(&sum.totals);
     }
-    let count = ads.len();
-    let mut busiest: Vec<_> = ads.into_iter().map(|(ad, totals)| (ad, Counts(totals))).collect();
-    busiest.sort_by_key(|(ad, counts)| (std::cmp::Reverse(counts.order(asked.order)), *ad));
-    busiest.truncate(asked.limit as usize);
+    let completeness = Completeness::of(progress, end);
+    let (data, ads, campaigns, completeness) = match asked.of {
+        Listed::Ads => {
+            let count = ads.len();
+            let named = |ad: u64| Entry::Ad { ad_id: ad.to_string() };
+            (busiest(ads, asked, named), Some(count), None, completeness)
+        }
+        Listed::Campaigns => {
+            let mut campaigns: BTreeMap<Option<u32>, BucketTotals> = BTreeMap::new();
+            for (ad, totals) in ads {
+                campaigns.entry(view.campaign_of(ad)?).or_default().merge(&totals);
+            }
+            let count = campaigns.len();
+            let named = |campaign_id| Entry::Campaign { campaign_id };
+            (busiest(campaigns, asked, named), None, Some(count), completeness.of_campaigns(view)?)
+        }
+    };
     Ok(TopAnswer {
         window: window.name(),
         start: text(start.start()),
         end: text(end.start()),
-        data: busiest.into_iter().map(|(ad, counts)| TopAd { ad_id: ad.to_string(), counts }).collect(),
+        data,
         total: Counts(total),
-        ads: count,
-        completeness: Completeness::of(progress, end),
+        ads,
+        campaigns,
+        completeness,
     })
+}
+
+/// The first of them in the order that is asked for; of equals the lower number.
+fn busiest<K: Ord + Copy>(
+    found: BTreeMap<K, BucketTotals>,
+    asked: &Top,
+    named: impl Fn(K) -> Entry,
+) -> Vec<TopEntry> {
+    let mut found: Vec<_> = found.into_iter().map(|(key, totals)| (key, Counts(totals))).collect();
+    found.sort_by_key(|(key, counts)| (std::cmp::Reverse(counts.order(asked.order)), *key));
+    found.truncate(asked.limit as usize);
+    found.into_iter().map(|(key, counts)| TopEntry { of: named(key), counts }).collect()
 }

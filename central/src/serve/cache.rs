@@ -2,22 +2,23 @@
 //!
 //! An answer whose every window is final is kept until memory is needed, or until a final minute changes
 //! all the same: then a node that was long away has come back, and every kept answer is asked anew.
-//! Any other is kept for the second in which it was asked.
+//! Any other, and whatever is about campaigns, is kept for the second in which it was asked.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Weighter};
+use weir_common::time::Minute;
 
-use super::query::{Format, Stats, Top};
+use super::query::{Format, Listed, Stats, Subject, Top};
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
-    /// About one ad.
+    /// About one ad or campaign.
     Stats(Stats),
-    /// About the busiest ads.
+    /// About the busiest of them.
     Top(Top),
 }
 
@@ -46,6 +47,26 @@ pub type Body = Arc<[u8]>;
 
 #[derive(Clone, Debug)]
 struct Octets;
+
+impl Question {
+    /// Whether it is about campaigns. Which ads they have may change whatever is final.
+    #[must_use]
+    pub const fn is_of_campaigns(&self) -> bool {
+        match self {
+            Self::Stats(asked) => matches!(asked.of, Subject::Campaign(_)),
+            Self::Top(asked) => matches!(asked.of, Listed::Campaigns),
+        }
+    }
+
+    /// The minute after the last one of its answer.
+    #[must_use]
+    pub fn end(&self) -> Minute {
+        match self {
+            Self::Stats(asked) => asked.next().unwrap_or(asked.windows.end),
+            Self::Top(asked) => asked.windows.end,
+        }
+    }
+}
 
 impl Weighter<Key, Body> for Octets {
     fn weight(&self, _: &Key, body: &Body) -> u64 {
@@ -83,14 +104,13 @@ impl Answers {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use weir_common::time::Minute;
-
     use super::*;
-    use crate::serve::query::{Order, Window, Windows};
+    use crate::serve::query::{Listed, Order};
+    use crate::serve::windows::{Window, Windows};
 
     fn key(holds: Holds) -> Key {
         let windows = Windows { window: Window::OneMinute, start: Minute(0), end: Minute(9) };
-        let top = Top { windows, order: Order::Gross, limit: 3 };
+        let top = Top { of: Listed::Ads, windows, order: Order::Gross, limit: 3 };
         Key { question: Question::Top(top), format: Format::Json, holds }
     }
 

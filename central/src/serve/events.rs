@@ -39,7 +39,8 @@ pub(super) async fn stream(
     let Query(parameters) = parameters?;
     // What is no question is said now, and not by a stream that ends.
     Format::read_of_stream(parameters.format.as_deref())?;
-    Stats::read(&parameters, now().minute())?;
+    let asked = Stats::read(&parameters, now().minute())?;
+    served.can_answer(&Question::Stats(asked))?;
     let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let permit = served.access.admit_stream(authorization).map_err(Refused::Denied)?;
     let seen = served.seen.clone();

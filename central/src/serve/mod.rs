@@ -10,6 +10,7 @@ mod events;
 mod metrics;
 pub mod minutes;
 pub mod query;
+pub mod windows;
 mod write;
 
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ pub struct Served {
     pub counters: Arc<Counters>,
     /// What the archiving thread has counted.
     pub archived: Arc<archive::Counters>,
+    /// Whether campaigns are learned.
+    pub has_campaigns: bool,
     /// Kept answers.
     pub answers: Answers,
     /// Who may ask.
@@ -64,6 +67,8 @@ enum Refused {
     Denied(Denied),
     /// The thread that worked at the answer is gone.
     Lost,
+    /// Nobody learns which ads a campaign has.
+    NoCampaigns,
     NoRoute,
     NoMethod,
 }
@@ -101,6 +106,11 @@ impl IntoResponse for Refused {
                 let why = "the answer was not worked out; this is a defect";
                 (StatusCode::INTERNAL_SERVER_ERROR, why.to_owned())
             }
+            Self::NoCampaigns => {
+                let why =
+                    "campaigns are learned from raw batches, and this tier has no [archive] that reads them";
+                (StatusCode::NOT_FOUND, why.to_owned())
+            }
             Self::NoRoute => (StatusCode::NOT_FOUND, "see /openapi.json for what there is".to_owned()),
             Self::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered".to_owned()),
         };
@@ -129,14 +139,16 @@ fn now() -> UnixMs {
 }
 
 impl Served {
+    const fn can_answer(&self, question: &Question) -> Result<(), Refused> {
+        if question.is_of_campaigns() && !self.has_campaigns { Err(Refused::NoCampaigns) } else { Ok(()) }
+    }
+
     /// The answer to a question, kept or new.
     async fn answer(self: &Arc<Self>, question: Question, format: Format) -> Result<Body, Refused> {
-        let end = match &question {
-            Question::Stats(asked) => asked.next().unwrap_or(asked.windows.end),
-            Question::Top(asked) => asked.windows.end,
-        };
+        self.can_answer(&question)?;
         let seen = self.seen.borrow().clone();
-        let is_final = seen.progress.final_before().is_some_and(|minute| end <= minute);
+        let is_final = seen.progress.final_before().is_some_and(|minute| question.end() <= minute);
+        let is_final = is_final && !question.is_of_campaigns();
         let holds = if is_final { Holds::Rewrites(seen.rewrites) } else { Holds::Second(now().0 / 1000) };
         let key = Key { question: question.clone(), format, holds };
         let work = async {

@@ -1,25 +1,18 @@
 //! Questions: from the parameters of a request to what is to be looked up, every bound checked.
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use weir_common::time::Minute;
 
-use crate::span::Span;
+use super::windows::{Windows, moment};
 
 /// Points of one page without a `limit`: a day of minutes.
 const POINTS_DEFAULT: u32 = 1440;
 /// The most points of one page: a week of minutes, and some 4 MB.
 const POINTS_MAX: u32 = 10_080;
-/// How far back a question without a `start` begins, in windows.
-const WINDOWS_DEFAULT: u32 = 60;
 /// Ads of a list without a `limit`.
 const ADS_DEFAULT: u32 = 10;
 /// The most ads of a list.
 const ADS_MAX: u32 = 1000;
-
-/// Times are before this minute, the first of the year 9000: behind it there is room for whole windows in what RFC 3339
-/// can write.
-const MINUTE_END: u32 = 3_697_423_200;
 
 /// Why a question cannot be answered. What it says goes to whoever asked.
 #[derive(Clone, Debug, PartialEq, Eq, displaydoc::Display, thiserror::Error)]
@@ -40,6 +33,8 @@ pub enum QueryError {
     },
     /// start is not before end
     Empty,
+    /// ad_id and campaign_id are there both; ask about one of them
+    Both,
 }
 
 /// The parameters of `/v1/stats` and `/v1/stats/stream` as they came.
@@ -48,6 +43,8 @@ pub enum QueryError {
 pub struct StatsParameters {
     /// The ad.
     pub ad_id: Option<String>,
+    /// Or the campaign.
+    pub campaign_id: Option<String>,
     /// The window.
     pub window: Option<String>,
     /// The first window has this moment in it.
@@ -72,11 +69,13 @@ pub struct TopParameters {
     pub start: Option<String>,
     /// As in [`StatsParameters`].
     pub end: Option<String>,
-    /// What the ads are ordered by.
+    /// Whether ads or campaigns.
+    pub of: Option<String>,
+    /// What they are ordered by.
     pub order: Option<String>,
     /// `json` or `csv`.
     pub format: Option<String>,
-    /// How many ads.
+    /// How many.
     pub limit: Option<String>,
 }
 
@@ -106,67 +105,6 @@ impl MinutesParameters {
             return Err(wrong("end", end, "at most 60 minutes after start"));
         }
         Ok(first..last)
-    }
-}
-
-/// How much time one point of an answer covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// A minute.
-    OneMinute,
-    /// Five minutes.
-    FiveMinutes,
-    /// An hour.
-    OneHour,
-    /// A day, in UTC.
-    OneDay,
-}
-
-impl Window {
-    const ALL: [Self; 4] = [Self::OneMinute, Self::FiveMinutes, Self::OneHour, Self::OneDay];
-
-    /// As it stands in a question.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OneMinute => "1m",
-            Self::FiveMinutes => "5m",
-            Self::OneHour => "1h",
-            Self::OneDay => "1d",
-        }
-    }
-
-    /// How many minutes it has.
-    #[must_use]
-    pub const fn minutes(self) -> u32 {
-        match self {
-            Self::OneMinute => 1,
-            Self::FiveMinutes => 5,
-            Self::OneHour => 60,
-            Self::OneDay => 1440,
-        }
-    }
-
-    /// The sums it is made of.
-    #[must_use]
-    pub const fn span(self) -> Span {
-        match self {
-            Self::OneMinute | Self::FiveMinutes => Span::Minute,
-            Self::OneHour => Span::Hour,
-            Self::OneDay => Span::Day,
-        }
-    }
-
-    /// The first minute of the window that has this one in it.
-    #[must_use]
-    pub const fn start_of(self, minute: Minute) -> Minute {
-        Minute(minute.0 - minute.0 % self.minutes())
-    }
-
-    fn read(value: Option<&str>) -> Result<Self, QueryError> {
-        let Some(value) = value else { return Ok(Self::OneMinute) };
-        let found = Self::ALL.into_iter().find(|window| window.name() == value);
-        found.ok_or_else(|| wrong("window", value, "1m, 5m, 1h or 1d"))
     }
 }
 
@@ -237,22 +175,29 @@ pub enum Format {
     Csv,
 }
 
-/// Windows in a row.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Windows {
-    /// What each covers.
-    pub window: Window,
-    /// The first minute of the first.
-    pub start: Minute,
-    /// The minute after the last.
-    pub end: Minute,
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// One ad.
+    Ad(u64),
+    /// All ads of one campaign.
+    Campaign(u32),
 }
 
-/// A question about one ad.
+/// What is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Listed {
+    /// Ads.
+    Ads,
+    /// Campaigns.
+    Campaigns,
+}
+
+/// A question about one ad, or one campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stats {
-    /// The ad.
-    pub ad: u64,
+    /// Of what.
+    pub of: Subject,
     /// When.
     pub windows: Windows,
     /// What to split by.
@@ -261,9 +206,11 @@ pub struct Stats {
     pub limit: u32,
 }
 
-/// A question about the busiest ads.
+/// A question about the busiest ads or campaigns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Top {
+    /// Which of them.
+    pub of: Listed,
     /// When, summed up.
     pub windows: Windows,
     /// What is most.
@@ -272,12 +219,12 @@ pub struct Top {
     pub limit: u32,
 }
 
-fn wrong(name: &'static str, value: &str, expected: &'static str) -> QueryError {
+pub(super) fn wrong(name: &'static str, value: &str, expected: &'static str) -> QueryError {
     QueryError::Value { name, value: value.chars().take(64).collect(), expected }
 }
 
 /// A number in digits alone: `parse` would take a sign as well.
-fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
+pub(super) fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
@@ -290,44 +237,6 @@ fn number(
     let Some(value) = value else { return Ok(default) };
     let found = digits(value).filter(|number| (1..=max).contains(number));
     found.ok_or_else(|| wrong(name, value, expected))
-}
-
-/// A moment in RFC 3339, or in seconds since 1970.
-fn moment(name: &'static str, value: &str) -> Result<Minute, QueryError> {
-    let seconds = digits(value).or_else(|| Some(value.parse::<Timestamp>().ok()?.as_second()));
-    let minute = seconds.and_then(|seconds: i64| u32::try_from(seconds.div_euclid(60)).ok());
-    let minute = minute.filter(|minute| *minute < MINUTE_END);
-    let expected = "a time as 2026-01-31T12:00:00Z, or seconds since 1970";
-    minute.map(Minute).ok_or_else(|| wrong(name, value, expected))
-}
-
-impl Windows {
-    fn read(
-        window: Option<&str>,
-        (start, end): (Option<&str>, Option<&str>),
-        now: Minute,
-    ) -> Result<Self, QueryError> {
-        let window = Window::read(window)?;
-        // The end is exclusive, unless it is within a window: then that is the last.
-        let end = match end {
-            Some(end) => window.start_of(Minute(moment("end", end)?.0 + window.minutes() - 1)),
-            None => Minute(window.start_of(now).0 + window.minutes()),
-        };
-        let start = match start {
-            Some(start) => window.start_of(moment("start", start)?),
-            None => Minute(end.0.saturating_sub(WINDOWS_DEFAULT * window.minutes())),
-        };
-        if start >= end {
-            return Err(QueryError::Empty);
-        }
-        Ok(Self { window, start, end })
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub const fn count(&self) -> u32 {
-        (self.end.0 - self.start.0) / self.window.minutes()
-    }
 }
 
 impl Format {
@@ -355,16 +264,31 @@ impl Format {
     }
 }
 
+impl Subject {
+    fn read(ad: Option<&str>, campaign: Option<&str>) -> Result<Self, QueryError> {
+        match (ad, campaign) {
+            (Some(ad), None) => {
+                let expected = "a number from 0 to 18446744073709551615";
+                digits(ad).map(Self::Ad).ok_or_else(|| wrong("ad_id", ad, expected))
+            }
+            (None, Some(campaign)) => {
+                let expected = "a number from 0 to 4294967295";
+                digits(campaign).map(Self::Campaign).ok_or_else(|| wrong("campaign_id", campaign, expected))
+            }
+            (None, None) => Err(QueryError::Missing { name: "ad_id or campaign_id" }),
+            (Some(_), Some(_)) => Err(QueryError::Both),
+        }
+    }
+}
+
 impl Stats {
     /// The question in these parameters, asked in the minute `now`.
     ///
     /// # Errors
     /// When it is none.
     pub fn read(parameters: &StatsParameters, now: Minute) -> Result<Self, QueryError> {
-        let StatsParameters { ad_id, window, start, end, by, limit, .. } = parameters;
-        let ad = ad_id.as_deref().ok_or(QueryError::Missing { name: "ad_id" })?;
-        let expected = "a number from 0 to 18446744073709551615";
-        let ad = digits(ad).ok_or_else(|| wrong("ad_id", ad, expected))?;
+        let StatsParameters { ad_id, campaign_id, window, start, end, by, limit, .. } = parameters;
+        let of = Subject::read(ad_id.as_deref(), campaign_id.as_deref())?;
         let windows = Windows::read(window.as_deref(), (start.as_deref(), end.as_deref()), now)?;
         let by = by.as_deref().map(|value| {
             let expected = "country, device, os, publisher, placement, creative or rules";
@@ -373,7 +297,7 @@ impl Stats {
         });
         let bounds = (POINTS_DEFAULT, POINTS_MAX);
         let limit = number("limit", limit.as_deref(), bounds, "a number from 1 to 10080")?;
-        Ok(Self { ad, windows, by: by.transpose()?, limit })
+        Ok(Self { of, windows, by: by.transpose()?, limit })
     }
 
     /// Where the next page begins, if there is one.
@@ -390,7 +314,12 @@ impl Top {
     /// # Errors
     /// When it is none.
     pub fn read(parameters: &TopParameters, now: Minute) -> Result<Self, QueryError> {
-        let TopParameters { window, start, end, order, limit, .. } = parameters;
+        let TopParameters { window, start, end, of, order, limit, .. } = parameters;
+        let of = match of.as_deref() {
+            None | Some("ads") => Listed::Ads,
+            Some("campaigns") => Listed::Campaigns,
+            Some(value) => return Err(wrong("of", value, "ads or campaigns")),
+        };
         let windows = Windows::read(window.as_deref(), (start.as_deref(), end.as_deref()), now)?;
         let order = match order.as_deref() {
             None | Some("click_count") => Order::ClickCount,
@@ -400,12 +329,13 @@ impl Top {
             Some(value) => return Err(wrong("order", value, "click_count, gross, net or cost_micros")),
         };
         let limit = number("limit", limit.as_deref(), (ADS_DEFAULT, ADS_MAX), "a number from 1 to 1000")?;
-        Ok(Self { windows, order, limit })
+        Ok(Self { of, windows, order, limit })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::windows::MINUTE_END;
     use super::*;
 
     const NOW: Minute = Minute(29_000_123);
@@ -440,7 +370,9 @@ mod tests {
     #[test]
     fn what_makes_no_question_is_named() {
         let why = |pairs: &[(&str, &str)]| stats(pairs).unwrap_err().to_string();
-        assert_eq!(why(&[]), "ad_id is missing");
+        assert_eq!(why(&[]), "ad_id or campaign_id is missing");
+        assert!(why(&[("ad_id", "1"), ("campaign_id", "2")]).contains("both"));
+        assert!(why(&[("campaign_id", "4294967296")]).starts_with("campaign_id is"));
         assert!(why(&[("ad_id", "-1")]).starts_with("ad_id is \"-1\": expected"));
         assert!(why(&[("ad_id", "1"), ("window", "2m")]).contains("1m, 5m, 1h or 1d"));
         assert!(why(&[("ad_id", "1"), ("by", "price")]).contains("country"));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::answer::{COUNT_COLUMNS, Counts, StatsAnswer, TopAnswer};
+use super::answer::{COUNT_COLUMNS, Counts, Entry, Named, StatsAnswer, TopAnswer};
 use super::cache::Body;
 use super::query::Format;
 use crate::watermark::Progress;
@@ -25,19 +25,23 @@ fn columns(counts: &Counts) -> impl Iterator<Item = String> + '_ {
     counts.values().into_iter().map(|value| value.to_string())
 }
 
-/// An answer about one ad.
+/// An answer about one ad or campaign.
 pub(super) fn stats(answer: &StatsAnswer, format: Format) -> Body {
     if format == Format::Json {
         return json(answer);
     }
-    let head: Vec<_> = ["ad_id", "window", "timestamp"]
+    let (name, id) = match &answer.of {
+        Named::Ad { ad_id } => ("ad_id", ad_id.clone()),
+        Named::Campaign { campaign_id, .. } => ("campaign_id", campaign_id.to_string()),
+    };
+    let head: Vec<_> = [name, "window", "timestamp"]
         .into_iter()
         .chain(answer.by)
         .chain(COUNT_COLUMNS)
         .chain(["unique_users", "final"])
         .collect();
     let row = |point: &super::answer::Point| {
-        let before = [answer.ad_id.clone(), answer.window.to_owned(), point.timestamp.clone()];
+        let before = [id.clone(), answer.window.to_owned(), point.timestamp.clone()];
         let users = point.unique_users.map_or_else(String::new, |users| users.to_string());
         let after = [users, point.is_final.to_string()];
         before.into_iter().chain(point.value.clone()).chain(columns(&point.counts)).chain(after).collect()
@@ -45,13 +49,19 @@ pub(super) fn stats(answer: &StatsAnswer, format: Format) -> Body {
     csv(&head, answer.data.iter().map(row))
 }
 
-/// The busiest ads.
+/// The busiest ads or campaigns.
 pub(super) fn top(answer: &TopAnswer, format: Format) -> Body {
     if format == Format::Json {
         return json(answer);
     }
-    let head: Vec<_> = ["ad_id"].into_iter().chain(COUNT_COLUMNS).collect();
-    let row = |ad: &super::answer::TopAd| [ad.ad_id.clone()].into_iter().chain(columns(&ad.counts)).collect();
+    let name = if answer.campaigns.is_some() { "campaign_id" } else { "ad_id" };
+    let head: Vec<_> = [name].into_iter().chain(COUNT_COLUMNS).collect();
+    let id = |of: &Entry| match of {
+        Entry::Ad { ad_id } => ad_id.clone(),
+        Entry::Campaign { campaign_id } => campaign_id.map_or_else(String::new, |id| id.to_string()),
+    };
+    let row =
+        |entry: &super::answer::TopEntry| [id(&entry.of)].into_iter().chain(columns(&entry.counts)).collect();
     csv(&head, answer.data.iter().map(row))
 }
 

@@ -8,6 +8,7 @@ use weir_common::time::Minute;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::campaigns::Known;
 use crate::record::{Life, Revision};
 use crate::span::Span;
 
@@ -109,6 +110,47 @@ pub fn read_life(bytes: &[u8]) -> Option<Life> {
     Some(Life { node: NodeId(u32::from_be_bytes(*node)), incarnation })
 }
 
+/// The key of what is known of an ad.
+#[must_use]
+pub const fn ad(ad: u64) -> [u8; 8] {
+    ad.to_be_bytes()
+}
+
+/// What is known of an ad, as a value: the campaign, since when, whether a signature said so.
+#[must_use]
+pub fn known(known: Known) -> [u8; 13] {
+    let mut bytes = [0; 13];
+    bytes[..4].copy_from_slice(&known.campaign.to_le_bytes());
+    bytes[4..12].copy_from_slice(&known.since_ms.to_le_bytes());
+    bytes[12] = u8::from(known.is_signed);
+    bytes
+}
+
+/// What stands in [`known`] octets.
+#[must_use]
+pub fn read_known(bytes: &[u8]) -> Option<Known> {
+    let (campaign, rest) = bytes.split_first_chunk()?;
+    let (since_ms, rest) = rest.split_first_chunk()?;
+    let [is_signed @ (0 | 1)] = rest else { return None };
+    let (campaign, since_ms) = (u32::from_le_bytes(*campaign), u64::from_le_bytes(*since_ms));
+    Some(Known { campaign, is_signed: *is_signed == 1, since_ms })
+}
+
+/// The key of an ad among those of its campaign.
+#[must_use]
+pub fn campaign_ad(campaign: u32, ad: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&campaign.to_be_bytes());
+    bytes[4..].copy_from_slice(&ad.to_be_bytes());
+    bytes
+}
+
+/// The ad in [`campaign_ad`] octets.
+#[must_use]
+pub fn read_campaign_ad(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(4..)?.try_into().ok()?))
+}
+
 /// The key of a partition's offset: the topic, and the partition in four octets.
 #[must_use]
 pub fn offset(topic: &str, partition: i32) -> Vec<u8> {
@@ -137,6 +179,10 @@ mod tests {
         assert!(top(Span::Hour, start, 8) < top(Span::Hour, Minute(120), 7));
         let of = Life { node: NodeId(3), incarnation };
         assert_eq!(read_life(&life(of)), Some(of));
+        let campaign = Known { campaign: 9, is_signed: true, since_ms: 1 << 40 };
+        assert_eq!(read_known(&known(campaign)), Some(campaign));
+        assert_eq!(read_campaign_ad(&campaign_ad(9, 7)), Some(7));
+        assert!(campaign_ad(9, u64::MAX) < campaign_ad(10, 0));
         assert_eq!(read_users_value(&users_value(Revision(9), b"abc")), Some((Revision(9), &b"abc"[..])));
     }
 }

@@ -5,6 +5,7 @@
 //! batch among it. So after a crash the store goes on exactly where it is, and what was not written is
 //! read again from the log.
 
+mod campaigns;
 pub mod keys;
 mod view;
 
@@ -21,7 +22,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::merge::{Changes, Held};
 use crate::record::{Life, Revision, Told};
 use crate::span::Span;
-use crate::users::Users;
+use crate::users::{Union, Users};
 use crate::watermark::{NodeState, Offsets};
 use keys::BucketValue;
 pub use view::{Summed, View};
@@ -47,7 +48,8 @@ pub enum StoreError {
     Damaged(&'static str),
 }
 
-/// The store. One thread writes; any may read through a [`View`].
+/// The store. One thread writes what is counted, another which campaign an ad is of; any may read
+/// through a [`View`].
 #[derive(Clone)]
 pub struct Store {
     db: Database,
@@ -65,6 +67,9 @@ struct Spaces {
     unsketched: Keyspace,
     nodes: Keyspace,
     offsets: Keyspace,
+    campaigns: Keyspace,
+    campaign_ads: Keyspace,
+    unassigned: Keyspace,
 }
 
 impl std::fmt::Debug for Store {
@@ -152,6 +157,9 @@ impl Store {
             unsketched: keyspace("unsketched")?,
             nodes: keyspace("nodes")?,
             offsets: keyspace("offsets")?,
+            campaigns: keyspace("campaigns")?,
+            campaign_ads: keyspace("campaign_ads")?,
+            unassigned: keyspace("unassigned")?,
         };
         Ok(Self { db, spaces })
     }
@@ -214,6 +222,9 @@ impl Store {
             let span = Span::ALL[usize::from(id[0])];
             batch.insert(&self.spaces.sums, *id, sum.as_bytes());
             batch.insert(&self.spaces.tops, keys::top(span, start, ad), sum.as_bytes());
+            if span == Span::Day && !self.spaces.campaigns.contains_key(keys::ad(ad))? {
+                batch.insert(&self.spaces.unassigned, keys::ad(ad), []);
+            }
         }
         for (id, difference) in &changes.splits {
             let sum = self.added(&self.spaces.splits, "splits", id, difference)?;
@@ -262,8 +273,11 @@ impl Store {
         }
         for (id, users) in united {
             let held = self.spaces.user_sums.get(id)?;
-            let all = users.iter().map(|users| users.as_bytes()).chain(held.as_deref());
-            let (union, _) = Users::union(all).ok_or(StoreError::Damaged("user_sums"))?;
+            let mut union = Union::default();
+            for theta in users.iter().map(|users| users.as_bytes()).chain(held.as_deref()) {
+                union.add(theta).ok_or(StoreError::Damaged("user_sums"))?;
+            }
+            let union = union.set().ok_or(StoreError::Damaged("user_sums"))?;
             batch.insert(&self.spaces.user_sums, id, union.as_bytes());
         }
         Ok(())

@@ -75,7 +75,7 @@ fn users_are_counted_once_over_minutes_and_resends() {
     apply(&store, vec![sketch(1, 7, day, 0..100), sketch(1, 7, day + 1, 50..150)], 1);
     apply(&store, vec![sketch(1, 7, day, 0..100), sketch(2, 7, day + 70, 0..20)], 2);
     let view = store.view();
-    let users = |span, from: u32, to: u32| view.users(span, 7, Minute(from)..Minute(to)).unwrap();
+    let users = |span, from: u32, to: u32| view.users(span, &[7], Minute(from)..Minute(to)).unwrap();
     assert_eq!(users(Span::Minute, day, day + 1), Some(100.0));
     assert_eq!(users(Span::Minute, day, day + 2), Some(150.0));
     assert_eq!(users(Span::Hour, day, day + 60), Some(150.0));

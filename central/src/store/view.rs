@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 use super::keys::{self, BucketValue};
 use super::{Spaces, StoreError};
 use crate::span::Span;
-use crate::users::Users;
+use crate::users::Union;
 
 /// Totals of one ad in one span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Summed {
 
 /// The store at one moment. Cheap to make; what is read through it is consistent.
 pub struct View {
-    snapshot: Snapshot,
-    spaces: Spaces,
+    pub(super) snapshot: Snapshot,
+    pub(super) spaces: Spaces,
 }
 
 impl std::fmt::Debug for View {
@@ -99,7 +99,7 @@ impl View {
         }))
     }
 
-    /// How many users clicked an ad in these minutes; none where no sketch is held of them. With `span`
+    /// How many users clicked these ads in these minutes; none where no sketch is held of them. With `span`
     /// hour or day the minutes begin and end with one, and the union of each is held already.
     ///
     /// # Errors
@@ -107,32 +107,27 @@ impl View {
     pub fn users(
         &self,
         span: Span,
-        ad: u64,
+        ads: &[u64],
         minutes: std::ops::Range<Minute>,
     ) -> Result<Option<f64>, StoreError> {
-        let mut held = Vec::new();
-        if span == Span::Minute {
-            let range = ordered::of_ad(ad, minutes.start)..ordered::of_ad(ad, minutes.end);
-            for entry in self.snapshot.range(&self.spaces.users, range) {
-                held.push(entry.value()?);
-            }
-        } else {
-            let range = keys::sum(span, ad, minutes.start)..keys::sum(span, ad, minutes.end);
-            for entry in self.snapshot.range(&self.spaces.user_sums, range) {
-                held.push(entry.value()?);
+        let damaged = || StoreError::Damaged("users");
+        let mut union = Union::default();
+        for &ad in ads {
+            if span == Span::Minute {
+                let range = ordered::of_ad(ad, minutes.start)..ordered::of_ad(ad, minutes.end);
+                for entry in self.snapshot.range(&self.spaces.users, range) {
+                    let value = entry.value()?;
+                    let (_, theta) = keys::read_users_value(&value).ok_or_else(damaged)?;
+                    union.add(theta).ok_or_else(damaged)?;
+                }
+            } else {
+                let range = keys::sum(span, ad, minutes.start)..keys::sum(span, ad, minutes.end);
+                for entry in self.snapshot.range(&self.spaces.user_sums, range) {
+                    union.add(&entry.value()?).ok_or_else(damaged)?;
+                }
             }
         }
-        if held.is_empty() {
-            return Ok(None);
-        }
-        let is_minute = span == Span::Minute;
-        let sketch = |value| {
-            if is_minute { keys::read_users_value(value).map(|(_, theta)| theta) } else { Some(value) }
-        };
-        let sketches: Option<Vec<&[u8]>> = held.iter().map(|value| sketch(value)).collect();
-        let union = sketches.and_then(Users::union);
-        let (_, estimate) = union.ok_or(StoreError::Damaged("users"))?;
-        Ok(Some(estimate))
+        Ok(union.users())
     }
 
     /// The minutes among these of which some ads have no sketch.

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
+use weir_central::campaigns::Known;
 use weir_central::config::Serve;
 use weir_central::merge::Changes;
 use weir_central::merger::{Counters, Seen};
@@ -84,6 +85,11 @@ pub(crate) fn sketch(node: u32, ad: u64, minute: u32, users: std::ops::Range<u64
 
 impl Central {
     pub(crate) fn new(config: &Serve) -> Self {
+        Self::with(config, true)
+    }
+
+    /// One that learns campaigns, or none.
+    pub(crate) fn with(config: &Serve, has_campaigns: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let (seen, shown) = watch::channel(Seen::default());
@@ -92,10 +98,18 @@ impl Central {
             seen: shown,
             counters: Arc::new(Counters::default()),
             archived: Arc::default(),
+            has_campaigns,
             answers: Answers::new(1 << 20),
             access: Access::of(config).unwrap(),
         };
         Self { _dir: dir, store, seen, router: router(Arc::new(served)) }
+    }
+
+    /// These ads are of this campaign.
+    pub(crate) fn assign(&self, campaign: u32, ads: &[u64]) {
+        for ad in ads {
+            self.store.assign(*ad, None, Known { campaign, is_signed: true, since_ms: 1 }).unwrap();
+        }
     }
 
     pub(crate) fn take(&self, words: impl IntoIterator<Item = Word>) {

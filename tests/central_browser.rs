@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weir_central::alert::series::{Series, Window};
+use weir_central::config::Alerts;
+use weir_central::store::Store;
+use weir_common::time::Minute;
 use weir_labs::browser::Browser;
 use weir_labs::central::{Central, CentralFolder, Truth};
 use weir_labs::{Generator, Load, NodeFolder, kafka, now_ms};
@@ -87,6 +91,50 @@ fn the_page_shows_what_is_answered_and_changes_by_itself_when_more_clicks_come()
     assert_eq!(page.failures(), [""; 0]);
     central.stop().expect("stop");
     node.drain().expect("drain");
+}
+
+/// Ends a campaign's alert, or lets it last: as the tier itself would have kept it.
+fn keep_an_alert(central_folder: &CentralFolder, campaign: u32, is_over: bool) {
+    let limits = Alerts { least_windows: 2, ..Alerts::default() }.limits();
+    let first = now_ms() / 60_000 / 5 * 5 - 60;
+    let clicks = [100, 100, 1234].into_iter().chain([100; 3].into_iter().filter(|_| is_over));
+    let (mut series, mut happened) = (Series::default(), Vec::new());
+    for (number, clicks) in clicks.enumerate() {
+        let window = Window { start: Minute(first as u32 + 5 * number as u32), clicks };
+        happened.extend(series.judge(campaign, window, &limits));
+        happened.extend(series.settle(window, &limits));
+    }
+    let path = central_folder.path().join("data/store");
+    std::fs::create_dir_all(&path).expect("folder");
+    let store = Store::open(&path).expect("store");
+    store.note_alerts(&happened, &[], Minute(first as u32)).expect("kept");
+}
+
+#[test]
+fn the_page_shows_alerts_the_open_ones_first_and_says_so_where_nobody_is_watched() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    let archive = tempfile::tempdir().expect("folder");
+    let watching = format!("{}[alerts]\n", CentralFolder::archiving(archive.path()));
+    for (config, caption, rows) in [
+        (watching.as_str(), "1 out of the ordinary now.", 2),
+        ("", "No campaign is watched: the config has no [alerts].", 0),
+    ] {
+        let central_folder = CentralFolder::new(bootstrap, &kafka::fresh_prefix(), config).expect("folder");
+        if rows > 0 {
+            keep_an_alert(&central_folder, 41, true);
+            keep_an_alert(&central_folder, 42, false);
+        }
+        let mut central = central_folder.start().expect("central");
+        central.wait_until("/v1/alerts", |_| true).expect("an answer");
+        let url = format!("http://127.0.0.1:{}/", central_folder.port());
+        let Some(mut page) = Browser::open(&url).expect("browser") else { return };
+        page.wait_until(&text_of("alerts-caption"), |text| *text == caption).expect("the caption");
+        let found = "[...document.querySelectorAll('#alert-rows tr')].map(row => row.cells[0].textContent + row.cells[5].textContent.slice(0, 4))";
+        let expected = if rows > 0 { json!(["42now", "41over"]) } else { json!([]) };
+        assert_eq!(page.evaluate(found).expect("rows"), expected);
+        assert_eq!(page.failures(), [""; 0]);
+        central.stop().expect("stop");
+    }
 }
 
 #[test]

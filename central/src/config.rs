@@ -1,5 +1,7 @@
 //! The config: read and checked once.
 
+mod alerts;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use serde::Deserialize;
 use weir_common::id::NodeId;
 
 use crate::kafka::ClusterSettings;
+pub use alerts::{Alerts, Webhook};
 
 /// Why there is no config.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -50,6 +53,8 @@ pub struct Config {
     pub serve: Serve,
     /// Where raw batches go; without it they stay in Kafka alone.
     pub archive: Option<Archive>,
+    /// Which traffic is out of the ordinary; without it none is.
+    pub alerts: Option<Alerts>,
 }
 
 /// `[archive]`
@@ -162,6 +167,9 @@ impl Config {
         for key in &mut config.serve.keys {
             key.file = folder.join(&key.file);
         }
+        if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
+            webhook.secret_file = folder.join(&webhook.secret_file);
+        }
         Ok(config)
     }
 
@@ -179,6 +187,13 @@ impl Config {
         {
             // A reader holds an object whole.
             return Err(("archive.object_bytes", "from 65536 to 1073741824".to_owned()));
+        }
+        if let Some(alerts) = &self.alerts {
+            alerts.check()?;
+            if self.archive.is_none() {
+                let why = "campaigns are learned from raw batches, so it takes an [archive] that reads them";
+                return Err(("alerts", why.to_owned()));
+            }
         }
         let rates = self.serve.keys.iter().filter_map(|key| key.requests_per_s);
         if rates.chain([self.serve.requests_per_s]).any(|rate| rate == 0) {
@@ -239,6 +254,15 @@ mod tests {
         assert!(refused("[serve]\nlisten = \"0.0.0.0:8600\"\n").contains("serve.listen"));
         assert!(refused("[serve]\nrequests_per_s = 0\n").contains("serve.requests_per_s"));
         assert!(refused("[serve]\nlisen = 1\n").contains("lisen"));
+        assert!(refused("[alerts]\n").contains("[archive]"));
+        let refused = |more: &str| refused(&format!("[archive]\nurl = \"/tmp/a\"\n[alerts]\n{more}"));
+        assert!(refused("window_minutes = 7\n").contains("alerts.window_minutes"));
+        assert!(refused("times = nan\n").contains("alerts.times"));
+        assert!(refused("history_windows = 2017\n").contains("2016"));
+        let webhook = |url: &str| format!("[alerts.webhook]\nurl = \"{url}\"\nsecret_file = \"s\"\n");
+        for url in ["http://example.org/", "http://127.0.0.1.example.org/", "ftp://x"] {
+            assert!(refused(&webhook(url)).contains("alerts.webhook.url"), "{url}");
+        }
         assert!(
             load("[central]\ndata_dir = \"/x\"\n[kafka]\nbrokers = []\n")
                 .unwrap_err()

@@ -21,6 +21,7 @@
 //! | [`store`] | buckets, sums and offsets, changed in one atomic write | decide what is right |
 //! | [`serve`] | questions, answers, the cache between them, HTTP | write to the store |
 //! | [`archive`] | raw batches as Parquet files, each row once | judge a click |
+//! | [`alert`] | campaigns whose traffic is out of the ordinary, and who is told | bill or filter anything |
 //! | [`campaigns`] | which campaign an ad is of, learned from its clicks | say what is billed |
 //! | [`reconcile`] | a day again, from the archive alone, and why it differs | edit a count |
 //! | [`tier`] | starts all of it and ends it in order | work of its own |
@@ -28,6 +29,8 @@
 //! Start reading at [`merge`]: it says what becomes of a bucket.
 #![forbid(unsafe_code)]
 
+mod again;
+pub mod alert;
 pub mod archive;
 pub mod campaigns;
 pub mod cli;

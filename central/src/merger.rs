@@ -10,7 +10,8 @@ use weir_common::id::NodeId;
 use weir_common::record::topic;
 use weir_common::time::Minute;
 
-use crate::kafka::{ClusterSettings, Delivered, Ends, KafkaError, Source, again_while};
+use crate::again::again_while;
+use crate::kafka::{ClusterSettings, Delivered, Ends, KafkaError, Source};
 use crate::merge::Changes;
 use crate::record::{self, Life, RecordError, Word};
 use crate::store::{Store, StoreError};

@@ -10,9 +10,11 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::alert::webhook::{Webhook, WebhookError};
+use crate::alert::{self, AlertError};
 use crate::archive::place::{Place, PlaceError};
 use crate::archive::{self, ArchiveError, Limits};
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Alerts, Config, ConfigError};
 use crate::merger::{self, Counters, MergeError, Seen};
 use crate::serve::access::{Access, AccessError};
 use crate::serve::cache::Answers;
@@ -37,6 +39,10 @@ pub enum RunError {
     Merge(#[from] MergeError),
     /// {0}
     Archive(#[from] ArchiveError),
+    /// {0}
+    Alert(#[from] AlertError),
+    /// {0}
+    Webhook(#[from] WebhookError),
     /// the folder {path} cannot be made: {source}
     Folder {
         /// The folder.
@@ -99,6 +105,38 @@ impl Parts {
     }
 }
 
+/// Starts what archives raw batches, and learns campaigns from them.
+fn start_archive(
+    parts: &mut Parts,
+    (place, settings): (Place, config::Archive),
+    (store, counters): (&Store, Arc<archive::Counters>),
+) -> Result<(), RunError> {
+    let store = store.clone();
+    parts.start("archive", move |config, stop| {
+        let (cluster, folder) = (config.cluster(), config.staging());
+        let of = (&cluster, config.kafka.topic_prefix.as_str());
+        let close_after = Duration::from_millis(settings.close_after_ms);
+        let limits = Limits { object_bytes: settings.object_bytes, close_after };
+        Ok(archive::archive(of, (&place, &folder, limits), &store, (&counters, stop))?)
+    })
+}
+
+/// Starts what watches campaigns, and what tells a webhook if there is one.
+fn start_alerts(
+    parts: &mut Parts,
+    alerts: &Alerts,
+    (store, seen, counters): (&Store, watch::Receiver<Seen>, &Arc<alert::Counters>),
+) -> Result<(), RunError> {
+    let settings = (alerts.limits(), alerts.window_minutes, alerts.webhook.is_some());
+    if let Some(webhook) = &alerts.webhook {
+        let webhook = Webhook::open(&webhook.url, &webhook.secret_file)?;
+        let (store, counters) = (store.clone(), Arc::clone(counters));
+        parts.start("webhook", move |_, stop| Ok(alert::tell(&store, &webhook, (&counters, stop))?))?;
+    }
+    let (store, counters) = (store.clone(), Arc::clone(counters));
+    parts.start("alerts", move |_, stop| Ok(alert::watch(&store, &seen, settings, (&counters, stop))?))
+}
+
 async fn all(config: &Config) -> Result<(), RunError> {
     // First, so that a signal ends it in order from here on.
     let (mut terminated, mut interrupted) =
@@ -116,12 +154,15 @@ async fn all(config: &Config) -> Result<(), RunError> {
     let (ended, mut has_ended) = mpsc::unbounded_channel();
     let (seen, shown) = watch::channel(Seen::default());
     let (counters, archived) = (Arc::new(Counters::default()), Arc::new(archive::Counters::default()));
+    let (watched, alerted) = (shown.clone(), Arc::new(alert::Counters::default()));
     let served = Served {
         store: store.clone(),
         seen: shown,
         counters: Arc::clone(&counters),
         archived: Arc::clone(&archived),
+        alerted: Arc::clone(&alerted),
         has_campaigns: place.is_some(),
+        has_alerts: config.alerts.is_some(),
         answers: Answers::new(config.serve.cache_bytes),
         access,
     };
@@ -135,13 +176,10 @@ async fn all(config: &Config) -> Result<(), RunError> {
         }
     })?;
     if let Some((place, settings)) = place.zip(config.archive.clone()) {
-        parts.start("archive", move |config, stop| {
-            let (cluster, folder) = (config.cluster(), config.staging());
-            let of = (&cluster, config.kafka.topic_prefix.as_str());
-            let close_after = Duration::from_millis(settings.close_after_ms);
-            let limits = Limits { object_bytes: settings.object_bytes, close_after };
-            Ok(archive::archive(of, (&place, &folder, limits), &store, (&archived, stop))?)
-        })?;
+        start_archive(&mut parts, (place, settings), (&store, archived))?;
+    }
+    if let Some(alerts) = &config.alerts {
+        start_alerts(&mut parts, alerts, (&store, watched, &alerted))?;
     }
     let (going, mut is_going) = watch::channel(());
     let until = {

@@ -99,6 +99,21 @@ async fn a_campaign_is_all_its_ads_with_each_user_once_and_is_not_complete_while
 }
 
 #[tokio::test]
+async fn alerts_are_listed_the_last_first_and_the_open_ones_alone_when_asked() {
+    let central = Central::new(&Serve::default());
+    central.had_an_alert(3);
+    let answer = central.json("/v1/alerts").await;
+    let of = |answer: &Value, name: &str| -> Vec<Value> {
+        answer["alerts"].as_array().unwrap().iter().map(|alert| alert[name].clone()).collect()
+    };
+    assert_eq!(of(&answer, "first_window"), ["2026-11-23T00:30:00Z", "2026-11-23T00:10:00Z"]);
+    assert_eq!(of(&answer, "clicks"), [5000, 900]);
+    assert_eq!(of(&answer, "closed_at"), [Value::Null, json!("2026-11-23T00:25:00Z")]);
+    let answer = central.json("/v1/alerts?state=open").await;
+    assert_eq!(of(&answer, "reasons"), [json!(["z_score", "volume"])]);
+}
+
+#[tokio::test]
 async fn users_are_told_once_a_window_is_final_at_every_node_and_not_before() {
     let central = Central::new(&Serve::default());
     central.take([Said::new(7, DAY, 100).word(), Said { node: 2, ..Said::new(7, DAY, 100) }.word()]);

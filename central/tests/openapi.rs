@@ -45,6 +45,7 @@ fn filled(config: &Serve) -> Central {
     central.take([sketch(1, 7, DAY, 0..9), unsketched]);
     central.is_final_before(&[(1, DAY + 9), (2, DAY + 3)]);
     central.assign(3, &[7]);
+    central.had_an_alert(3);
     central
 }
 
@@ -140,6 +141,10 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
             seen.insert((path, check(&document, path, response).await));
         }
     }
+    for query in ["", "state=open", "limit=1"] {
+        let response = answered(&open, Method::GET, &format!("/v1/alerts?{query}"), "").await;
+        seen.insert(("/v1/alerts", check(&document, "/v1/alerts", response).await));
+    }
     let stream = "/v1/stats/stream";
     let response = answered(&none, Method::GET, &format!("{stream}?campaign_id=3"), "").await;
     seen.insert((stream, check(&document, stream, response).await));
@@ -176,13 +181,13 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
 #[tokio::test]
 async fn every_bound_of_the_document_is_that_of_the_program() {
     let (document, central) = (document().await, filled(&Serve::default()));
-    for path in ["/v1/stats", "/v1/stats/top", "/v1/stats/stream"] {
+    for path in ["/v1/stats", "/v1/stats/top", "/v1/stats/stream", "/v1/alerts"] {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
         for parameter in parameters.iter().map(|parameter| resolve(&document, parameter)) {
             let name = parameter["name"].as_str().unwrap();
             let url = |value: &str| match name {
                 "ad_id" | "campaign_id" => format!("{path}?{name}={value}"),
-                _ if path == "/v1/stats/top" => format!("{path}?{name}={value}"),
+                _ if ["/v1/stats/top", "/v1/alerts"].contains(&path) => format!("{path}?{name}={value}"),
                 _ => format!("{path}?ad_id=7&{name}={value}"),
             };
             let named = resolve(&document, &parameter["schema"]);
@@ -234,8 +239,12 @@ async fn the_examples_of_the_document_are_right_and_a_default_is_what_is_meant_w
             "{path} {example:?}"
         );
         if !path.ends_with("stream") && !defaults.is_empty() {
-            let asked = format!("{path}?{RANGE}{}", if path == "/v1/stats" { "&ad_id=7" } else { "" });
-            let meant = central.get(&format!("{asked}&{}", defaults.join("&"))).await;
+            let asked = match path {
+                "/v1/stats" => format!("{path}?{RANGE}&ad_id=7&"),
+                "/v1/alerts" => format!("{path}?"),
+                _ => format!("{path}?{RANGE}&"),
+            };
+            let meant = central.get(&format!("{asked}{}", defaults.join("&"))).await;
             assert_eq!(central.get(&asked).await, meant, "{path} {defaults:?}");
         }
         for (kind, content) in get["responses"]["200"]["content"].as_object().unwrap() {

@@ -222,5 +222,5 @@ pub fn archive(
         ArchiveError::Place(PlaceError::Object { .. }) => true,
         _ => false,
     };
-    crate::kafka::again_while(stop, "archiving waits", passes, once)
+    crate::again::again_while(stop, "archiving waits", passes, once)
 }

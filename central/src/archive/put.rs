@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -10,11 +10,10 @@ use super::manifest::{Entry, OffsetEntry};
 use super::place::{Place, PlaceError};
 use super::plan::Plan;
 use super::{ArchiveError, Counters};
+use crate::again::rest;
 
 /// How long to wait before a place that failed is tried again, at first and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// How often a wait looks whether to stop.
-const TICK: Duration = Duration::from_millis(50);
 
 /// Puts batches into one place.
 #[derive(Debug)]
@@ -124,10 +123,7 @@ impl<'a> Putter<'a> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            let until = Instant::now() + wait;
-            while Instant::now() < until && !self.is_stopped() {
-                std::thread::sleep(TICK.min(wait));
-            }
+            rest(self.stop, wait);
             wait = (wait * 2).min(RETRY.1);
         }
         Ok(false)

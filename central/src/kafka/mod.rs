@@ -4,7 +4,6 @@
 //! It joins no group and commits no offsets to the broker: how far the store is stands in the store, and
 //! changes with what was read. So nothing is read twice after a crash, and nothing left out.
 
-mod again;
 mod ends;
 mod position;
 
@@ -21,7 +20,6 @@ use rdkafka::{Offset, Timestamp};
 use weir_common::time::UnixMs;
 
 use crate::watermark::{Offsets, Partition};
-pub use again::again_while;
 pub use ends::Ends;
 use position::{Heard, Positions};
 

@@ -221,7 +221,7 @@ pub struct TopAnswer {
 }
 
 /// A moment in RFC 3339.
-fn text(at: UnixMs) -> String {
+pub(crate) fn text(at: UnixMs) -> String {
     Timestamp::from_millisecond(at.0 as i64).map_or_else(|_| at.0.to_string(), |time| time.to_string())
 }
 

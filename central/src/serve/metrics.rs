@@ -14,7 +14,8 @@ pub(super) fn text(served: &Served) -> String {
     let mut registry = Registry::with_prefix("weir_central");
     let counters = &served.counters;
     let archived = &served.archived;
-    let counted: [(&str, &str, &AtomicU64); 8] = [
+    let alerted = &served.alerted;
+    let counted: [(&str, &str, &AtomicU64); 12] = [
         ("archived_rows", "Rows that were archived", &archived.rows),
         ("archived_batches", "Batches that were archived", &archived.batches),
         (
@@ -23,6 +24,10 @@ pub(super) fn text(served: &Served) -> String {
             &archived.unreadable,
         ),
         ("archive_retries", "Puts into the archive that were tried again", &archived.retries),
+        ("alerts_opened", "Alerts that were opened", &alerted.opened),
+        ("alert_messages", "Messages that the webhook took", &alerted.sent),
+        ("alert_retries", "Messages that the webhook did not take, each time", &alerted.failed),
+        ("alert_messages_lost", "Messages that were given up, or found no room", &alerted.given_up),
         ("records", "Records read from Kafka", &counters.records),
         ("unreadable_records", "Records that say nothing a node would say", &counters.unreadable),
         ("buckets", "Buckets that were set", &counters.buckets),

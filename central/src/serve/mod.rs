@@ -4,6 +4,7 @@
 //! write changes; kept answers are given without either.
 
 pub mod access;
+mod alerts;
 pub mod answer;
 pub mod cache;
 mod events;
@@ -29,9 +30,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weir_common::time::UnixMs;
 
+use crate::alert;
 use crate::archive;
 use crate::merger::{Counters, Seen};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use access::{Access, Denied};
 use answer::AnswerError;
 use cache::{Answers, Body, Holds, Key, Question};
@@ -48,8 +50,12 @@ pub struct Served {
     pub counters: Arc<Counters>,
     /// What the archiving thread has counted.
     pub archived: Arc<archive::Counters>,
+    /// What the watching thread has counted.
+    pub alerted: Arc<alert::Counters>,
     /// Whether campaigns are learned.
     pub has_campaigns: bool,
+    /// Whether they are watched.
+    pub has_alerts: bool,
     /// Kept answers.
     pub answers: Answers,
     /// Who may ask.
@@ -71,6 +77,12 @@ enum Refused {
     NoCampaigns,
     NoRoute,
     NoMethod,
+}
+
+impl Refused {
+    fn store(error: StoreError) -> Self {
+        Self::Answer(Arc::new(error.into()))
+    }
 }
 
 impl From<QueryError> for Refused {
@@ -213,7 +225,7 @@ async fn minutes(
     let minutes = parameters.read(minutes::MINUTES_MAX)?;
     let work = move || minutes::write(&served.store.view(), minutes);
     let written = tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Lost)?;
-    let octets = written.map_err(|error| Refused::Answer(Arc::new(error.into())))?;
+    let octets = written.map_err(Refused::store)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], octets).into_response())
 }
 
@@ -273,10 +285,11 @@ enum Tells {
 type Route = (&'static str, Tells, fn() -> MethodRouter<Arc<Served>>);
 
 /// All routes.
-const ROUTES: [Route; 10] = [
+const ROUTES: [Route; 11] = [
     ("/v1/stats", Tells::Figures, || get(stats)),
     ("/v1/stats/top", Tells::Figures, || get(top)),
     ("/v1/stats/stream", Tells::Figures, || get(events::stream)),
+    ("/v1/alerts", Tells::Figures, || get(alerts::alerts)),
     ("/v1/minutes", Tells::Figures, || get(minutes)),
     ("/v1/nodes", Tells::Figures, || get(nodes)),
     ("/", Tells::NoFigures, || get(page)),

@@ -228,7 +228,7 @@ pub(super) fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
-fn number(
+pub(super) fn number(
     name: &'static str,
     value: Option<&str>,
     (default, max): (u32, u32),

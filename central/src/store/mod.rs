@@ -5,6 +5,7 @@
 //! batch among it. So after a crash the store goes on exactly where it is, and what was not written is
 //! read again from the log.
 
+mod alerts;
 mod campaigns;
 pub mod keys;
 mod view;
@@ -48,8 +49,8 @@ pub enum StoreError {
     Damaged(&'static str),
 }
 
-/// The store. One thread writes what is counted, another which campaign an ad is of; any may read
-/// through a [`View`].
+/// The store. One thread writes what is counted, another which campaign an ad is of, a third alerts: each
+/// its own keyspaces. Any may read through a [`View`].
 #[derive(Clone)]
 pub struct Store {
     db: Database,
@@ -70,6 +71,9 @@ struct Spaces {
     campaigns: Keyspace,
     campaign_ads: Keyspace,
     unassigned: Keyspace,
+    alerts: Keyspace,
+    messages: Keyspace,
+    alert_marks: Keyspace,
 }
 
 impl std::fmt::Debug for Store {
@@ -160,6 +164,9 @@ impl Store {
             campaigns: keyspace("campaigns")?,
             campaign_ads: keyspace("campaign_ads")?,
             unassigned: keyspace("unassigned")?,
+            alerts: keyspace("alerts")?,
+            messages: keyspace("messages")?,
+            alert_marks: keyspace("alert_marks")?,
         };
         Ok(Self { db, spaces })
     }

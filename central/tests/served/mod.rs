@@ -10,8 +10,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
+use weir_central::alert::series::{Series, Window};
 use weir_central::campaigns::Known;
-use weir_central::config::Serve;
+use weir_central::config::{Alerts, Serve};
 use weir_central::merge::Changes;
 use weir_central::merger::{Counters, Seen};
 use weir_central::record::{Life, Revision, Told, Word};
@@ -88,7 +89,7 @@ impl Central {
         Self::with(config, true)
     }
 
-    /// One that learns campaigns, or none.
+    /// One that learns and watches campaigns, or none.
     pub(crate) fn with(config: &Serve, has_campaigns: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -98,7 +99,9 @@ impl Central {
             seen: shown,
             counters: Arc::new(Counters::default()),
             archived: Arc::default(),
+            alerted: Arc::default(),
             has_campaigns,
+            has_alerts: has_campaigns,
             answers: Answers::new(1 << 20),
             access: Access::of(config).unwrap(),
         };
@@ -110,6 +113,19 @@ impl Central {
         for ad in ads {
             self.store.assign(*ad, None, Known { campaign, is_signed: true, since_ms: 1 }).unwrap();
         }
+    }
+
+    /// A campaign that had far too many clicks once, and has them again.
+    pub(crate) fn had_an_alert(&self, campaign: u32) {
+        let limits = Alerts { least_windows: 2, ..Alerts::default() }.limits();
+        let mut series = Series::default();
+        let mut happened = Vec::new();
+        for (number, clicks) in [100, 100, 900, 100, 100, 100, 5000].into_iter().enumerate() {
+            let window = Window { start: Minute(DAY + 5 * number as u32), clicks };
+            happened.extend(series.judge(campaign, window, &limits));
+            happened.extend(series.settle(window, &limits));
+        }
+        self.store.note_alerts(&happened, &[], Minute(DAY + 35)).unwrap();
     }
 
     pub(crate) fn take(&self, words: impl IntoIterator<Item = Word>) {

@@ -250,6 +250,39 @@ fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
     nodes.into_iter().for_each(|node| node.drain().expect("drain"));
 }
 
+/// Reprocesses these days by rules and holds the table against the reconciliations by the standing rules and by
+/// the same: it comes to both, and leaves what stands as it was.
+fn hold_table(lab: &Lab, days: &BTreeSet<String>, rules: &Path, (standing, other): (&[Value], &[Value])) {
+    let end = day_of(now_ms() + 86_400_000);
+    let range = (days.first().expect("a day").as_str(), end.as_str());
+    let comparison = lab.central.reprocess("trial", range, rules).expect("a comparison");
+    let object_of = |path: &str| std::fs::read(lab.archive.path().join(path)).expect("an object");
+    let mut found = BTreeMap::new();
+    for object in comparison["objects"].as_array().expect("objects") {
+        let octets = object_of(object["path"].as_str().expect("a path"));
+        let table = Object::of(octets.into()).expect("Parquet");
+        for (name, column) in FIGURES
+            .map(|name| (name, name.to_owned()))
+            .into_iter()
+            .chain(FIGURES.map(|name| (name, format!("standing_{name}"))))
+        {
+            let [values] = table.columns(0, [column.as_str()]).expect("a column");
+            let of = if column == name { "shadow" } else { "standing" };
+            *found.entry((of, name)).or_insert(0) += values.longs().iter().sum::<i64>();
+        }
+    }
+    for (of, reports) in [("standing", standing), ("shadow", other)] {
+        for name in FIGURES {
+            let expected = sum(reports, &format!("/reconciled/{name}"));
+            assert_eq!(comparison[of][name].as_u64(), Some(expected), "{of} {name}");
+            assert_eq!(found[&(of, name)], expected as i64, "{of} {name} of the table");
+        }
+    }
+    let before = object_of("_shadow/trial/comparison.json");
+    lab.central.reprocess("trial", range, rules).expect("a comparison");
+    assert!(object_of("_shadow/trial/comparison.json") == before, "a second run says the same");
+}
+
 fn sum(reports: &[Value], pointer: &str) -> u64 {
     reports.iter().map(|report| report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)).sum()
 }
@@ -302,6 +335,7 @@ fn a_day_counted_again_has_each_click_once_over_all_nodes_and_says_what_changed_
         assert_eq!(figures(&found), figures(open.last().expect("a report")));
     }
     assert!(sum(&open, "/clicks_by_cause/rule_change") >= 10);
+    hold_table(&lab, &days, &rules, (&reports, &open));
     assert_eq!(sum(&open, "/reconciled/filtered"), 0);
     assert!(sum(&open, "/reconciled/click_count") > after);
     central.stop().expect("stop");

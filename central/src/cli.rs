@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::reconcile::report::Report;
 use crate::reconcile::rules::Rules;
 use crate::reconcile::{self, Day, counted};
+use crate::reprocess::{self, Asked};
 use crate::tier;
 
 /// Merges what nodes count, answers what was counted, archives and reconciles.
@@ -38,6 +39,8 @@ enum Command {
     Ask(AskArgs),
     /// Count a day again from the archive, over all nodes, and say what changes and why
     Reconcile(ReconcileArgs),
+    /// Count any range again by other rules into a table beside the archive, and compare
+    Reprocess(ReprocessArgs),
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +63,27 @@ struct ReconcileArgs {
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
     /// Print the whole report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReprocessArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// What the table is called; one of the same name is replaced
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Where the range begins: a day in UTC, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    start: String,
+    /// Where it ends; this moment is not in it
+    #[arg(long, value_name = "TIME")]
+    end: String,
+    /// The rules: a TOML file with `version` and `filters`
+    #[arg(long, value_name = "FILE")]
+    rules: PathBuf,
+    /// Print the whole comparison as JSON
     #[arg(long)]
     json: bool,
 }
@@ -109,6 +133,7 @@ fn obey(command: Command) -> Result<ExitCode, Failed> {
         }
         Command::Ask(args) => ask(&args.config.load()?, &args.path),
         Command::Reconcile(args) => reconcile(&args.config.load()?, &args),
+        Command::Reprocess(args) => reprocess(&args.config.load()?, &args),
     }
 }
 
@@ -127,16 +152,33 @@ fn run(config: &Config) -> Result<ExitCode, Failed> {
 }
 
 fn reconcile(config: &Config, args: &ReconcileArgs) -> Result<ExitCode, Failed> {
-    let archive = config.archive.as_ref();
-    let archive = archive
-        .ok_or_else(|| usage("there is no [archive] in the config, and so nothing to reconcile from"))?;
+    let place = open_archive(config)?;
     let day = Day::read(&args.day).map_err(usage)?;
     let rules = args.rules.as_deref().map_or_else(|| Ok(Rules::recorded()), Rules::read).map_err(usage)?;
     let key = read_key(config).map_err(usage)?;
-    let place = Place::open(&archive.url, &archive.options).map_err(usage)?;
     let asked = (config.serve.listen, key.as_deref());
     let report = alone(reconcile::reconcile(&place, asked, &day, &rules))?;
     Ok(tell(&report, args.json))
+}
+
+fn reprocess(config: &Config, args: &ReprocessArgs) -> Result<ExitCode, Failed> {
+    let place = open_archive(config)?;
+    let asked = Asked::read(&args.name, &args.start, &args.end).map_err(usage)?;
+    let rules = Rules::read(&args.rules).map_err(usage)?;
+    let comparison = alone(reprocess::reprocess(&place, &asked, &rules))?;
+    if args.json {
+        println!("{}", String::from_utf8_lossy(&comparison.to_json()));
+    } else {
+        print!("{comparison}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The archive of the config.
+fn open_archive(config: &Config) -> Result<Place, Failed> {
+    let none = || usage("there is no [archive] in the config, and so nothing to count again from");
+    let archive = config.archive.as_ref().ok_or_else(none)?;
+    Place::open(&archive.url, &archive.options).map_err(usage)
 }
 
 /// Does one thing to its end on this thread.

@@ -24,6 +24,7 @@
 //! | [`alert`] | campaigns whose traffic is out of the ordinary, and who is told | bill or filter anything |
 //! | [`campaigns`] | which campaign an ad is of, learned from its clicks | say what is billed |
 //! | [`reconcile`] | a day again, from the archive alone, and why it differs | edit a count |
+//! | [`reprocess`] | any range by other rules, beside what stands | change what stands |
 //! | [`tier`] | starts all of it and ends it in order | work of its own |
 //!
 //! Start reading at [`merge`]: it says what becomes of a bucket.
@@ -40,6 +41,7 @@ pub mod merge;
 pub mod merger;
 pub mod reconcile;
 pub mod record;
+pub mod reprocess;
 pub mod serve;
 pub mod span;
 pub mod store;

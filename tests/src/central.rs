@@ -100,6 +100,19 @@ impl CentralFolder {
         Ok((serde_json::from_slice(&output.stdout).with_context(said)?, explained))
     }
 
+    /// What a range comes to by the rules in this file, in a table of this name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn reprocess(&self, name: &str, (start, end): (&str, &str), rules: &Path) -> Result<Value> {
+        let mut command = Command::new(binary("weir-central"));
+        command.args(["reprocess", "--json", "--name", name, "--start", start, "--end", end, "--config"]);
+        let output = command.arg(self.config()).arg("--rules").arg(rules).output()?;
+        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{}: {}", output.status, said());
+        serde_json::from_slice(&output.stdout).with_context(said)
+    }
+
     /// Starts one; it may not answer yet.
     ///
     /// # Errors

@@ -94,31 +94,33 @@ impl Day {
         let minute = |hour: u64| Minute(u32::try_from(hour * MINUTES_PER_HOUR).unwrap_or(u32::MAX));
         minute(self.first.0)..minute(self.first.0 + HOURS_PER_DAY)
     }
-
-    /// The hours in which what matters to it may have been received.
-    #[must_use]
-    pub const fn hours(&self) -> std::ops::Range<Hour> {
-        let end = self.first.0 + HOURS_PER_DAY + LIFETIME_HOURS;
-        Hour(self.first.0.saturating_sub(LIFETIME_HOURS))..Hour(end)
-    }
 }
 
-/// Counts a day again, from the archive alone.
+/// The hours in which what matters to these minutes may have been received.
+#[must_use]
+pub fn hours_around(minutes: &std::ops::Range<Minute>) -> std::ops::Range<Hour> {
+    let (start, end) = (u64::from(minutes.start.0), u64::from(minutes.end.0));
+    let first = (start / MINUTES_PER_HOUR).saturating_sub(LIFETIME_HOURS);
+    Hour(first)..Hour(end.div_ceil(MINUTES_PER_HOUR) + LIFETIME_HOURS)
+}
+
+/// Counts minutes again, from the archive alone, by each of these rules.
 ///
 /// # Errors
 /// When an object is missing or damaged.
-pub async fn differences(
+pub async fn differences<const N: usize>(
     place: &Place,
     manifest: &[Entry],
-    day: &Day,
-    rules: &Rules,
-) -> Result<Differences, ReconcileError> {
-    let rows: u64 = clicks::objects(manifest, day.hours()).map(|object| object.rows).sum();
+    minutes: &std::ops::Range<Minute>,
+    rules: [&Rules; N],
+) -> Result<[Differences; N], ReconcileError> {
+    let hours = hours_around(minutes);
+    let rows: u64 = clicks::objects(manifest, hours.clone()).map(|object| object.rows).sum();
     let parts = rows.div_ceil(CLICKS_MAX).max(1);
-    let mut differences = Differences::default();
+    let mut differences = std::array::from_fn(|_| Differences::default());
     for number in 0..parts {
         let mut found = Vec::new();
-        for object in clicks::objects(manifest, day.hours()) {
+        for object in clicks::objects(manifest, hours.clone()) {
             let octets = place.get(&object.path).await?;
             if crc32c::crc32c(&octets) != object.crc32c {
                 return Err(ReconcileError::Checksum { path: object.path.clone() });
@@ -127,8 +129,11 @@ pub async fn differences(
             clicks::read(octets, Part { number, of: parts }, &mut found).map_err(damaged)?;
         }
         tracing::info!(part = number + 1, of = parts, clicks = found.len(), "recounting");
-        let minutes = day.minutes();
-        recount::recount(&mut found, rules, |click, recounted| differences.take(click, recounted, &minutes));
+        for (differences, rules) in differences.iter_mut().zip(rules) {
+            recount::recount(&mut found, rules, |click, recounted| {
+                differences.take(click, recounted, minutes);
+            });
+        }
     }
     Ok(differences)
 }
@@ -167,7 +172,7 @@ pub async fn reconcile(
     rules: &Rules,
 ) -> Result<Report, ReconcileError> {
     let manifest = place.manifest().await?;
-    let differences = differences(place, &manifest, day, rules).await?;
+    let [differences] = differences(place, &manifest, &day.minutes(), [rules]).await?;
     let counted = counted::counted(address, key, day.minutes()).await?;
     let report =
         Report::of(day, rules, manifest.len() as u64, &differences, &unexplained(&differences, &counted));

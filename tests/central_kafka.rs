@@ -7,7 +7,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
 use weir_labs::central::{CentralFolder, Truth};
+use weir_labs::clock::{Error, WrongClock};
 use weir_labs::topics::{self, Isolation};
 use weir_labs::{Generator, Load, NodeFolder, kafka, now_ms, seed};
 
@@ -91,6 +93,53 @@ fn a_node_that_is_away_is_told_of_and_its_clicks_are_counted_when_it_is_back() {
     central.wait_until_counted(2, done_ms).expect("counted");
     Truth::of(bootstrap, &prefix).expect("rows").is_answered_by(&central).expect("the rows' counts");
     [stays, back].into_iter().for_each(|node| node.drain().expect("drain"));
+}
+
+#[test]
+fn a_retired_node_that_is_back_after_hours_changes_what_was_final_and_every_answer_with_it() {
+    let Some(bootstrap) = kafka::shared() else { return };
+    if let Some(why) = WrongClock::unavailable() {
+        return println!("skipped: {why}");
+    }
+    let prefix = kafka::fresh_prefix();
+    let [mut stays, leaves] =
+        [1, 2].map(|id| NodeFolder::forwarding(bootstrap, &prefix, id).expect("folder"));
+    // What one has acknowledged is in its journal, and nowhere else when it dies so soon.
+    leaves.reconfigure("interval =", "interval = \"5s\"").expect("config");
+    let node = leaves.start_ready().expect("ready");
+    finished(Generator::start(&leaves, load(2000, 2, 83)).expect("generator"));
+    node.kill().expect("kill");
+    // For the other one it is three hours later: what is now has long been final.
+    let clock = WrongClock::of(&mut stays);
+    clock.set(Error::Seconds(3 * 3600)).expect("clock");
+    let later = stays.start_ready().expect("ready");
+    finished(Generator::start(&stays, load(500, 1, 84)).expect("generator"));
+    let retired = CentralFolder::new(bootstrap, &prefix, "").expect("folder");
+    retired.retire(2).expect("config");
+    let mut central = retired.start().expect("central");
+    let end_s = now_ms() / 1000 + 60;
+    let asked = format!("/v1/stats/top?window=1m&start={}&end={end_s}", end_s - 600);
+    let is_complete = |answer: &Value| answer["completeness"]["complete"] == true;
+    let before = central.wait_until(&asked, is_complete).expect("complete");
+    leaves.reconfigure("interval =", "interval = \"200ms\"").expect("config");
+    let back = leaves.start_ready().expect("ready");
+    back.drain().expect("drain");
+    let truth = Truth::of(bootstrap, &prefix).expect("rows");
+    let range = (end_s / 60 - 10) as u32..=(end_s / 60) as u32;
+    let in_range = truth.0.iter().filter(|((_, minute), _)| range.contains(minute));
+    let expected: u64 = in_range.map(|(_, totals)| totals.accepted.get()).sum();
+    assert!(before["total"]["click_count"].as_u64() < Some(expected), "nothing came back: {before}");
+    central.wait_until(&asked, |answer| answer["total"]["click_count"] == expected).expect("its clicks");
+    truth.is_answered_by(&central).expect("the rows' counts");
+    let (_, metrics) = weir_labs::get(retired.port(), "/metrics").expect("metrics");
+    assert!(
+        !metrics.contains(
+            "weir_central_rewrites_total 0
+"
+        ),
+        "{metrics}"
+    );
+    later.drain().expect("drain");
 }
 
 #[test]

@@ -53,6 +53,16 @@ impl CentralFolder {
         Ok(made)
     }
 
+    /// Names a node in the config that will not come back.
+    ///
+    /// # Errors
+    /// When the config cannot be written.
+    pub fn retire(&self, node: u32) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        let retired = format!("[central]\nretired_nodes = [{node}]\n");
+        Ok(fs::write(self.config(), text.replacen("[central]\n", &retired, 1))?)
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {

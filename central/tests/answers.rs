@@ -1,5 +1,6 @@
 //! Questions over HTTP, and their answers: from a store that was filled with what nodes say.
 
+mod rules;
 mod served;
 
 use std::time::{Duration, Instant};

@@ -4,11 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use axum::body::Body;
-use axum::http::{Request, header};
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use weir_common::bucket::BucketTotals;
 use weir_common::time::Minute;
 
@@ -67,18 +62,14 @@ fn away(address: SocketAddr, why: &dyn std::fmt::Display) -> CountedError {
 /// # Errors
 /// When there is none.
 pub async fn ask(address: SocketAddr, key: Option<&str>, path: &str) -> Result<Vec<u8>, CountedError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| away(address, &error))?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| away(address, &error))?;
-    tokio::spawn(async move { _ = connection.await }); // what it fails with, the answer does too
-    let mut request = Request::get(path).header(header::HOST, "central");
+    let client = reqwest::Client::builder().no_proxy().build().map_err(|error| away(address, &error))?;
+    let mut request = client.get(format!("http://{address}{path}"));
     if let Some(key) = key {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        request = request.bearer_auth(key);
     }
-    let request = request.body(Body::empty()).map_err(|error| away(address, &error))?;
-    let answer = sender.send_request(request).await.map_err(|error| away(address, &error))?;
+    let answer = request.send().await.map_err(|error| away(address, &error))?;
     let status = answer.status();
-    let octets = answer.into_body().collect().await.map_err(|error| away(address, &error))?.to_bytes();
+    let octets = answer.bytes().await.map_err(|error| away(address, &error))?;
     if !status.is_success() {
         let body = String::from_utf8_lossy(&octets).into_owned();
         return Err(CountedError::Refused { address, status: status.as_u16(), body });

@@ -15,11 +15,11 @@ use datasketches::theta::ThetaSketchBuilder;
 use tokio::sync::watch;
 use weir_central::config::Serve;
 use weir_central::merge::Changes;
-use weir_central::merger::{Counters, Seen};
+use weir_central::merger::Seen;
 use weir_central::record::{Life, Revision, Told, Word};
 use weir_central::serve::access::Access;
 use weir_central::serve::cache::Answers;
-use weir_central::serve::{self, Served};
+use weir_central::serve::{self, Counted, Served};
 use weir_central::store::Store;
 use weir_central::users::Users;
 use weir_central::watermark::{Offsets, Watermarks};
@@ -120,11 +120,9 @@ fn measure(store: &Store, now: u32, name: &str, cache_bytes: u64) {
     let served = Served {
         store: store.clone(),
         seen: shown,
-        counters: Arc::new(Counters::default()),
-        alerted: Arc::default(),
+        counted: Counted::default(),
         has_campaigns: false,
         has_alerts: false,
-        archived: Arc::default(),
         answers: Answers::new(cache_bytes),
         access: Access::of(&config).expect("no keys"),
     };

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::archive::place::Place;
+use crate::clickhouse::schema;
 use crate::config::Config;
 use crate::reconcile::report::Report;
 use crate::reconcile::rules::Rules;
@@ -37,6 +38,8 @@ enum Command {
     CheckConfig(ConfigFile),
     /// Ask the tier that runs, with the first key of the config, and print the answer
     Ask(AskArgs),
+    /// Print the statements that make the tables in ClickHouse
+    ClickhouseSchema(ConfigFile),
     /// Count a day again from the archive, over all nodes, and say what changes and why
     Reconcile(ReconcileArgs),
     /// Count any range again by other rules into a table beside the archive, and compare
@@ -132,6 +135,7 @@ fn obey(command: Command) -> Result<ExitCode, Failed> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Ask(args) => ask(&args.config.load()?, &args.path),
+        Command::ClickhouseSchema(file) => print_schema(&file.load()?),
         Command::Reconcile(args) => reconcile(&args.config.load()?, &args),
         Command::Reprocess(args) => reprocess(&args.config.load()?, &args),
     }
@@ -191,6 +195,13 @@ fn ask(config: &Config, path: &str) -> Result<ExitCode, Failed> {
     let key = read_key(config).map_err(usage)?;
     let octets = alone(counted::ask(config.serve.listen, key.as_deref(), path))?;
     std::io::stdout().write_all(&octets).map_err(work)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_schema(config: &Config) -> Result<ExitCode, Failed> {
+    let clickhouse = config.clickhouse.as_ref();
+    let clickhouse = clickhouse.ok_or_else(|| usage("there is no [clickhouse] in the config"))?;
+    schema::statements(clickhouse).iter().for_each(|statement| println!("{statement};\n"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,7 @@
 //! The config: read and checked once.
 
 mod alerts;
+mod clickhouse;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use weir_common::id::NodeId;
 
 use crate::kafka::ClusterSettings;
 pub use alerts::{Alerts, Webhook};
+pub use clickhouse::Clickhouse;
 
 /// Why there is no config.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub archive: Option<Archive>,
     /// Which traffic is out of the ordinary; without it none is.
     pub alerts: Option<Alerts>,
+    /// What buckets are inserted into; without it they are in the embedded store alone.
+    pub clickhouse: Option<Clickhouse>,
 }
 
 /// `[archive]`
@@ -170,6 +174,11 @@ impl Config {
         if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
             webhook.secret_file = folder.join(&webhook.secret_file);
         }
+        if let Some(clickhouse) = &mut config.clickhouse
+            && !clickhouse.password_file.as_os_str().is_empty()
+        {
+            clickhouse.password_file = folder.join(&clickhouse.password_file);
+        }
         Ok(config)
     }
 
@@ -195,6 +204,7 @@ impl Config {
                 return Err(("alerts", why.to_owned()));
             }
         }
+        self.clickhouse.as_ref().map_or(Ok(()), Clickhouse::check)?;
         let rates = self.serve.keys.iter().filter_map(|key| key.requests_per_s);
         if rates.chain([self.serve.requests_per_s]).any(|rate| rate == 0) {
             return Err(("serve.requests_per_s", "at least 1".to_owned()));

@@ -35,6 +35,7 @@ pub mod alert;
 pub mod archive;
 pub mod campaigns;
 pub mod cli;
+pub mod clickhouse;
 pub mod config;
 pub mod kafka;
 pub mod merge;

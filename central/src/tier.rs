@@ -14,11 +14,12 @@ use crate::alert::webhook::{Webhook, WebhookError};
 use crate::alert::{self, AlertError};
 use crate::archive::place::{Place, PlaceError};
 use crate::archive::{self, ArchiveError, Limits};
+use crate::clickhouse::{self, ClickhouseError};
 use crate::config::{self, Alerts, Config, ConfigError};
-use crate::merger::{self, Counters, MergeError, Seen};
+use crate::merger::{self, MergeError, Seen};
 use crate::serve::access::{Access, AccessError};
 use crate::serve::cache::Answers;
-use crate::serve::{self, Served};
+use crate::serve::{self, Counted, Served};
 use crate::store::{Store, StoreError};
 
 /// What is being answered when a signal comes has this long.
@@ -43,6 +44,8 @@ pub enum RunError {
     Alert(#[from] AlertError),
     /// {0}
     Webhook(#[from] WebhookError),
+    /// {0}
+    Clickhouse(#[from] ClickhouseError),
     /// the folder {path} cannot be made: {source}
     Folder {
         /// The folder.
@@ -137,6 +140,19 @@ fn start_alerts(
     parts.start("alerts", move |_, stop| Ok(alert::watch(&store, &seen, settings, (&counters, stop))?))
 }
 
+/// Starts what inserts buckets into ClickHouse.
+fn start_inserting(
+    parts: &mut Parts,
+    settings: config::Clickhouse,
+    counters: Arc<clickhouse::Counters>,
+) -> Result<(), RunError> {
+    parts.start("clickhouse", move |config, stop| {
+        let (cluster, retired) = (config.cluster(), config.retired());
+        let of = (&cluster, config.kafka.topic_prefix.as_str());
+        Ok(clickhouse::feed(of, (&settings, &retired), (&counters, stop))?)
+    })
+}
+
 async fn all(config: &Config) -> Result<(), RunError> {
     // First, so that a signal ends it in order from here on.
     let (mut terminated, mut interrupted) =
@@ -153,14 +169,11 @@ async fn all(config: &Config) -> Result<(), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
     let (ended, mut has_ended) = mpsc::unbounded_channel();
     let (seen, shown) = watch::channel(Seen::default());
-    let (counters, archived) = (Arc::new(Counters::default()), Arc::new(archive::Counters::default()));
-    let (watched, alerted) = (shown.clone(), Arc::new(alert::Counters::default()));
+    let (watched, counted) = (shown.clone(), Counted::default());
     let served = Served {
         store: store.clone(),
         seen: shown,
-        counters: Arc::clone(&counters),
-        archived: Arc::clone(&archived),
-        alerted: Arc::clone(&alerted),
+        counted: counted.clone(),
         has_campaigns: place.is_some(),
         has_alerts: config.alerts.is_some(),
         answers: Answers::new(config.serve.cache_bytes),
@@ -168,18 +181,21 @@ async fn all(config: &Config) -> Result<(), RunError> {
     };
     let mut parts = Parts { config: config.clone(), stop: Arc::clone(&stop), ended, started: Vec::new() };
     parts.start("merge", {
-        let store = store.clone();
+        let (store, merged) = (store.clone(), counted.merged);
         move |config, stop| {
             let (cluster, retired) = (config.cluster(), config.retired());
             let of = (&cluster, config.kafka.topic_prefix.as_str());
-            Ok(merger::merge(&store, of, &retired, (&seen, &counters), stop)?)
+            Ok(merger::merge(&store, of, &retired, (&seen, &merged), stop)?)
         }
     })?;
     if let Some((place, settings)) = place.zip(config.archive.clone()) {
-        start_archive(&mut parts, (place, settings), (&store, archived))?;
+        start_archive(&mut parts, (place, settings), (&store, counted.archived))?;
     }
     if let Some(alerts) = &config.alerts {
-        start_alerts(&mut parts, alerts, (&store, watched, &alerted))?;
+        start_alerts(&mut parts, alerts, (&store, watched, &counted.alerted))?;
+    }
+    if let Some(settings) = config.clickhouse.clone() {
+        start_inserting(&mut parts, settings, counted.inserted)?;
     }
     let (going, mut is_going) = watch::channel(());
     let until = {

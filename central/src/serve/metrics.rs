@@ -7,15 +7,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{Served, now};
+use super::{Counted, Served, now};
 
 /// The metrics as text.
 pub(super) fn text(served: &Served) -> String {
     let mut registry = Registry::with_prefix("weir_central");
-    let counters = &served.counters;
-    let archived = &served.archived;
-    let alerted = &served.alerted;
-    let counted: [(&str, &str, &AtomicU64); 12] = [
+    let Counted { merged, archived, alerted, inserted } = &served.counted;
+    let counted: [(&str, &str, &AtomicU64); 15] = [
         ("archived_rows", "Rows that were archived", &archived.rows),
         ("archived_batches", "Batches that were archived", &archived.batches),
         (
@@ -28,10 +26,13 @@ pub(super) fn text(served: &Served) -> String {
         ("alert_messages", "Messages that the webhook took", &alerted.sent),
         ("alert_retries", "Messages that the webhook did not take, each time", &alerted.failed),
         ("alert_messages_lost", "Messages that were given up, or found no room", &alerted.given_up),
-        ("records", "Records read from Kafka", &counters.records),
-        ("unreadable_records", "Records that say nothing a node would say", &counters.unreadable),
-        ("buckets", "Buckets that were set", &counters.buckets),
-        ("sketches", "Sketches that were set", &counters.sketches),
+        ("clickhouse_rows", "Buckets inserted into ClickHouse, each revision by itself", &inserted.rows),
+        ("clickhouse_builds", "Statements that built windows in ClickHouse", &inserted.builds),
+        ("clickhouse_retries", "Requests to ClickHouse that were tried again", &inserted.retries),
+        ("records", "Records read from Kafka", &merged.records),
+        ("unreadable_records", "Records that say nothing a node would say", &merged.unreadable),
+        ("buckets", "Buckets that were set", &merged.buckets),
+        ("sketches", "Sketches that were set", &merged.sketches),
     ];
     for (name, help, counter) in counted {
         registry.register(name, help, ConstCounter::new(counter.load(Ordering::Relaxed)));
@@ -53,6 +54,14 @@ pub(super) fn text(served: &Served) -> String {
             "lag_seconds",
             "Time for which some click may not be counted yet",
             ConstGauge::new(lag_s),
+        );
+    }
+    let until_ms = inserted.counted_until_ms.load(Ordering::Relaxed);
+    if until_ms > 0 {
+        registry.register(
+            "clickhouse_lag_seconds",
+            "Time for which some click may not be in ClickHouse yet",
+            ConstGauge::new(now().0.saturating_sub(until_ms) as f64 / 1000.0),
         );
     }
     let mut text = String::new();

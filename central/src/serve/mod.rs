@@ -30,10 +30,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weir_common::time::UnixMs;
 
-use crate::alert;
-use crate::archive;
-use crate::merger::{Counters, Seen};
+use crate::merger::{self, Seen};
 use crate::store::{Store, StoreError};
+use crate::{alert, archive, clickhouse};
 use access::{Access, Denied};
 use answer::AnswerError;
 use cache::{Answers, Body, Holds, Key, Question};
@@ -46,12 +45,8 @@ pub struct Served {
     pub store: Store,
     /// How far the merging thread is.
     pub seen: watch::Receiver<Seen>,
-    /// What it has counted.
-    pub counters: Arc<Counters>,
-    /// What the archiving thread has counted.
-    pub archived: Arc<archive::Counters>,
-    /// What the watching thread has counted.
-    pub alerted: Arc<alert::Counters>,
+    /// What every thread has counted.
+    pub counted: Counted,
     /// Whether campaigns are learned.
     pub has_campaigns: bool,
     /// Whether they are watched.
@@ -60,6 +55,19 @@ pub struct Served {
     pub answers: Answers,
     /// Who may ask.
     pub access: Access,
+}
+
+/// What the threads of the tier count, each its own. A copy is of the same counters.
+#[derive(Debug, Default, Clone)]
+pub struct Counted {
+    /// What merges.
+    pub merged: Arc<merger::Counters>,
+    /// What archives.
+    pub archived: Arc<archive::Counters>,
+    /// What watches campaigns.
+    pub alerted: Arc<alert::Counters>,
+    /// What inserts into ClickHouse.
+    pub inserted: Arc<clickhouse::Counters>,
 }
 
 type Shared = State<Arc<Served>>;

@@ -14,11 +14,11 @@ use weir_central::alert::series::{Series, Window};
 use weir_central::campaigns::Known;
 use weir_central::config::{Alerts, Serve};
 use weir_central::merge::Changes;
-use weir_central::merger::{Counters, Seen};
+use weir_central::merger::Seen;
 use weir_central::record::{Life, Revision, Told, Word};
 use weir_central::serve::access::Access;
 use weir_central::serve::cache::Answers;
-use weir_central::serve::{Served, router};
+use weir_central::serve::{Counted, Served, router};
 use weir_central::store::Store;
 use weir_central::users::Users;
 use weir_central::watermark::{Offsets, Watermarks};
@@ -97,9 +97,7 @@ impl Central {
         let served = Served {
             store: store.clone(),
             seen: shown,
-            counters: Arc::new(Counters::default()),
-            archived: Arc::default(),
-            alerted: Arc::default(),
+            counted: Counted::default(),
             has_campaigns,
             has_alerts: has_campaigns,
             answers: Answers::new(1 << 20),

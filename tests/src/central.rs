@@ -93,6 +93,17 @@ impl CentralFolder {
         format!("[archive]\nurl = {into:?}\nclose_after_ms = 300\n")
     }
 
+    /// The statements that make the tables in ClickHouse, as its config wants them.
+    ///
+    /// # Errors
+    /// When they are not printed.
+    pub fn clickhouse_schema(&self) -> Result<String> {
+        let mut command = Command::new(binary("weir-central"));
+        let output = command.arg("clickhouse-schema").arg("--config").arg(self.config()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// What a reconciliation of a day says, and whether every count is explained.
     ///
     /// # Errors
@@ -264,7 +275,8 @@ impl Truth {
         Ok(())
     }
 
-    fn sum(&self, mut is_in: impl FnMut(u64, u32) -> bool) -> BucketTotals {
+    /// The totals of some ads and minutes together.
+    pub fn sum(&self, mut is_in: impl FnMut(u64, u32) -> bool) -> BucketTotals {
         let mut total = BucketTotals::default();
         let found = self.0.iter().filter(|((ad, minute), _)| is_in(*ad, *minute));
         found.for_each(|(_, totals)| total.merge(totals));
@@ -297,7 +309,9 @@ pub fn are_campaigns_answered(central: &Central<'_>, bootstrap: &str, prefix: &s
     Ok(())
 }
 
-fn is_of(answer: &Value, totals: &BucketTotals) -> bool {
+/// Whether an answer has these totals.
+#[must_use]
+pub fn is_of(answer: &Value, totals: &BucketTotals) -> bool {
     let said = |name: &str| answer[name].as_u64();
     said("click_count") == Some(totals.accepted.get())
         && said("gross") == Some(totals.gross())

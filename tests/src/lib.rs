@@ -8,6 +8,7 @@ pub mod ansible;
 pub mod anycast;
 pub mod browser;
 pub mod central;
+pub mod clickhouse;
 pub mod clicks;
 pub mod clock;
 mod disk;
@@ -30,7 +31,7 @@ pub use disk::{Ballast, SmallDisk};
 pub use faults::{FaultyDisk, Line, used_after_failure};
 pub use generator::{Aim, Generator, Load, Report};
 pub use node::{Node, NodeFolder, Setup};
-pub use port::{free_ports, get};
+pub use port::{free_ports, get, post};
 pub use process::{binary, is_built};
 
 /// Whether the long forms of the tests are asked for: `cargo xtask test --soak`.

@@ -23,8 +23,21 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
 /// # Errors
 /// When it does not answer.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    asked(port, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+}
+
+/// What it answers to a body, as [`get`].
+///
+/// # Errors
+/// When it does not answer.
+pub fn post(port: u16, path: &str, body: &[u8]) -> Result<(u16, String)> {
+    let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+    asked(port, &[head.as_bytes(), body].concat())
+}
+
+fn asked(port: u16, request: &[u8]) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    stream.write_all(request)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;

@@ -137,9 +137,10 @@ pub(crate) fn ensure_kafka(args: &Args) -> Result<()> {
 }
 
 /// Programs of Python that tests run, by the name of the file that says what they are made of, and why.
-const ENVIRONMENTS: [(&str, &str); 3] = [
+const ENVIRONMENTS: [(&str, &str); 4] = [
     ("schemathesis", "a test asks the central tier with it what its OpenAPI document allows and what not"),
     ("pyarrow", "a test reads the archive of the central tier with it"),
+    ("chdb", "tests put ClickHouse as a library behind HTTP with it"),
     ("pyspark", "a test counts a day again with it, as a cluster would"),
 ];
 

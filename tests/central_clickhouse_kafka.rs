@@ -280,6 +280,16 @@ fn a_higher_revision_that_comes_late_replaces_a_bucket_and_every_window_that_has
     assert_built(&clickhouse, &truth, ad);
     assert_answered(&clickhouse, &truth, true);
     central.stop().expect("stop");
+
+    // A node that will not come back holds nothing up, as soon as the config says so.
+    let nodes = |rows: &[Value]| rows.first().and_then(|row| row["nodes"].as_u64());
+    assert_eq!(nodes(&clickhouse.ask("how complete and how fresh", &[]).expect("an answer")), Some(1));
+    let config = std::fs::read_to_string(central_folder.config()).expect("the config");
+    let config = config.replace("[central]\n", "[central]\nretired_nodes = [1]\n");
+    std::fs::write(central_folder.config(), config).expect("written");
+    let central = central_folder.start().expect("central");
+    clickhouse.wait_until("how complete and how fresh", |rows| nodes(rows) == Some(0)).expect("retired");
+    central.stop().expect("stop");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_common::time::Minute;
 
+use super::ClickhouseError;
+use super::client::Client;
 use crate::kafka::Delivered;
 use crate::record::{self, RecordError, Word};
 
@@ -36,7 +38,7 @@ impl Batch {
 
     /// What names this insert, so that one that is made again is dropped: where its records stand, and a checksum
     /// of them, for a topic that is made anew has other records at the same offsets.
-    pub(super) fn token(&self, topic: &str) -> String {
+    fn token(&self, topic: &str) -> String {
         let ranges =
             self.offsets.iter().map(|(partition, (first, last))| format!(" {partition}:{first}-{last}"));
         format!("{topic}{} {:08x}", ranges.collect::<String>(), crc32c::crc32c(&self.rows))
@@ -52,9 +54,16 @@ impl Batch {
         &self.minutes
     }
 
-    /// The rows.
-    pub(super) fn into_rows(self) -> Vec<u8> {
-        self.rows
+    /// Inserts them, records of this topic, as often as it takes.
+    pub(super) fn insert(self, client: &Client<'_>, topic: &str) -> Result<(), ClickhouseError> {
+        let token = self.token(topic);
+        let statement = format!("INSERT INTO {}.buckets FORMAT RowBinary", client.database());
+        let settings = [
+            ("insert_deduplication_token", token.as_str()),
+            // A topic that is read from its beginning may have more months than the hundred an insert may have by default.
+            ("max_partitions_per_insert_block", "0"),
+        ];
+        client.insert(&statement, &settings, self.rows)
     }
 }
 
@@ -109,6 +118,6 @@ mod tests {
         assert!(batch.take(&cut).is_err());
         batch.take(&record(0, 3, 7)).unwrap();
         assert_eq!((batch.count(), batch.minutes().len()), (2, 2));
-        assert_eq!(batch.into_rows(), [record(0, 1, 5).value, record(0, 3, 7).value].concat());
+        assert_eq!(batch.rows, [record(0, 1, 5).value, record(0, 3, 7).value].concat());
     }
 }

@@ -124,14 +124,8 @@ impl<'a> Sink<'a> {
         }
         let changed = batch.minutes().iter().filter(|minute| **minute < self.closed);
         changed.for_each(|minute| self.changed.touch(*minute));
-        let (count, token) = (batch.count(), batch.token(&self.source.topics()[BUCKETS]));
-        let statement = format!("INSERT INTO {}.buckets FORMAT RowBinary", self.client.database());
-        let settings = [
-            ("insert_deduplication_token", token.as_str()),
-            // A topic that is read from its beginning may have more months than the hundred an insert may have by default.
-            ("max_partitions_per_insert_block", "0"),
-        ];
-        self.client.insert(&statement, &settings, batch.into_rows())?;
+        let count = batch.count();
+        batch.insert(self.client, &self.source.topics()[BUCKETS])?;
         self.client.counters().rows.fetch_add(count, Ordering::Relaxed);
         Ok(())
     }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use weir_central::alert::series::{Series, Window};
 use weir_central::campaigns::Known;
+use weir_central::clickhouse;
 use weir_central::config::{Alerts, Serve};
 use weir_central::merge::Changes;
 use weir_central::merger::Seen;
@@ -94,10 +95,11 @@ impl Central {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let (seen, shown) = watch::channel(Seen::default());
+        let inserted = clickhouse::Counters { counted_until_ms: 1.into(), ..Default::default() };
         let served = Served {
             store: store.clone(),
             seen: shown,
-            counted: Counted::default(),
+            counted: Counted { inserted: Arc::new(inserted), ..Counted::default() },
             has_campaigns,
             has_alerts: has_campaigns,
             answers: Answers::new(1 << 20),

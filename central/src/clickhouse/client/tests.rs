@@ -5,7 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use weir_common::record::BUCKET_RECORD_LEN;
+
 use super::*;
+use crate::clickhouse::batch::Batch;
+use crate::kafka::Delivered;
 
 /// What the server does with a request, after it has read it.
 #[derive(Clone, Copy)]
@@ -67,16 +71,18 @@ fn an_insert_that_failed_is_made_again_with_the_same_rows_and_token() {
     let (address, requests) = server(vec![BUSY, Does::Close, DONE]);
     let (counters, stop) = (Counters::default(), AtomicBool::new(false));
     let client = Client::open(&config(address, ""), (&counters, &stop)).unwrap();
-    let settings = [("insert_deduplication_token", "t 0:1-2")];
-    client.insert("INSERT INTO weir.buckets FORMAT RowBinary", &settings, vec![7; 5]).unwrap();
+    let value = vec![7; BUCKET_RECORD_LEN];
+    let mut batch = Batch::default();
+    batch.take(&Delivered { partition: 0, offset: 1, value: value.clone(), ..Delivered::default() }).unwrap();
+    batch.insert(&client, "t").unwrap();
     let heads: Vec<_> = (0..3)
         .map(|_| {
             let (head, body) = requests.recv().unwrap();
-            assert_eq!(body, [7; 5]);
+            assert_eq!(body, value);
             head.lines().next().unwrap().to_owned()
         })
         .collect();
-    assert!(heads[0].contains("insert_deduplication_token=t+0%3A1-2"), "{}", heads[0]);
+    assert!(heads[0].contains("insert_deduplication_token=t+0%3A1-1+"), "{}", heads[0]);
     assert!(heads[0].contains("query=INSERT+INTO+weir.buckets+FORMAT+RowBinary"), "{}", heads[0]);
     assert!(heads.iter().all(|head| *head == heads[0]), "{heads:?}");
     assert_eq!(counters.retries.load(Ordering::Relaxed), 2);

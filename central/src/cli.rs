@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::archive::place::Place;
+use crate::bill::command as billing;
 use crate::clickhouse::schema;
 use crate::config::Config;
 use crate::reconcile::report::Report;
@@ -24,7 +25,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Args)]
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// The config file
     #[arg(long, value_name = "FILE", default_value = "/etc/weir/central.toml")]
     config: PathBuf,
@@ -44,6 +45,10 @@ enum Command {
     Reconcile(ReconcileArgs),
     /// Count any range again by other rules into a table beside the archive, and compare
     Reprocess(ReprocessArgs),
+    /// Reconcile a day that is over and bill it, by campaign, into PostgreSQL; the same run again changes nothing
+    Bill(billing::BillArgs),
+    /// Write a billed day as CSV
+    BillExport(billing::ExportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -91,39 +96,38 @@ struct ReprocessArgs {
     json: bool,
 }
 
+/// The exit status of what could not be done.
+pub(crate) const WORK: u8 = 1;
 /// The exit status of a wrong command line or config.
 const USAGE: u8 = 2;
 /// The exit status of a day with counts that no rows explain.
-const UNEXPLAINED: u8 = 3;
+pub(crate) const UNEXPLAINED: u8 = 3;
 
 /// What the program ends with when it does not end well.
-enum Failed {
-    /// What it was told is wrong.
-    Usage(String),
-    /// It could not do what it was told.
-    Work(String),
+pub(crate) struct Failed {
+    pub(crate) status: u8,
+    pub(crate) why: String,
 }
 
-fn usage(error: impl std::fmt::Display) -> Failed {
-    Failed::Usage(error.to_string())
+/// What it was told is wrong.
+pub(crate) fn usage(error: impl std::fmt::Display) -> Failed {
+    Failed { status: USAGE, why: error.to_string() }
 }
 
-fn work(error: impl std::fmt::Display) -> Failed {
-    Failed::Work(error.to_string())
+/// It could not do what it was told.
+pub(crate) fn work(error: impl std::fmt::Display) -> Failed {
+    Failed { status: WORK, why: error.to_string() }
 }
 
 /// The program: its exit status is 0, 1 when it failed, 2 when its config is wrong, 3 when a reconciliation
-/// found counts that no rows explain.
+/// found counts that no rows explain, 4 when a day cannot be billed yet.
 #[must_use]
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let (status, why) = match obey(Arguments::parse().command) {
-        Ok(status) => return status,
-        Err(Failed::Usage(why)) => (ExitCode::from(USAGE), why),
-        Err(Failed::Work(why)) => (ExitCode::FAILURE, why),
-    };
-    eprintln!("weir-central: {why}");
-    status
+    obey(Arguments::parse().command).unwrap_or_else(|Failed { status, why }| {
+        eprintln!("weir-central: {why}");
+        ExitCode::from(status)
+    })
 }
 
 fn obey(command: Command) -> Result<ExitCode, Failed> {
@@ -138,6 +142,8 @@ fn obey(command: Command) -> Result<ExitCode, Failed> {
         Command::ClickhouseSchema(file) => print_schema(&file.load()?),
         Command::Reconcile(args) => reconcile(&args.config.load()?, &args),
         Command::Reprocess(args) => reprocess(&args.config.load()?, &args),
+        Command::Bill(args) => billing::main(&args.config.load()?, &args),
+        Command::BillExport(args) => billing::export(&args.config.load()?, &args),
     }
 }
 
@@ -179,16 +185,20 @@ fn reprocess(config: &Config, args: &ReprocessArgs) -> Result<ExitCode, Failed> 
 }
 
 /// The archive of the config.
-fn open_archive(config: &Config) -> Result<Place, Failed> {
-    let none = || usage("there is no [archive] in the config, and so nothing to count again from");
+pub(crate) fn open_archive(config: &Config) -> Result<Place, Failed> {
+    let none = || usage("there is no [archive] in the config, and so nothing to count from");
     let archive = config.archive.as_ref().ok_or_else(none)?;
     Place::open(&archive.url, &archive.options).map_err(usage)
 }
 
 /// Does one thing to its end on this thread.
-fn alone<T, E: std::fmt::Display>(doing: impl Future<Output = Result<T, E>>) -> Result<T, Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(work)?;
-    runtime.block_on(doing).map_err(work)
+pub(crate) fn alone<T, E: std::fmt::Display>(doing: impl Future<Output = Result<T, E>>) -> Result<T, Failed> {
+    ended(doing)?.map_err(work)
+}
+
+/// What one thing ends with, done on this thread.
+pub(crate) fn ended<T>(doing: impl Future<Output = T>) -> Result<T, Failed> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(work)?.block_on(doing))
 }
 
 fn ask(config: &Config, path: &str) -> Result<ExitCode, Failed> {
@@ -206,7 +216,7 @@ fn print_schema(config: &Config) -> Result<ExitCode, Failed> {
 }
 
 /// The first key of the config, if there are any.
-fn read_key(config: &Config) -> Result<Option<String>, String> {
+pub(crate) fn read_key(config: &Config) -> Result<Option<String>, String> {
     let Some(key) = config.serve.keys.first() else { return Ok(None) };
     let read = std::fs::read_to_string(&key.file);
     let read = read.map_err(|error| format!("{}: {error}", key.file.display()))?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use weir_common::id::NodeId;
 
+use crate::bill::settings::Billing;
 use crate::kafka::ClusterSettings;
 pub use alerts::{Alerts, Webhook};
 pub use clickhouse::Clickhouse;
@@ -59,6 +60,8 @@ pub struct Config {
     pub alerts: Option<Alerts>,
     /// What buckets are inserted into; without it they are in the embedded store alone.
     pub clickhouse: Option<Clickhouse>,
+    /// Where days are billed.
+    pub billing: Option<Billing>,
 }
 
 /// `[archive]`
@@ -178,6 +181,10 @@ impl Config {
             && !clickhouse.password_file.as_os_str().is_empty()
         {
             clickhouse.password_file = folder.join(&clickhouse.password_file);
+        }
+        if let Some(billing) = &mut config.billing {
+            let value = |(key, why)| ConfigError::Value { path: path.to_owned(), key, why };
+            billing.settle(folder).map_err(value)?;
         }
         Ok(config)
     }

@@ -33,6 +33,7 @@
 mod again;
 pub mod alert;
 pub mod archive;
+pub mod bill;
 pub mod campaigns;
 pub mod cli;
 pub mod clickhouse;

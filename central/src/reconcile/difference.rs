@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use weir_common::bucket::{Addend, BucketTotals};
 use weir_common::reason::Outcome;
 use weir_common::time::Minute;
@@ -11,7 +11,7 @@ use weir_common::time::Minute;
 use super::recount::{Click, Recounted};
 
 /// Why a click is counted in another way than by its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// It came past the allowed lateness, and counts in the minute in which it was made.

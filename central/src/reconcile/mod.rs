@@ -160,12 +160,11 @@ pub fn unexplained(
     keys.into_iter().filter(differs).map(|key| (key, pair(&key))).collect()
 }
 
-/// Reconciles a day and puts the report into the archive, under a name that says what it rests on: so a
-/// second run over the same puts the same.
+/// Reconciles a day.
 ///
 /// # Errors
-/// When archive or counts cannot be read, or the report is not taken.
-pub async fn reconcile(
+/// When archive or counts cannot be read.
+pub async fn report(
     place: &Place,
     (address, key): (std::net::SocketAddr, Option<&str>),
     day: &Day,
@@ -174,8 +173,21 @@ pub async fn reconcile(
     let manifest = place.manifest().await?;
     let [differences] = differences(place, &manifest, &day.minutes(), [rules]).await?;
     let counted = counted::counted(address, key, day.minutes()).await?;
-    let report =
-        Report::of(day, rules, manifest.len() as u64, &differences, &unexplained(&differences, &counted));
+    Ok(Report::of(day, rules, manifest.len() as u64, &differences, &unexplained(&differences, &counted)))
+}
+
+/// Reconciles a day and puts the report into the archive, under a name that says what it rests on: so a
+/// second run over the same puts the same.
+///
+/// # Errors
+/// When archive or counts cannot be read, or the report is not taken.
+pub async fn reconcile(
+    place: &Place,
+    asked: (std::net::SocketAddr, Option<&str>),
+    day: &Day,
+    rules: &Rules,
+) -> Result<Report, ReconcileError> {
+    let report = report(place, asked, day, rules).await?;
     place.put(&report.path(), report.to_json()).await?;
     Ok(report)
 }

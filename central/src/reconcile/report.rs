@@ -133,12 +133,18 @@ impl Report {
         }
     }
 
+    /// What names it: the day, the rules and the batches it rests on.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let rules: String =
+            self.rules.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        format!("{}/{rules}-{:012}", self.day, self.batches)
+    }
+
     /// Where it stands in the archive.
     #[must_use]
     pub fn path(&self) -> String {
-        let rules: String =
-            self.rules.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        format!("_reconciled/{}/{rules}-{:012}.json", self.day, self.batches)
+        format!("_reconciled/{}.json", self.name())
     }
 
     /// As JSON.

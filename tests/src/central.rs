@@ -93,15 +93,30 @@ impl CentralFolder {
         format!("[archive]\nurl = {into:?}\nclose_after_ms = 300\n")
     }
 
+    /// What a command prints that ends well.
+    ///
+    /// # Errors
+    /// When it does not, with what it said.
+    fn obeyed(&self, command: &str, arguments: &[&str]) -> Result<Vec<u8>> {
+        let (status, printed, said) = self.ended(command, arguments)?;
+        ensure!(status == Some(0), "{command} ends with {status:?}: {said}");
+        Ok(printed)
+    }
+
+    /// How a command ends: its exit status, what it prints, and what it says.
+    fn ended(&self, command: &str, arguments: &[&str]) -> Result<(Option<i32>, Vec<u8>, String)> {
+        let mut program = Command::new(binary("weir-central"));
+        program.arg(command).arg("--config").arg(self.config()).args(arguments);
+        let output = program.output().context("cannot run weir-central")?;
+        Ok((output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
     /// The statements that make the tables in ClickHouse, as its config wants them.
     ///
     /// # Errors
     /// When they are not printed.
     pub fn clickhouse_schema(&self) -> Result<String> {
-        let mut command = Command::new(binary("weir-central"));
-        let output = command.arg("clickhouse-schema").arg("--config").arg(self.config()).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
+        Ok(String::from_utf8(self.obeyed("clickhouse-schema", &[])?)?)
     }
 
     /// What a reconciliation of a day says, and whether every count is explained.
@@ -109,16 +124,13 @@ impl CentralFolder {
     /// # Errors
     /// When it cannot be made.
     pub fn reconcile(&self, day: &str, more: &[&str]) -> Result<(Value, bool)> {
-        let mut command = Command::new(binary("weir-central"));
-        command.args(["reconcile", "--json", "--day", day, "--config"]).arg(self.config()).args(more);
-        let output = command.output().context("cannot run weir-central")?;
-        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-        let explained = match output.status.code() {
+        let (status, printed, said) = self.ended("reconcile", &[&["--json", "--day", day], more].concat())?;
+        let explained = match status {
             Some(0) => true,
             Some(3) => false,
-            _ => bail!("{}: {}", output.status, said()),
+            _ => bail!("{status:?}: {said}"),
         };
-        Ok((serde_json::from_slice(&output.stdout).with_context(said)?, explained))
+        Ok((serde_json::from_slice(&printed).context(said)?, explained))
     }
 
     /// What a range comes to by the rules in this file, in a table of this name.
@@ -126,12 +138,17 @@ impl CentralFolder {
     /// # Errors
     /// When it cannot be made.
     pub fn reprocess(&self, name: &str, (start, end): (&str, &str), rules: &Path) -> Result<Value> {
-        let mut command = Command::new(binary("weir-central"));
-        command.args(["reprocess", "--json", "--name", name, "--start", start, "--end", end, "--config"]);
-        let output = command.arg(self.config()).arg("--rules").arg(rules).output()?;
-        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "{}: {}", output.status, said());
-        serde_json::from_slice(&output.stdout).with_context(said)
+        let rules = rules.to_str().context("a path that is no text")?;
+        let arguments = ["--json", "--name", name, "--start", start, "--end", end, "--rules", rules];
+        Ok(serde_json::from_slice(&self.obeyed("reprocess", &arguments)?)?)
+    }
+
+    /// What is billed; nothing where nothing is printed as JSON.
+    ///
+    /// # Errors
+    /// When it is not, with what was said.
+    pub fn bill(&self, arguments: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.obeyed("bill", arguments)?).unwrap_or(Value::Null))
     }
 
     /// Starts one; it may not answer yet.

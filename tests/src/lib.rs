@@ -6,6 +6,7 @@
 
 pub mod ansible;
 pub mod anycast;
+pub mod archived;
 pub mod browser;
 pub mod central;
 pub mod clickhouse;
@@ -20,6 +21,7 @@ pub mod keeper;
 mod node;
 pub mod nspawn;
 mod port;
+pub mod postgres;
 mod process;
 pub mod prometheus;
 pub mod sim;

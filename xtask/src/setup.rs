@@ -61,7 +61,7 @@ const KAFKA_TOOLS: [Tool; 2] = [
 ];
 
 /// What tests watch and load a node with, which nobody here wrote.
-const TEST_TOOLS: [Tool; 7] = [
+const TEST_TOOLS: [Tool; 8] = [
     Tool { program: "strace", package: "strace", why: "tests see with it what is synced, and when" },
     Tool { program: "curl", package: "curl", why: "tests send clicks with it" },
     Tool { program: "wrk", package: "wrk", why: "a test loads the door with it" },
@@ -84,6 +84,11 @@ const TEST_TOOLS: [Tool; 7] = [
         program: "promtool",
         package: "prometheus",
         why: "tests hold metrics, alert rules and dashboard against it; its service is not needed",
+    },
+    Tool {
+        program: "/usr/lib/postgresql/15/bin/initdb",
+        package: "postgresql-15",
+        why: "tests bill days into clusters of their own with it; its service is not needed",
     },
 ];
 

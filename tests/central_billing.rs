@@ -1,7 +1,7 @@
 //! Days that are billed into a real PostgreSQL: once, whole or not at all, whatever dies and whoever bills beside.
 
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
@@ -296,13 +296,15 @@ fn killed_at_random_instants_the_books_are_always_those_of_some_run() {
     let Some((postgres, mut tier)) = lab() else { return };
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed());
     fill(&mut tier);
+    let began = Instant::now();
     bill(&tier, &["--close"]);
+    let whole_us = began.elapsed().as_micros() as u64;
     let balance = "SELECT count(*) FROM billing.runs WHERE number = (SELECT max(number) FROM billing.runs) AND \
                    (click_count, cost_micros) = (SELECT sum(click_count), sum(cost_micros) FROM billing.bills)";
     for round in 0..40 {
         tier.take(1, &[late(accepted(1000 + round, 1 + round as u32 % 5, 9))]).expect("taken");
         let running = tier.start_command(&BILL).expect("started");
-        std::thread::sleep(Duration::from_millis(random.random_range(0..80)));
+        std::thread::sleep(Duration::from_micros(random.random_range(0..whole_us)));
         running.kill().expect("killed");
         assert_eq!(postgres.ask("clerk", balance).expect("sums"), "1");
     }

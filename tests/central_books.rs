@@ -186,3 +186,26 @@ fn tables_are_made_once_by_the_owner_and_nobody_bills_without_them() {
     let refused = clerks.run(&["bill", "--migrate"]).expect("run");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("permission denied"), "{refused:?}");
 }
+
+#[test]
+fn a_password_comes_from_its_file_and_a_wrong_one_opens_nothing() {
+    let Some(postgres) = Postgres::start().expect("PostgreSQL") else { return };
+    postgres.ask("postgres", "CREATE ROLE clerk LOGIN SUPERUSER PASSWORD 'a secret'").expect("a role");
+    postgres.ask_for_passwords().expect("passwords");
+    let config = format!(
+        "[billing]\nurl = {:?}\npassword_file = \"billing.password\"\n",
+        postgres.loopback_url("clerk")
+    );
+    let tier = ArchivedTier::start(&config).expect("a tier");
+    let refused = || {
+        let output = tier.run(&["bill", "--migrate"]).expect("run");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(refused().contains("billing.password cannot be read"));
+    tier.write("billing.password", "another\n").expect("written");
+    let said = refused();
+    assert!(said.contains("password authentication failed") && !said.contains("another"), "{said}");
+    tier.write("billing.password", "a secret\n").expect("written");
+    done(&tier.run(&["bill", "--migrate"]).expect("run"));
+}

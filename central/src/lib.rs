@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! kafka -> record -> merge -> store -> serve
-//!       -> archive -> reconcile
+//! kafka -> record -> merge -> store -> serve
+//!       -> archive -> reconcile -> bill
 //! ```
 //!
 //! | room | what it does | what it never does |
@@ -24,6 +25,7 @@
 //! | [`alert`] | campaigns whose traffic is out of the ordinary, and who is told | bill or filter anything |
 //! | [`campaigns`] | which campaign an ad is of, learned from its clicks | say what is billed |
 //! | [`reconcile`] | a day again, from the archive alone, and why it differs | edit a count |
+//! | [`bill`] | a reconciled day into PostgreSQL, and corrections beside it | change a line of a closed day |
 //! | [`reprocess`] | any range by other rules, beside what stands | change what stands |
 //! | [`tier`] | starts all of it and ends it in order | work of its own |
 //!

@@ -18,11 +18,13 @@ fn what_is_commented_out_in_the_sample_is_the_default() {
     // A section without which the sample is as well; its address has no default.
     let sample =
         sample.replace("# [clickhouse]\n", "[clickhouse]\n").replace("# url = \"http", "url = \"http");
-    // A line that is a key once its mark is gone; the keys of [[serve.keys]] have no defaults.
-    let (before, after) = sample.split_once("# [[serve.keys]]").unwrap();
-    let (_, after) = after.split_once("\n\n").unwrap();
-    let uncommented: String = [before, after]
-        .concat()
+    // A line that is a key once its mark is gone; the keys of these sections have no defaults.
+    let without = |text: String, section: &str| {
+        let (before, after) = text.split_once(section).unwrap();
+        [before, after.split_once("\n\n").map_or("", |(_, after)| after)].concat()
+    };
+    let with_defaults = ["# [[serve.keys]]", "# [billing]"].into_iter().fold(sample.clone(), without);
+    let uncommented: String = with_defaults
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(key) if key.starts_with('[') || key.split(" = ").next().is_some_and(is_key) => key,
@@ -39,4 +41,15 @@ fn what_is_commented_out_in_the_sample_is_the_default() {
 
 fn is_key(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+#[test]
+fn the_billing_section_of_the_sample_is_valid_once_it_is_uncommented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/central.toml");
+    let sample = std::fs::read_to_string(path).unwrap();
+    let (before, billing) = sample.split_once("# [billing]").unwrap();
+    let uncommented = [before, "[billing]", &billing.replace("# ", "")].concat();
+    let billing = load(&uncommented).billing.unwrap();
+    assert!(billing.password_file.is_some() && billing.owner_password_file.is_some());
+    assert!(billing.login().is_ok() && billing.owner().is_ok());
 }

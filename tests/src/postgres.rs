@@ -1,15 +1,17 @@
-//! A real PostgreSQL of a lab's own: a fresh cluster in a folder that is gone afterwards, on a socket there and on no port.
+//! A real PostgreSQL of a lab's own: a fresh cluster in a folder that is gone afterwards, on a socket there and on a
+//! port of loopback.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::port::free_ports;
 use crate::process::Process;
 
 /// It is up within this, and what a lab waits for is so.
@@ -30,6 +32,7 @@ pub struct Postgres {
     process: Process,
     programs: PathBuf,
     folder: tempfile::TempDir,
+    port: u16,
 }
 
 /// The programs of the newest version that is installed.
@@ -57,6 +60,7 @@ impl Postgres {
             return Ok(None);
         };
         let folder = tempfile::tempdir()?;
+        let [port] = free_ports()?;
         let unprivileged = |program: &str| -> Result<Command> {
             let mut command = Command::new(programs.join(program));
             command.current_dir(folder.path()).stdin(Stdio::null());
@@ -76,10 +80,17 @@ impl Postgres {
         let log = std::fs::File::create(folder.path().join("postgres.log"))?;
         let mut serve = unprivileged("postgres")?;
         // Clients die here, and no machine: so nothing has to reach the disk.
-        serve.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=32MB"]);
-        serve.arg("-k").arg(folder.path()).arg("-D").arg(&data).stdout(log.try_clone()?).stderr(log);
+        serve.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=32MB"]);
+        serve
+            .args(["-p", &port.to_string()])
+            .arg("-k")
+            .arg(folder.path())
+            .arg("-D")
+            .arg(&data)
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let process = Process::start("PostgreSQL", &mut serve)?;
-        let mut made = Self { process, programs, folder };
+        let mut made = Self { process, programs, folder, port };
         made.wait_until_up()?;
         made.psql("postgres", "postgres", "CREATE DATABASE billing")?;
         Ok(Some(made))
@@ -101,13 +112,33 @@ impl Postgres {
     /// The address of the database for a user.
     #[must_use]
     pub fn url(&self, user: &str) -> String {
-        format!("postgresql://{user}@/billing?host={}", self.folder.path().display())
+        format!("postgresql://{user}@/billing?host={}&port={}", self.folder.path().display(), self.port)
+    }
+
+    /// Its address over loopback.
+    #[must_use]
+    pub fn loopback_url(&self, user: &str) -> String {
+        format!("postgresql://{user}@127.0.0.1:{}/billing", self.port)
+    }
+
+    /// Lets everybody who comes over loopback bring a password.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the server does not.
+    pub fn ask_for_passwords(&self) -> Result<()> {
+        let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(self.folder.path().join("data/pg_hba.conf"), rules)?;
+        let written_at = self.ask("postgres", "SELECT clock_timestamp()")?;
+        self.ask("postgres", "SELECT pg_reload_conf()").map(drop)?;
+        // A new session has what the server has read.
+        self.wait_until(&format!("SELECT pg_conf_load_time() >= '{written_at}'"), "t")
     }
 
     fn client(&self, user: &str, database: &str) -> Command {
         let mut command = Command::new(self.programs.join("psql"));
         command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]);
-        command.args(["--username", user, "--dbname", database, "--host"]).arg(self.folder.path());
+        command.args(["--username", user, "--dbname", database, "--port", &self.port.to_string()]);
+        command.arg("--host").arg(self.folder.path());
         command
     }
 
@@ -150,12 +181,6 @@ impl Postgres {
         let mut process = Process::start("psql", command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let (to, from) = process.take_pipes().context("no pipes")?;
         Ok(Session { _process: process, to, from: BufReader::new(from) })
-    }
-
-    /// The folder.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.folder.path()
     }
 }
 

@@ -112,14 +112,21 @@ pub fn write(path: &Path, octets: &[u8]) -> Result<(), ExportError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_written_leaves_what_was_there() {
+    fn a_file_is_replaced_whole_or_stays_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("day.csv");
         write(&path, b"one").unwrap();
+        // Whoever reads meanwhile reads all of one of them.
+        let mut reader = std::fs::File::open(&path).unwrap();
         write(&path, b"two").unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "one");
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         // A folder cannot be replaced by a file.
         let taken = folder.path().join("taken");

@@ -246,6 +246,7 @@ fn an_engine_that_knows_nothing_of_ours_reads_every_row_where_it_belongs() {
             |column: &&str| ["int32", "int64", "string", "binary"].iter().any(|kind| column.ends_with(kind));
         assert!(columns.iter().all(is_plain), "{columns:?}");
     }
+    has_all_of_the_log(lab.archive.path());
     central.stop().expect("stop");
     nodes.into_iter().for_each(|node| node.drain().expect("drain"));
 }
@@ -259,8 +260,8 @@ fn hold_table(lab: &Lab, days: &BTreeSet<String>, rules: &Path, (standing, other
     let object_of = |path: &str| std::fs::read(lab.archive.path().join(path)).expect("an object");
     let mut found = BTreeMap::new();
     for object in comparison["objects"].as_array().expect("objects") {
-        let octets = object_of(object["path"].as_str().expect("a path"));
-        let table = Object::of(octets.into()).expect("Parquet");
+        let path = lab.archive.path().join(object["path"].as_str().expect("a path"));
+        let table = Object::of(std::fs::File::open(path).expect("an object")).expect("Parquet");
         for (name, column) in FIGURES
             .map(|name| (name, name.to_owned()))
             .into_iter()
@@ -281,6 +282,15 @@ fn hold_table(lab: &Lab, days: &BTreeSet<String>, rules: &Path, (standing, other
     let before = object_of("_shadow/trial/comparison.json");
     lab.central.reprocess("trial", range, rules).expect("a comparison");
     assert!(object_of("_shadow/trial/comparison.json") == before, "a second run says the same");
+}
+
+/// The last batch says as of when it has all that was in Kafka: at some time before now, and after the log began.
+fn has_all_of_the_log(archive: &Path) {
+    let place = Place::open(archive.to_str().expect("text"), &BTreeMap::new()).expect("the archive");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let manifest = runtime.block_on(place.manifest()).expect("the manifest");
+    let until = manifest.iter().rev().find_map(|entry| entry.read_until_ms).expect("some batch says so");
+    assert!((now_ms() - 120_000..now_ms()).contains(&until), "{until}");
 }
 
 fn sum(reports: &[Value], pointer: &str) -> u64 {

@@ -121,7 +121,7 @@ fn measure(store: &Store, now: u32, name: &str, cache_bytes: u64) {
         store: store.clone(),
         seen: shown,
         counted: Counted::default(),
-        has_campaigns: false,
+        archive: None,
         has_alerts: false,
         answers: Answers::new(cache_bytes),
         access: Access::of(&config).expect("no keys"),

@@ -157,6 +157,9 @@ pub struct Key {
     pub file: PathBuf,
     /// Questions a second; that of `[serve]` without it.
     pub requests_per_s: Option<u32>,
+    /// Whether it may look at single clicks.
+    #[serde(default)]
+    pub audit: bool,
 }
 
 impl Config {

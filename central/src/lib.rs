@@ -39,6 +39,7 @@ pub mod bill;
 pub mod campaigns;
 pub mod cli;
 pub mod clickhouse;
+pub mod clock;
 pub mod config;
 pub mod kafka;
 pub mod merge;

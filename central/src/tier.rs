@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::alert::webhook::{Webhook, WebhookError};
 use crate::alert::{self, AlertError};
+use crate::archive::contents::Catalog;
 use crate::archive::place::{Place, PlaceError};
 use crate::archive::{self, ArchiveError, Limits};
 use crate::clickhouse::{self, ClickhouseError};
@@ -174,7 +175,7 @@ async fn all(config: &Config) -> Result<(), RunError> {
         store: store.clone(),
         seen: shown,
         counted: counted.clone(),
-        has_campaigns: place.is_some(),
+        archive: place.clone().map(Catalog::of),
         has_alerts: config.alerts.is_some(),
         answers: Answers::new(config.serve.cache_bytes),
         access,

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use served::{Central, DAY, Said, life, sketch};
+use served::{Central, DAY, Said, faults, life, sketch};
 use tower::ServiceExt;
 use weir_central::config::{Key, Serve};
 use weir_central::record::Word;
@@ -28,15 +28,6 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     }
 }
 
-/// Why a value is not as a schema of the document has it.
-fn faults(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
-    let mut schema = schema.clone();
-    schema["components"] = document["components"].clone();
-    let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema);
-    let validator = validator.unwrap_or_else(|error| panic!("{error}: {schema}"));
-    validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
-}
-
 /// A minute with clicks and users, one that lacks sketches, and one that is open.
 fn filled(config: &Serve) -> Central {
     let central = Central::new(config);
@@ -47,6 +38,17 @@ fn filled(config: &Serve) -> Central {
     central.assign(3, &[7]);
     central.had_an_alert(3);
     central
+}
+
+const BEARER: &str = "Bearer kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk";
+
+/// A tier with that key, which may ask so often, and for single clicks or not.
+fn keyed(requests_per_s: u32, audit: bool, make: impl Fn(&Serve) -> Central) -> Central {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("one.key");
+    std::fs::write(&file, &BEARER["Bearer ".len()..]).unwrap();
+    let key = Key { name: "one".to_owned(), file, requests_per_s: Some(requests_per_s), audit };
+    make(&Serve { keys: vec![key], ..Serve::default() })
 }
 
 async fn answered(central: &Central, method: Method, url: &str, key: &str) -> Response<Body> {
@@ -108,20 +110,15 @@ async fn every_route_is_in_the_document_and_the_document_has_no_other() {
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
+const CLICKS: &str = "/v1/clicks/{id}";
+const CLICK: &str = "/v1/clicks/07000300803bb16a2a00000000000000";
 const RANGE: &str = "start=2026-11-23T00:00:00Z&end=2026-11-23T00:10:00Z";
 
 #[tokio::test]
 async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
     let document = document().await;
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("one.key");
-    let secret = "k".repeat(40);
-    std::fs::write(&file, &secret).unwrap();
-    let key = |requests_per_s| Serve {
-        keys: vec![Key { name: "one".to_owned(), file: file.clone(), requests_per_s: Some(requests_per_s) }],
-        ..Serve::default()
-    };
-    let (open, keyed, empty) = (filled(&Serve::default()), filled(&key(1)), Central::new(&Serve::default()));
+    let (open, empty) = (filled(&Serve::default()), Central::new(&Serve::default()));
+    let one_a_second = keyed(1, true, filled);
     let mut seen = BTreeSet::new();
     for query in ["", "by=country", "format=csv", "by=os&window=1h", "limit=2", "window=1d", "limit=0"] {
         let url = format!("/v1/stats?ad_id=7&{query}&{RANGE}").replace("&&", "&");
@@ -148,20 +145,29 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
     let stream = "/v1/stats/stream";
     let response = answered(&none, Method::GET, &format!("{stream}?campaign_id=3"), "").await;
     seen.insert((stream, check(&document, stream, response).await));
+    for (central, url) in [
+        (keyed(9, false, filled), CLICK),
+        (keyed(9, true, filled), CLICK),
+        (keyed(9, true, filled), "/v1/clicks/none"),
+        (keyed(9, true, |config| Central::with(config, false)), CLICK),
+    ] {
+        let response = answered(&central, Method::GET, url, BEARER).await;
+        seen.insert((CLICKS, check(&document, CLICKS, response).await));
+    }
     for path in paths() {
         let url = match path {
+            CLICKS => CLICK.to_owned(),
             "/v1/stats" | "/v1/stats/stream" => format!("{path}?ad_id=7"),
             "/v1/minutes" => format!("{path}?{RANGE}"),
             _ => path.to_owned(),
         };
-        let bearer = format!("Bearer {secret}");
         let asked = [
             (&open, Method::GET, url.clone(), ""),
             (&open, Method::DELETE, url.clone(), ""),
             (&empty, Method::GET, url.clone(), ""),
-            (&keyed, Method::GET, url.clone(), "Bearer nobody"),
-            (&keyed, Method::GET, url.clone(), &bearer),
-            (&keyed, Method::GET, url, &bearer),
+            (&one_a_second, Method::GET, url.clone(), "Bearer nobody"),
+            (&one_a_second, Method::GET, url.clone(), BEARER),
+            (&one_a_second, Method::GET, url, BEARER),
             (&open, Method::GET, format!("{path}?limit=x"), ""),
         ];
         for (central, method, url, key) in asked {
@@ -222,7 +228,8 @@ async fn every_bound_of_the_document_is_that_of_the_program() {
 
 #[tokio::test]
 async fn the_examples_of_the_document_are_right_and_a_default_is_what_is_meant_without() {
-    let (document, central) = (document().await, filled(&Serve::default()));
+    let document = document().await;
+    let (central, audited) = (filled(&Serve::default()), keyed(9, true, filled));
     for path in paths() {
         let get = &document["paths"][path]["get"];
         let (mut example, mut defaults) = (vec![], vec![]);
@@ -230,14 +237,19 @@ async fn the_examples_of_the_document_are_right_and_a_default_is_what_is_meant_w
             let parameter = resolve(&document, parameter);
             let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let pair = |value: &Value| format!("{}={}", parameter["name"].as_str().unwrap(), text(value));
+            if parameter["in"] == "path" {
+                let id = text(&parameter["example"]);
+                let response = answered(&audited, Method::GET, &path.replace("{id}", &id), BEARER).await;
+                assert_eq!(response.status(), 200, "{path}: {id}");
+                continue;
+            }
             example.extend(parameter.get("example").map(pair));
             defaults.extend(parameter["schema"].get("default").map(pair));
         }
-        assert_eq!(
-            status(&central, &format!("{path}?{}", example.join("&"))).await,
-            200,
-            "{path} {example:?}"
-        );
+        if path != CLICKS {
+            let url = format!("{path}?{}", example.join("&"));
+            assert_eq!(status(&central, &url).await, 200, "{url}");
+        }
         if !path.ends_with("stream") && !defaults.is_empty() {
             let asked = match path {
                 "/v1/stats" => format!("{path}?{RANGE}&ad_id=7&"),

@@ -116,7 +116,7 @@ impl ArchivedTier {
             store: store.clone(),
             seen: shown,
             counted: Counted::default(),
-            has_campaigns: false,
+            archive: None,
             has_alerts: false,
             answers: Answers::new(1 << 20),
             access: Access::of(&Serve::default())?,

@@ -80,6 +80,10 @@ pub struct Entry {
     pub rows: u64,
     /// Records that are no block; they are kept as they came, under [`UNREADABLE`].
     pub unreadable: u64,
+    /// What stood in the topic at this time, ms since 1970 by the archiver's clock, is archived with this batch
+    /// and those before it. Not there where nobody asked how far the topic went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_until_ms: Option<u64>,
 }
 
 /// The folder of entries. Engines pass over names that begin so.

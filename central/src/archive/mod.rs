@@ -9,12 +9,17 @@
 //! the same files under the same names, and before the plan nothing was put.
 
 pub mod column;
+pub mod contents;
+pub mod find;
+pub mod impression;
 pub mod manifest;
 pub mod place;
 mod plan;
 mod put;
+pub mod ranged;
 pub mod read;
 pub mod spool;
+mod until;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -26,7 +31,8 @@ use weir_common::row::Rows;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::campaigns::Campaigns;
-use crate::kafka::{ClusterSettings, Delivered, KafkaError, Source};
+use crate::clock;
+use crate::kafka::{ClusterSettings, Delivered, Ends, KafkaError, Source};
 use crate::store::{Store, StoreError};
 use crate::watermark::Offsets;
 use manifest::{Entry, ObjectEntry, OffsetEntry};
@@ -34,6 +40,7 @@ use place::{Place, PlaceError};
 use plan::Plan;
 use put::Putter;
 use spool::{Spool, SpoolError};
+use until::ReadUntil;
 
 /// Records of one poll.
 const POLL_RECORDS_MAX: usize = 1000;
@@ -92,6 +99,7 @@ pub struct Archiver<'a> {
     campaigns: Option<Campaigns>,
     unreadable: Vec<(String, Vec<u8>)>,
     began: Option<Instant>,
+    until: ReadUntil,
 }
 
 impl<'a> Archiver<'a> {
@@ -109,7 +117,15 @@ impl<'a> Archiver<'a> {
         putter.resume()?;
         // Only now: it removes staged files, and a plan needs them.
         let spool = Spool::new(&folder.join("staged"))?;
-        Ok(Self { putter, limits, spool, campaigns: None, unreadable: Vec::new(), began: None })
+        Ok(Self {
+            putter,
+            limits,
+            spool,
+            campaigns: None,
+            unreadable: Vec::new(),
+            began: None,
+            until: ReadUntil::default(),
+        })
     }
 
     /// Lets campaigns be learned from what it takes.
@@ -128,11 +144,18 @@ impl<'a> Archiver<'a> {
     ///
     /// # Errors
     /// When records are missing from the log, or this machine's disk fails.
-    pub fn run(mut self, source: &mut Source) -> Result<(), ArchiveError> {
+    pub fn run(mut self, source: &mut Source, ends: &Ends) -> Result<(), ArchiveError> {
         while !self.putter.is_stopped() {
+            if let Some(ends) = ends.answer() {
+                self.until.ends(ends);
+            }
+            if self.until.asks(clock::now().0) {
+                ends.ask(source.offsets().keys().copied());
+            }
             for record in source.poll((POLL_RECORDS_MAX, POLL_BYTES_MAX), POLL)? {
                 self.take(&record)?;
             }
+            self.until.read_to(source.read_to());
             let is_old = self.began.is_some_and(|began| began.elapsed() >= self.limits.close_after);
             let is_large = self.spool.bytes() >= self.limits.object_bytes || self.spool.is_full();
             if is_old || is_large {
@@ -182,7 +205,8 @@ impl<'a> Archiver<'a> {
         if !self.putter.put_unreadable(unreadable)? {
             return Ok(()); // told to stop: all of it is read again
         }
-        let entry = Entry { batch: self.putter.next(), objects, offsets, blocks, rows, unreadable: count };
+        let (batch, read_until_ms) = (self.putter.next(), self.until.reached_ms());
+        let entry = Entry { batch, objects, offsets, blocks, rows, unreadable: count, read_until_ms };
         self.putter.put_planned(&Plan { entry, staged })
     }
 }
@@ -215,7 +239,7 @@ pub fn archive(
         let archiver = archiver.teaching(Campaigns::new(store.clone()));
         let from = |_: &str, partition| Ok::<_, ArchiveError>(archiver.offset(partition));
         let mut source = Source::open(cluster, &topics, from)?;
-        archiver.run(&mut source)
+        archiver.run(&mut source, &Ends::of(cluster, &topics)?)
     };
     let passes = |error: &ArchiveError| match error {
         ArchiveError::Kafka(error) => error.may_pass(),

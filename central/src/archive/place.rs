@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -16,6 +16,8 @@ use super::manifest::{Entry, FOLDER};
 
 /// The octets of a part: S3 takes 10,000 of them, of at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
+/// Small objects that are read at the same time: each takes a way there and back, and hardly anything else.
+pub const READS_MAX: usize = 16;
 
 /// Why the archive cannot be used.
 #[derive(Debug, displaydoc::Display, thiserror::Error)]
@@ -136,6 +138,18 @@ impl Place {
         found.bytes().await.map_err(object(path))
     }
 
+    /// Some ranges of an object's octets.
+    ///
+    /// # Errors
+    /// When it is not there, is shorter, or cannot be read.
+    pub async fn ranges(
+        &self,
+        path: &str,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Vec<bytes::Bytes>, PlaceError> {
+        self.store.get_ranges(&ObjectPath::from(path), ranges).await.map_err(object(path))
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors
@@ -152,21 +166,30 @@ impl Place {
     /// # Errors
     /// When it cannot be read, or has gaps.
     pub async fn manifest(&self) -> Result<Vec<Entry>, PlaceError> {
+        self.manifest_from(0).await
+    }
+
+    /// The manifest from this batch on, in order.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has gaps.
+    pub async fn manifest_from(&self, from: u64) -> Result<Vec<Entry>, PlaceError> {
         let folder = ObjectPath::from(FOLDER);
-        let mut paths: Vec<_> = self
-            .store
-            .list(Some(&folder))
-            .map_ok(|found| found.location.to_string())
-            .try_collect()
-            .await
-            .map_err(object(FOLDER))?;
+        let listed = match from.checked_sub(1) {
+            Some(last) => self.store.list_with_offset(Some(&folder), &ObjectPath::from(Entry::path(last))),
+            None => self.store.list(Some(&folder)),
+        };
+        let mut paths: Vec<_> =
+            listed.map_ok(|found| found.location.to_string()).try_collect().await.map_err(object(FOLDER))?;
         paths.sort_unstable();
+        let octets = stream::iter(paths.clone()).map(async |path| self.get(&path).await);
+        let octets: Vec<_> = octets.buffered(READS_MAX).try_collect().await?;
         let mut entries = Vec::new();
-        for (number, path) in paths.into_iter().enumerate() {
-            let octets = self.get(&path).await?;
+        for (octets, path) in octets.into_iter().zip(paths) {
             let entry: Entry = serde_json::from_slice(&octets)
                 .map_err(|error| PlaceError::Manifest { path: path.clone(), why: error.to_string() })?;
-            if entry.batch != number as u64 {
+            let number = from + entries.len() as u64;
+            if entry.batch != number {
                 let why = format!("batch {} stands where {number} belongs", entry.batch);
                 return Err(PlaceError::Manifest { path, why });
             }

@@ -5,7 +5,8 @@ use parquet::basic::Type as Physical;
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 
 /// The values of one column in one group of rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,24 +39,30 @@ impl Values {
     }
 }
 
-/// An object that is read.
-pub struct Object {
-    reader: SerializedFileReader<Bytes>,
+/// An object that is read: its octets, or those of its ranges that are needed.
+pub struct Object<R: ChunkReader = Bytes> {
+    reader: SerializedFileReader<R>,
 }
 
-impl std::fmt::Debug for Object {
+impl<R: ChunkReader + 'static> std::fmt::Debug for Object<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").field("groups", &self.groups()).finish()
     }
 }
 
-impl Object {
+impl<R: ChunkReader + 'static> Object<R> {
     /// An object of these octets.
     ///
     /// # Errors
     /// When they are no Parquet file.
-    pub fn of(octets: Bytes) -> Result<Self> {
+    pub fn of(octets: R) -> Result<Self> {
         Ok(Self { reader: SerializedFileReader::new(octets)? })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn metadata(&self) -> &ParquetMetaData {
+        self.reader.metadata()
     }
 
     /// How many groups of rows it has.

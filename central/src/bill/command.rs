@@ -3,10 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use weir_common::time::UnixMs;
 
 use super::database::{self, DatabaseError, Login};
 use super::export::{self, ExportError};
@@ -16,6 +14,7 @@ use super::settings::Billing;
 use super::{BillError, Billed, bill};
 use crate::archive::place::{Place, PlaceError};
 use crate::cli::{ConfigFile, Failed, UNEXPLAINED, WORK, alone, ended, open_archive, read_key, usage, work};
+use crate::clock::now;
 use crate::config::Config;
 use crate::reconcile::counted::{self, CountedError};
 use crate::reconcile::rules::Rules;
@@ -125,8 +124,7 @@ pub(crate) fn main(config: &Config, args: &BillArgs) -> Result<ExitCode, Failed>
 
 async fn one(config: &Config, asked: &Asked, closes: bool) -> Result<Billed, Unbilled> {
     let Asked { login, place, key, day, rules } = asked;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    ready::is_over(day, UnixMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)))?;
+    ready::is_over(day, now())?;
     // Before the work, so that a database that is away costs nothing; and not kept open during it.
     database::check(&login.connect().await?).await?;
     let tier = (config.serve.listen, key.as_deref());

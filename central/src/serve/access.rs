@@ -45,6 +45,8 @@ pub enum AccessError {
 pub enum Denied {
     /// No key, or none that is known.
     Unknown,
+    /// The key may not look at single clicks.
+    NoAudit,
     /// Too many questions; the next one in so many seconds.
     TooMany {
         /// Whole seconds, at least one.
@@ -58,8 +60,14 @@ struct Allowance {
     streams: Arc<Semaphore>,
 }
 
+/// The name of a key that may look at single clicks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auditor(pub Arc<str>);
+
 struct Holder {
     key: Vec<u8>,
+    name: Arc<str>,
+    may_audit: bool,
     allowance: Allowance,
 }
 
@@ -100,7 +108,8 @@ impl Access {
                 return Err(AccessError::Length { path: key.file.clone(), len: secret.len() });
             }
             let allowance = Allowance::new(key.requests_per_s.unwrap_or(config.requests_per_s));
-            holders.push(Holder { key: secret, allowance });
+            let (name, may_audit) = (key.name.as_str().into(), key.audit);
+            holders.push(Holder { key: secret, name, may_audit, allowance });
         }
         let open = holders.is_empty().then(|| Allowance::new(config.requests_per_s));
         Ok(Self { holders, open, clock: DefaultClock::default() })
@@ -111,7 +120,23 @@ impl Access {
     /// # Errors
     /// When he may not.
     pub fn admit(&self, authorization: Option<&[u8]>) -> Result<(), Denied> {
-        self.allowance(authorization)?.limit.check().map_err(|until| {
+        self.count(self.allowance(authorization)?)
+    }
+
+    /// Whether whoever comes with this `Authorization` may look at single clicks, and who that is. Nobody may
+    /// without a key, and so nobody where there are none.
+    ///
+    /// # Errors
+    /// When he may not.
+    pub fn admit_auditor(&self, authorization: Option<&[u8]>) -> Result<Auditor, Denied> {
+        let holder = self.holder(authorization).ok_or(Denied::Unknown)?;
+        // Counted first: a key that may not is not to be tried for free.
+        self.count(&holder.allowance)?;
+        holder.may_audit.then(|| Auditor(Arc::clone(&holder.name))).ok_or(Denied::NoAudit)
+    }
+
+    fn count(&self, allowance: &Allowance) -> Result<(), Denied> {
+        allowance.limit.check().map_err(|until| {
             let wait = until.wait_time_from(self.clock.now());
             Denied::TooMany { retry_after_s: wait.as_secs() + 1 }
         })
@@ -152,7 +177,12 @@ mod tests {
         for (name, secret, rate) in keys {
             let file = dir.path().join(name);
             std::fs::write(&file, format!("{secret}\n")).unwrap();
-            config.keys.push(Key { name: (*name).to_owned(), file, requests_per_s: Some(*rate) });
+            config.keys.push(Key {
+                name: (*name).to_owned(),
+                file,
+                requests_per_s: Some(*rate),
+                audit: *name == "audit",
+            });
         }
         Access::of(&config)
     }

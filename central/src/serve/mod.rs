@@ -7,6 +7,7 @@ pub mod access;
 mod alerts;
 pub mod answer;
 pub mod cache;
+mod clicks;
 mod events;
 mod metrics;
 pub mod minutes;
@@ -16,7 +17,6 @@ mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body as HttpBody;
@@ -28,14 +28,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weir_common::time::UnixMs;
 
+use crate::archive::contents::Catalog;
+use crate::clock::now;
 use crate::merger::{self, Seen};
 use crate::store::{Store, StoreError};
 use crate::{alert, archive, clickhouse};
 use access::{Access, Denied};
 use answer::AnswerError;
 use cache::{Answers, Body, Holds, Key, Question};
+use clicks::ClicksError;
 use query::{Format, MinutesParameters, QueryError, Stats, StatsParameters, Top, TopParameters};
 
 /// What every question is answered from.
@@ -47,9 +49,9 @@ pub struct Served {
     pub seen: watch::Receiver<Seen>,
     /// What every thread has counted.
     pub counted: Counted,
-    /// Whether campaigns are learned.
-    pub has_campaigns: bool,
-    /// Whether they are watched.
+    /// The archive, if there is one: it teaches campaigns, and has the single clicks.
+    pub archive: Option<Catalog>,
+    /// Whether campaigns are watched.
     pub has_alerts: bool,
     /// Kept answers.
     pub answers: Answers,
@@ -79,10 +81,13 @@ enum Refused {
     Parameters(String),
     Answer(Arc<AnswerError>),
     Denied(Denied),
+    Clicks(ClicksError),
     /// The thread that worked at the answer is gone.
     Lost,
     /// Nobody learns which ads a campaign has.
     NoCampaigns,
+    /// There are no archived clicks.
+    NoArchive,
     NoRoute,
     NoMethod,
 }
@@ -115,8 +120,18 @@ impl IntoResponse for Refused {
                 AnswerError::TooWide => (StatusCode::BAD_REQUEST, error.to_string()),
                 AnswerError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
+            Self::Clicks(error) => match error {
+                ClicksError::Query(_) | ClicksError::TooWide { .. } => {
+                    (StatusCode::BAD_REQUEST, error.to_string())
+                }
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
             Self::Denied(Denied::Unknown) => {
                 (StatusCode::UNAUTHORIZED, "a key is needed: Authorization: Bearer KEY".to_owned())
+            }
+            Self::Denied(Denied::NoAudit) => {
+                let why = "single clicks are told only to a key that has `audit = true` in the config";
+                (StatusCode::FORBIDDEN, why.to_owned())
             }
             Self::Denied(Denied::TooMany { retry_after_s }) => {
                 let why = format!("too many requests or streams with this key; again in {retry_after_s} s");
@@ -129,6 +144,10 @@ impl IntoResponse for Refused {
             Self::NoCampaigns => {
                 let why =
                     "campaigns are learned from raw batches, and this tier has no [archive] that reads them";
+                (StatusCode::NOT_FOUND, why.to_owned())
+            }
+            Self::NoArchive => {
+                let why = "single clicks are in the archive, and this tier has no [archive]";
                 (StatusCode::NOT_FOUND, why.to_owned())
             }
             Self::NoRoute => (StatusCode::NOT_FOUND, "see /openapi.json for what there is".to_owned()),
@@ -152,15 +171,9 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The time by this machine's clock: it decides which window is the open one, and nothing else.
-fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(since.as_millis() as u64)
-}
-
 impl Served {
     const fn can_answer(&self, question: &Question) -> Result<(), Refused> {
-        if question.is_of_campaigns() && !self.has_campaigns { Err(Refused::NoCampaigns) } else { Ok(()) }
+        if question.is_of_campaigns() && self.archive.is_none() { Err(Refused::NoCampaigns) } else { Ok(()) }
     }
 
     /// The answer to a question, kept or new.
@@ -280,11 +293,23 @@ async fn admit(State(served): Shared, request: Request, next: Next) -> Result<Re
     Ok(next.run(request).await)
 }
 
+async fn admit_auditor(State(served): Shared, mut request: Request, next: Next) -> Result<Response, Refused> {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let auditor = served.access.admit_auditor(authorization.map(HeaderValue::as_bytes));
+    let auditor = auditor.inspect_err(|denied| {
+        tracing::warn!(target: "audit", path = request.uri().path(), ?denied, "a click is not looked up");
+    });
+    request.extensions_mut().insert(auditor.map_err(Refused::Denied)?);
+    Ok(next.run(request).await)
+}
+
 /// What a route tells, and so who may ask it.
 #[derive(Clone, Copy)]
 enum Tells {
     /// What advertisers' clicks are: only to who has a key, if there are any.
     Figures,
+    /// What single clicks are: only to who has a key for that, whether others need one or not.
+    Clicks,
     /// How to ask and whether the program is well, to everybody.
     NoFigures,
 }
@@ -293,12 +318,13 @@ enum Tells {
 type Route = (&'static str, Tells, fn() -> MethodRouter<Arc<Served>>);
 
 /// All routes.
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 12] = [
     ("/v1/stats", Tells::Figures, || get(stats)),
     ("/v1/stats/top", Tells::Figures, || get(top)),
     ("/v1/stats/stream", Tells::Figures, || get(events::stream)),
     ("/v1/alerts", Tells::Figures, || get(alerts::alerts)),
     ("/v1/minutes", Tells::Figures, || get(minutes)),
+    ("/v1/clicks/{id}", Tells::Clicks, || get(clicks::clicks)),
     ("/v1/nodes", Tells::Figures, || get(nodes)),
     ("/", Tells::NoFigures, || get(page)),
     ("/openapi.json", Tells::NoFigures, || get(openapi)),
@@ -318,6 +344,9 @@ pub fn router(served: Arc<Served>) -> Router {
     for (path, tells, route) in ROUTES {
         let route = match tells {
             Tells::Figures => route().route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit)),
+            Tells::Clicks => {
+                route().route_layer(middleware::from_fn_with_state(Arc::clone(&served), admit_auditor))
+            }
             Tells::NoFigures => route(),
         };
         router = router.route(path, route);

@@ -7,6 +7,7 @@ use super::cache::Body;
 use super::query::Format;
 use crate::watermark::Progress;
 
+/// As JSON.
 pub(super) fn json(answer: &impl Serialize) -> Body {
     // Strings, numbers and maps with text for keys: nothing that JSON does not have.
     serde_json::to_vec(answer).unwrap_or_default().into()

@@ -1,4 +1,5 @@
 //! A store filled with what nodes say, and the routes that answer from it: no socket, no Kafka.
+#![allow(dead_code, reason = "each test takes the part it needs")]
 
 use std::sync::Arc;
 
@@ -7,10 +8,13 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use datasketches::theta::ThetaSketchBuilder;
 use http_body_util::BodyExt;
+use object_store::memory::InMemory;
 use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 use weir_central::alert::series::{Series, Window};
+use weir_central::archive::contents::Catalog;
+use weir_central::archive::place::Place;
 use weir_central::campaigns::Known;
 use weir_central::clickhouse;
 use weir_central::config::{Alerts, Serve};
@@ -90,8 +94,14 @@ impl Central {
         Self::with(config, true)
     }
 
-    /// One that learns and watches campaigns, or none.
-    pub(crate) fn with(config: &Serve, has_campaigns: bool) -> Self {
+    /// One with an empty archive, and so one that learns and watches campaigns; or none.
+    pub(crate) fn with(config: &Serve, has_archive: bool) -> Self {
+        let archive = has_archive.then(|| Place::of(Arc::new(InMemory::new())));
+        Self::over(config, archive)
+    }
+
+    /// One with this archive.
+    pub(crate) fn over(config: &Serve, archive: Option<Place>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let (seen, shown) = watch::channel(Seen::default());
@@ -100,8 +110,8 @@ impl Central {
             store: store.clone(),
             seen: shown,
             counted: Counted { inserted: Arc::new(inserted), ..Counted::default() },
-            has_campaigns,
-            has_alerts: has_campaigns,
+            has_alerts: archive.is_some(),
+            archive: archive.map(Catalog::of),
             answers: Answers::new(1 << 20),
             access: Access::of(config).unwrap(),
         };
@@ -161,4 +171,13 @@ impl Central {
         assert_eq!(status, StatusCode::OK, "{body}");
         serde_json::from_str(&body).unwrap()
     }
+}
+
+/// Why a value is not as a schema of the document has it.
+pub(crate) fn faults(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
+    let mut schema = schema.clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema);
+    let validator = validator.unwrap_or_else(|error| panic!("{error}: {schema}"));
+    validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }

@@ -14,6 +14,7 @@ use crate::reconcile::report::Report;
 use crate::reconcile::rules::Rules;
 use crate::reconcile::{self, Day, counted};
 use crate::reprocess::{self, Asked};
+use crate::retention::command as retention;
 use crate::tier;
 
 /// Merges what nodes count, answers what was counted, archives and reconciles.
@@ -49,6 +50,8 @@ enum Command {
     Bill(billing::BillArgs),
     /// Write a billed day as CSV
     BillExport(billing::ExportArgs),
+    #[command(flatten)]
+    Retention(retention::Command),
 }
 
 #[derive(Debug, Args)]
@@ -144,11 +147,12 @@ fn obey(command: Command) -> Result<ExitCode, Failed> {
         Command::Reprocess(args) => reprocess(&args.config.load()?, &args),
         Command::Bill(args) => billing::main(&args.config.load()?, &args),
         Command::BillExport(args) => billing::export(&args.config.load()?, &args),
+        Command::Retention(command) => retention::main(&command),
     }
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Config, Failed> {
+    pub(crate) fn load(&self) -> Result<Config, Failed> {
         Config::load(&self.config).map_err(usage)
     }
 }

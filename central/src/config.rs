@@ -12,6 +12,7 @@ use weir_common::id::NodeId;
 
 use crate::bill::settings::Billing;
 use crate::kafka::ClusterSettings;
+use crate::retention::plan::Policy;
 pub use alerts::{Alerts, Webhook};
 pub use clickhouse::Clickhouse;
 
@@ -80,6 +81,8 @@ pub struct Archive {
     /// Or when its first block came so many milliseconds ago.
     #[serde(default = "default_close_after_ms")]
     pub close_after_ms: u64,
+    /// How long what is kept; without it all of it for ever.
+    pub retention: Option<Policy>,
 }
 
 /// 128 MB: large enough for a reader to spend its time on reading, small enough to be held whole.
@@ -215,6 +218,9 @@ impl Config {
             }
         }
         self.clickhouse.as_ref().map_or(Ok(()), Clickhouse::check)?;
+        if let Some(policy) = self.archive.as_ref().and_then(|archive| archive.retention) {
+            policy.check().map_err(|why| ("archive.retention", why))?;
+        }
         let rates = self.serve.keys.iter().filter_map(|key| key.requests_per_s);
         if rates.chain([self.serve.requests_per_s]).any(|rate| rate == 0) {
             return Err(("serve.requests_per_s", "at least 1".to_owned()));
@@ -274,6 +280,10 @@ mod tests {
         assert!(refused("[serve]\nlisten = \"0.0.0.0:8600\"\n").contains("serve.listen"));
         assert!(refused("[serve]\nrequests_per_s = 0\n").contains("serve.requests_per_s"));
         assert!(refused("[serve]\nlisen = 1\n").contains("lisen"));
+        let kept = |days: &str| refused(&format!("[archive]\nurl = \"/tmp/a\"\n[archive.retention]\n{days}"));
+        assert!(kept("full_days = 30\nbilled_days = 30\n").contains("less than billed_days"));
+        assert!(kept("full_days = 0\n").contains("full_days = 0"));
+        assert!(kept("").contains("archive.retention"));
         assert!(refused("[alerts]\n").contains("[archive]"));
         let refused = |more: &str| refused(&format!("[archive]\nurl = \"/tmp/a\"\n[alerts]\n{more}"));
         assert!(refused("window_minutes = 7\n").contains("alerts.window_minutes"));

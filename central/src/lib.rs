@@ -24,6 +24,7 @@
 //! | [`archive`] | raw batches as Parquet files, each row once | judge a click |
 //! | [`alert`] | campaigns whose traffic is out of the ordinary, and who is told | bill or filter anything |
 //! | [`campaigns`] | which campaign an ad is of, learned from its clicks | say what is billed |
+//! | [`retention`] | what is kept for how long, by whose word, and lines about it | touch what is held or not reconciled |
 //! | [`reconcile`] | a day again, from the archive alone, and why it differs | edit a count |
 //! | [`bill`] | a reconciled day into PostgreSQL, and corrections beside it | change a line of a closed day |
 //! | [`reprocess`] | any range by other rules, beside what stands | change what stands |
@@ -47,6 +48,7 @@ pub mod merger;
 pub mod reconcile;
 pub mod record;
 pub mod reprocess;
+pub mod retention;
 pub mod serve;
 pub mod span;
 pub mod store;

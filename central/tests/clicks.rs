@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use served::{Central, faults};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
+use weir_central::archive::audit::Since;
 use weir_central::archive::manifest::{Entry, Hour, ObjectEntry};
 use weir_central::archive::place::Place;
 use weir_central::archive::{Archiver, Counters, Limits, impression};
@@ -213,6 +214,7 @@ async fn what_would_take_too_many_objects_is_refused() {
         rows: 1,
         bytes: 1,
         crc32c: 0,
+        since: Since::Whole,
     };
     let entry = Entry { objects: (0..1001).map(object).collect(), ..Entry::default() };
     place.put(&Entry::path(0), serde_json::to_vec(&entry).unwrap()).await.unwrap();

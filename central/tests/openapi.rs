@@ -3,13 +3,16 @@
 mod served;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
 use http_body_util::BodyExt;
+use object_store::memory::InMemory;
 use serde_json::{Value, json};
 use served::{Central, DAY, Said, faults, life, sketch};
 use tower::ServiceExt;
+use weir_central::archive::place::Place;
 use weir_central::config::{Key, Serve};
 use weir_central::record::Word;
 use weir_central::serve::{minutes, paths};
@@ -114,6 +117,23 @@ const CLICKS: &str = "/v1/clicks/{id}";
 const CLICK: &str = "/v1/clicks/07000300803bb16a2a00000000000000";
 const RANGE: &str = "start=2026-11-23T00:00:00Z&end=2026-11-23T00:10:00Z";
 
+/// An archive that has deleted what [`CLICK`] would be in.
+async fn deleted() -> Place {
+    let place = Place::of(Arc::new(InMemory::new()));
+    let entry = json!({
+        "batch": 0, "offsets": [], "blocks": 1, "rows": 1, "unreadable": 0,
+        "objects": [{"path": "a", "hour": 1_790_000_000 / 3600, "rows": 1, "bytes": 1, "crc32c": 1}],
+    });
+    let line = json!({
+        "number": 0, "at_ms": 0, "by": "ann", "reason": "asked for", "what": "deleting", "day": "2026-09-21",
+        "objects": [{"path": "a", "before": {"rows": 1, "bytes": 1, "crc32c": 1}, "after": null}],
+    });
+    for (path, value) in [("_manifest/000000000000.json", entry), ("_audit/000000000000.json", line)] {
+        place.put(path, value.to_string().into_bytes()).await.unwrap();
+    }
+    place
+}
+
 #[tokio::test]
 async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
     let document = document().await;
@@ -130,6 +150,7 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
         seen.insert(("/v1/stats/top", check(&document, "/v1/stats/top", response).await));
     }
     let none = Central::with(&Serve::default(), false);
+    let deleted = deleted().await;
     for (path, query) in [("/v1/stats", "campaign_id=3"), ("/v1/stats/top", "of=campaigns")] {
         for (central, query) in
             [(&open, query.to_owned()), (&open, format!("{query}&format=csv")), (&none, query.to_owned())]
@@ -150,6 +171,7 @@ async fn every_answer_has_status_headers_and_fields_as_the_document_has_them() {
         (keyed(9, true, filled), CLICK),
         (keyed(9, true, filled), "/v1/clicks/none"),
         (keyed(9, true, |config| Central::with(config, false)), CLICK),
+        (keyed(9, true, |config| Central::over(config, Some(deleted.clone()))), CLICK),
     ] {
         let response = answered(&central, Method::GET, url, BEARER).await;
         seen.insert((CLICKS, check(&document, CLICKS, response).await));

@@ -6,11 +6,13 @@ Both take the clicks of every impression in the order in which they came, each n
 decided on them, and count them by one rule; docs/central.md says what the causes mean. A test runs both on the same
 archive: they agree to the unit. Without `--output` the result is printed as JSON.
 
-Only what the manifest names is read, so an object that was put and never entered does not count.
+Only what the manifest names is read, so an object that was put and never entered does not count. Of what the audit says was
+deleted no day is counted.
 """
 
 import argparse
 import json
+import sys
 from datetime import datetime, timezone
 
 from pyspark.sql import SparkSession
@@ -110,13 +112,28 @@ def recount(filters):
     return F.udf(of_impression, RECOUNTED)
 
 
+def deleted(lines):
+    """The objects that are gone, and the number of the line that says so: what was done, and what is about to be."""
+    ended = {line["of"] for line in lines if "of" in line}
+    said = [line for line in lines if line["number"] not in ended]
+    changes = ((change, line) for line in said for change in line.get("objects", []))
+    return {change["path"]: line["number"] for change, line in changes if change["after"] is None}
+
+
 def objects(spark, archive, start):
-    """The objects of a day, by the manifest alone."""
+    """The objects of a day, by the manifest alone; none of them may have been deleted."""
     first = int(start.timestamp()) // 3600
     hours = range(first - LIFETIME_HOURS, first + 24 + LIFETIME_HOURS)
-    entries = spark.sparkContext.wholeTextFiles(f"{archive}/_manifest/*.json").values().map(json.loads)
+    # Both folders at once: one that is not there yet would be an error by itself.
+    files = spark.sparkContext.wholeTextFiles(f"{archive}/_{{manifest,audit}}/*.json").values().map(json.loads)
+    gone = deleted(files.filter(lambda file: "batch" not in file).collect())
+    entries = files.filter(lambda file: "batch" in file)
     named = entries.flatMap(lambda entry: entry["objects"]).filter(lambda named: named["hour"] in hours)
-    return [f"{archive}/{path}" for path in named.map(lambda named: named["path"]).collect()]
+    paths = named.map(lambda named: named["path"]).collect()
+    for path in paths:
+        if path in gone:
+            sys.exit(f"it cannot be counted again: {path} was deleted, line {gone[path]} of the audit")
+    return [f"{archive}/{path}" for path in paths]
 
 
 def counts(minute, outcome):

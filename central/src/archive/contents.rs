@@ -1,10 +1,11 @@
-//! What is in the archive now, kept from one question to the next: of the manifest only what is new is read.
+//! What is in the archive now, kept from one question to the next: of manifest and audit only what is new is read.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::audit::{self, Line};
 use super::manifest::{Entry, Hour, ObjectEntry};
 use super::place::{Place, PlaceError};
 
@@ -12,9 +13,22 @@ use super::place::{Place, PlaceError};
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
     entries: Vec<Entry>,
+    lines: Vec<Line>,
 }
 
 impl Contents {
+    /// The manifest, and of each object what has become of it.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What was done to objects.
+    #[must_use]
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
     /// The objects of clicks that were received in these hours.
     pub fn objects(&self, hours: Range<Hour>) -> impl Iterator<Item = &ObjectEntry> {
         let all = self.entries.iter().flat_map(|entry| &entry.objects);
@@ -57,12 +71,17 @@ impl Catalog {
     /// What is in it now. Of many who look at the same time one reads.
     ///
     /// # Errors
-    /// When the manifest cannot be read.
+    /// When manifest or audit cannot be read.
     pub async fn look(&self) -> Result<Arc<Contents>, PlaceError> {
         let mut known = self.known.lock().await;
         let new = self.place.manifest_from(known.entries.len() as u64).await?;
-        if !new.is_empty() {
-            Arc::make_mut(&mut known).entries.extend(new);
+        // After the entries: what is deleted meanwhile is known to be.
+        let lines = self.place.audit_from(known.lines.len() as u64).await?;
+        if !new.is_empty() || !lines.is_empty() {
+            let known = Arc::make_mut(&mut known);
+            known.entries.extend(new);
+            known.lines.extend(lines);
+            audit::apply(&mut known.entries, &known.lines);
         }
         Ok(Arc::clone(&known))
     }

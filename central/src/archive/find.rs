@@ -11,6 +11,8 @@ use super::read::Values;
 /// The most rows that are told of one impression. A node writes at most seven in a signature's lifetime; of a foreign
 /// id that somebody sends again and again there may be more.
 pub const ROWS_MAX: usize = 1000;
+/// How often one object is read: it is replaced once in its life.
+const READS_OF_ONE_MAX: usize = 3;
 
 /// What is told of a row. Nothing of it is of a user: no key, no place, no extension.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +73,15 @@ pub async fn find(
     objects: &[ObjectEntry],
     impression: ImpressionId,
 ) -> Result<Vec<Found>, RangedError> {
-    let look = async |object: &ObjectEntry| in_object(place, object, impression).await;
+    let look = async |object: &ObjectEntry| {
+        for _ in 1..READS_OF_ONE_MAX {
+            match in_object(place, object, impression).await {
+                Err(RangedError::Place(error)) if error.has_changed() => {}
+                found => return found,
+            }
+        }
+        in_object(place, object, impression).await
+    };
     let found = stream::iter(objects).map(look).buffered(READS_MAX);
     let mut found: Vec<_> = found.try_concat().await?;
     found.sort_unstable();

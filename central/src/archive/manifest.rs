@@ -6,6 +6,8 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use weir_common::block::BlockHeader;
 
+use super::audit::Since;
+
 /// An hour since 1970, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -54,6 +56,9 @@ pub struct ObjectEntry {
     pub bytes: u64,
     /// CRC-32C of them.
     pub crc32c: u32,
+    /// What has become of it, by the [audit](super::audit).
+    #[serde(skip)]
+    pub since: Since,
 }
 
 /// How far a partition is archived.

@@ -6,10 +6,13 @@
 //!
 //! The entry is what makes a batch part of the archive, and says how far the topic is archived: so the
 //! archive itself knows where to go on. Between plan and entry a crash is followed by the same puts of
-//! the same files under the same names, and before the plan nothing was put.
+//! the same files under the same names, and before the plan nothing was put. What becomes of objects afterwards
+//! stands in the [`audit`], and is done by [`crate::retention`].
 
+pub mod audit;
 pub mod column;
 pub mod contents;
+pub mod day;
 pub mod find;
 pub mod impression;
 pub mod manifest;

@@ -36,7 +36,7 @@ impl<'a> Putter<'a> {
         let failed = |source| ArchiveError::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let manifest = runtime.block_on(place.manifest())?;
+        let manifest = runtime.block_on(place.manifest_from(0))?;
         let offsets = manifest.last().map(|entry| entry.offsets.clone()).unwrap_or_default();
         let next = manifest.len() as u64;
         Ok(Self { place, folder: folder.to_owned(), runtime, next, offsets, counters, stop })

@@ -12,7 +12,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 
 use super::manifest::ObjectEntry;
-use super::place::{Place, PlaceError};
+use super::place::{Place, PlaceError, Version};
 use super::read::{Object, Values};
 
 /// What is read of an object's end at first: the footers of some forty groups fit.
@@ -82,6 +82,7 @@ impl ChunkReader for Ranges {
 pub struct Ranged<'a> {
     place: &'a Place,
     entry: &'a ObjectEntry,
+    version: Version,
     metadata: ParquetMetaData,
     read: Ranges,
 }
@@ -93,22 +94,20 @@ impl<'a> Ranged<'a> {
     /// When it is not there, or no Parquet file.
     pub async fn open(place: &'a Place, entry: &'a ObjectEntry) -> Result<Self, RangedError> {
         let damaged = |source| RangedError::Damaged { path: entry.path.clone(), source };
-        let mut tail = entry.bytes.min(FOOTER_BYTES);
+        let mut tail = FOOTER_BYTES;
         let mut reader = ParquetMetaDataReader::new();
         loop {
-            let start = entry.bytes - tail;
-            let range = start..entry.bytes;
-            let octets = place.ranges(&entry.path, std::slice::from_ref(&range)).await?.concat();
-            let octets = Bytes::from(octets);
-            match reader.try_parse_sized(&octets, entry.bytes) {
-                Err(ParquetError::NeedMoreData(needed)) if tail < entry.bytes && needed as u64 > tail => {
-                    tail = (needed as u64).min(entry.bytes);
+            let (octets, version) = place.tail(&entry.path, tail).await?;
+            match reader.try_parse_sized(&octets, version.bytes) {
+                Err(ParquetError::NeedMoreData(needed)) if tail < version.bytes && needed as u64 > tail => {
+                    tail = (needed as u64).min(version.bytes);
                 }
                 Err(source) => return Err(damaged(source)),
                 Ok(()) => {
                     let metadata = reader.finish().map_err(damaged)?;
-                    let read = Ranges { len: entry.bytes, parts: [(start, octets)].into() };
-                    return Ok(Self { place, entry, metadata, read });
+                    let start = version.bytes - octets.len() as u64;
+                    let read = Ranges { len: version.bytes, parts: [(start, octets)].into() };
+                    return Ok(Self { place, entry, version, metadata, read });
                 }
             }
         }
@@ -135,7 +134,7 @@ impl<'a> Ranged<'a> {
         if ranges.is_empty() {
             return Ok(());
         }
-        let found = self.place.ranges(&self.entry.path, &ranges).await?;
+        let found = self.place.ranges(&self.entry.path, &self.version, &ranges).await?;
         self.read.parts.extend(ranges.iter().map(|range| range.start).zip(found));
         Ok(())
     }

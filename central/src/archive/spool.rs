@@ -14,6 +14,7 @@ use parquet::schema::types::ColumnPath;
 use weir_common::block::BlockHeader;
 use weir_common::row::Rows;
 
+use super::audit::Since;
 use super::column::{Archived, COLUMNS, SCHEMA};
 use super::manifest::{Hour, ObjectEntry, object_path};
 
@@ -65,7 +66,8 @@ impl std::fmt::Debug for Spool {
     }
 }
 
-fn properties() -> WriterProperties {
+/// How objects are written, whoever writes them.
+pub(crate) fn properties() -> WriterProperties {
     let level = ZstdLevel::try_new(3).unwrap_or_default();
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level));
     // One click is found by its impression without reading the others.
@@ -153,7 +155,8 @@ impl Spool {
             let file = open.writer.into_inner()?;
             file.sync_all().map_err(failed)?;
             let (bytes, crc32c) = checksum(&open.staged).map_err(failed)?;
-            let entry = ObjectEntry { path: open.path, hour, rows: open.rows, bytes, crc32c };
+            let entry =
+                ObjectEntry { path: open.path, hour, rows: open.rows, bytes, crc32c, since: Since::Whole };
             objects.push((entry, open.staged));
         }
         self.blocks = 0;

@@ -3,8 +3,12 @@
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
 
+use super::ReconcileError;
 use super::recount::Click;
+use crate::archive::audit::Deletion;
+use crate::archive::day::Day;
 use crate::archive::manifest::{Entry, Hour, ObjectEntry};
+use crate::archive::place::Place;
 use crate::archive::read::{Object, Values};
 
 /// Clicks that are recounted at once: some 600 MB.
@@ -13,6 +17,33 @@ pub const CLICKS_MAX: u64 = 4_000_000;
 /// The objects of clicks that were received in these hours, in order.
 pub fn objects(manifest: &[Entry], hours: std::ops::Range<Hour>) -> impl Iterator<Item = &ObjectEntry> {
     manifest.iter().flat_map(|entry| &entry.objects).filter(move |object| hours.contains(&object.hour))
+}
+
+/// Refuses hours of which something was deleted: what is counted without it would be wrong.
+pub fn are_all_there(manifest: &[Entry], hours: std::ops::Range<Hour>) -> Result<(), ReconcileError> {
+    let gone = |object: &ObjectEntry| Some(deleted(object.hour, object.deletion()?));
+    objects(manifest, hours).find_map(gone).map_or(Ok(()), Err)
+}
+
+fn deleted(hour: Hour, deletion: &Deletion) -> ReconcileError {
+    ReconcileError::Deleted { day: Day::of(hour), deletion: Box::new(deletion.clone()) }
+}
+
+/// An object's octets, as they are or have become since the manifest was read.
+pub async fn octets(place: &Place, object: &ObjectEntry) -> Result<Bytes, ReconcileError> {
+    match place.get(&object.path).await {
+        Ok(octets) if object.is(&octets) => return Ok(octets),
+        Err(error) if !error.is_missing() => return Err(error.into()),
+        _ => {}
+    }
+    let manifest = place.manifest().await?;
+    let mut objects = manifest.iter().flat_map(|entry| &entry.objects);
+    let now = objects.find(|now| now.path == object.path).unwrap_or(object);
+    if let Some(deletion) = now.deletion() {
+        return Err(deleted(now.hour, deletion));
+    }
+    let octets = place.get(&now.path).await?;
+    if now.is(&octets) { Ok(octets) } else { Err(ReconcileError::Checksum { path: now.path.clone() }) }
 }
 
 /// Which part of all impressions to read: all clicks of an impression are in the same part.

@@ -23,6 +23,7 @@ use parquet::errors::ParquetError;
 use weir_common::bucket::BucketTotals;
 use weir_common::time::Minute;
 
+use crate::archive::audit::Deletion;
 use crate::archive::manifest::{Entry, Hour};
 use crate::archive::place::{Place, PlaceError};
 use clicks::{CLICKS_MAX, Part};
@@ -59,6 +60,13 @@ pub enum ReconcileError {
     Checksum {
         /// The object.
         path: String,
+    },
+    /// it cannot be counted again: of what was received on {day} something {deletion}
+    Deleted {
+        /// The day.
+        day: crate::archive::day::Day,
+        /// Which line deleted it, when and why.
+        deletion: Box<Deletion>,
     },
 }
 
@@ -107,7 +115,7 @@ pub fn hours_around(minutes: &std::ops::Range<Minute>) -> std::ops::Range<Hour> 
 /// Counts minutes again, from the archive alone, by each of these rules.
 ///
 /// # Errors
-/// When an object is missing or damaged.
+/// When an object is missing, damaged or deleted.
 pub async fn differences<const N: usize>(
     place: &Place,
     manifest: &[Entry],
@@ -115,16 +123,14 @@ pub async fn differences<const N: usize>(
     rules: [&Rules; N],
 ) -> Result<[Differences; N], ReconcileError> {
     let hours = hours_around(minutes);
+    clicks::are_all_there(manifest, hours.clone())?;
     let rows: u64 = clicks::objects(manifest, hours.clone()).map(|object| object.rows).sum();
     let parts = rows.div_ceil(CLICKS_MAX).max(1);
     let mut differences = std::array::from_fn(|_| Differences::default());
     for number in 0..parts {
         let mut found = Vec::new();
         for object in clicks::objects(manifest, hours.clone()) {
-            let octets = place.get(&object.path).await?;
-            if crc32c::crc32c(&octets) != object.crc32c {
-                return Err(ReconcileError::Checksum { path: object.path.clone() });
-            }
+            let octets = clicks::octets(place, object).await?;
             let damaged = |source| ReconcileError::Object { path: object.path.clone(), source };
             clicks::read(octets, Part { number, of: parts }, &mut found).map_err(damaged)?;
         }

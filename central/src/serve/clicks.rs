@@ -19,7 +19,9 @@ use super::access::Auditor;
 use super::query::{Format, QueryError, wrong};
 use super::windows::moment;
 use super::{Refused, Shared, respond, write};
+use crate::archive::audit::Deletion;
 use crate::archive::contents::Contents;
+use crate::archive::day::Day;
 use crate::archive::find::{self, Found, ROWS_MAX};
 use crate::archive::impression;
 use crate::archive::manifest::{Hour, ObjectEntry};
@@ -39,6 +41,8 @@ pub(super) enum ClicksError {
     Query(#[from] QueryError),
     /// {objects} objects would have to be looked into, and 1000 may be; say start and end, nearer together
     TooWide { objects: usize },
+    /// of what was received on {day} something {deletion}; say start and end for other hours
+    Deleted { day: Day, deletion: Box<Deletion> },
     /// {0}
     Place(#[from] PlaceError),
     /// {0}
@@ -146,10 +150,28 @@ pub(super) async fn clicks(
     if objects.len() > OBJECTS_MAX {
         return Err(refused(ClicksError::TooWide { objects: objects.len() }));
     }
-    let found = find::find(catalog.place(), &objects, impression).await;
-    let found = found.map_err(|error| refused(error.into()))?;
+    are_all_there(&objects).map_err(refused)?;
+    let found = match find::find(catalog.place(), &objects, impression).await {
+        Err(RangedError::Place(error)) if error.is_missing() => {
+            // Perhaps it was deleted since.
+            let contents = catalog.look().await.map_err(|error| refused(error.into()))?;
+            are_all_there(contents.objects(hours.clone())).map_err(refused)?;
+            return Err(refused(error.into()));
+        }
+        found => found.map_err(|error| refused(error.into()))?,
+    };
     let answer = answer(text, &hours, &objects, &contents, &found);
     Ok(respond(&write::json(&answer), Format::Json))
+}
+
+/// Refuses what was deleted in part: an answer without it would pass for the whole.
+fn are_all_there<'a>(objects: impl IntoIterator<Item = &'a ObjectEntry>) -> Result<(), ClicksError> {
+    let mut gone = objects.into_iter().filter_map(|object| Some((object.hour, object.deletion()?)));
+    let deleted = |(hour, deletion): (Hour, &Deletion)| ClicksError::Deleted {
+        day: Day::of(hour),
+        deletion: Box::new(deletion.clone()),
+    };
+    gone.next().map_or(Ok(()), |found| Err(deleted(found)))
 }
 
 fn answer(

@@ -124,6 +124,7 @@ impl IntoResponse for Refused {
                 ClicksError::Query(_) | ClicksError::TooWide { .. } => {
                     (StatusCode::BAD_REQUEST, error.to_string())
                 }
+                ClicksError::Deleted { .. } => (StatusCode::GONE, error.to_string()),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
             Self::Denied(Denied::Unknown) => {
